@@ -1,0 +1,146 @@
+"""Strict arithmetic for every test, and oracles that keep their own count.
+
+A test gives an attack the oracle of a counting victim and then holds the cost it
+returned to what that oracle saw:
+
+    def test_cost(counting_host):
+        seen = counting_host(network)
+        result = attack(seen.oracle)
+        assert result.cost == seen.cost
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from recon import oracles
+from recon.networks import TwoLayer
+from recon.oracles import Cost
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@dataclass(eq=False)
+class Log:
+    """What an oracle was asked: the rows of every batch, in order of arrival.
+
+    eq=False keeps it hashable by identity, so it can ride through jit as a static field.
+    """
+
+    gradients: list[np.ndarray] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
+
+    def cost(self, dim: int, outputs: int, real: Callable[[np.ndarray], np.ndarray]) -> Cost:
+        """The cost of the rows [n, d] for which real(rows) [n] is true."""
+        gradients = [int(real(rows).sum()) for rows in self.gradients]
+        values = [int(real(rows).sum()) for rows in self.values]
+        return Cost(
+            gradients=sum(gradients),
+            values=sum(values),
+            numbers=sum(gradients) * outputs * (dim + 1) + sum(values) * outputs,
+            rounds=sum(n > 0 for n in gradients + values),
+        )
+
+
+class CountingOracle:
+    """A TwoLayer victim outside JAX: NumPy float64 behind `from_host`, counting every row."""
+
+    def __init__(self, network: TwoLayer, dtype: Any = np.float64):
+        self.network = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), network)
+        self.log = Log()
+        self.oracle = oracles.from_host(self._reply, self._value)
+
+    def _reply(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.log.gradients.append(np.array(x))
+        net = self.network
+        active = (x @ net.rows.T + net.bias > 0).astype(net.rows.dtype)
+        gradient = np.einsum("nh,kh,hd->nkd", active, net.weights, net.rows) + net.slope
+        return self._evaluate(x), gradient
+
+    def _value(self, x: np.ndarray) -> np.ndarray:
+        self.log.values.append(np.array(x))
+        return self._evaluate(x)
+
+    def _evaluate(self, x: np.ndarray) -> np.ndarray:
+        net = self.network
+        hidden = np.maximum(x @ net.rows.T + net.bias, 0)
+        return hidden @ net.weights.T + x @ net.slope.T + net.offset
+
+    @property
+    def cost(self) -> Cost:
+        """What was asked so far, every row of every call."""
+        outputs, dim = self.network.slope.shape
+        return self.log.cost(dim, outputs, lambda rows: np.ones(len(rows), bool))
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["f", "log"])
+@dataclass(frozen=True)
+class _Watched(oracles.Oracle):
+    """An Oracle that reports every batch to a log from inside jit.
+
+    The callback has an effect, so XLA neither drops nor merges it, and it runs once
+    for every time the compiled attack really asks.
+    """
+
+    log: Log
+
+    def __call__(self, x: jax.Array) -> oracles.Reply:
+        jax.debug.callback(lambda rows: self.log.gradients.append(np.array(rows)), x)
+        return super().__call__(x)
+
+    def value(self, x: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda rows: self.log.values.append(np.array(rows)), x)
+        return super().value(x)
+
+
+class TracedCountingOracle:
+    """A victim JAX can trace whose batches are counted as they run, under jit too.
+
+    A traced attack asks batches of one padded size.  `real` says which rows of a batch
+    [n, d] are queries; the default takes a row of zeros or NaN, and a row that repeats
+    an earlier one of its batch, for padding.
+    """
+
+    def __init__(
+        self,
+        network: TwoLayer,
+        real: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
+        self.network = network
+        self.log = Log()
+        self.oracle = _Watched(TwoLayer.__call__, network, self.log)
+        self.real = _not_padding if real is None else real
+
+    @property
+    def cost(self) -> Cost:
+        """What was asked so far, padding left out; waits for the callbacks to arrive."""
+        jax.effects_barrier()
+        outputs, dim = self.network.slope.shape
+        return self.log.cost(dim, outputs, self.real)
+
+
+def _not_padding(rows: np.ndarray) -> np.ndarray:
+    _, first = np.unique(rows, axis=0, return_index=True)
+    new = np.zeros(len(rows), bool)
+    new[first] = True
+    return new & np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+
+
+@pytest.fixture(scope="session")
+def counting_host() -> type[CountingOracle]:
+    """The class, not an instance, so that Hypothesis gets a fresh count for every example."""
+    return CountingOracle
+
+
+@pytest.fixture(scope="session")
+def counting_traced() -> type[TracedCountingOracle]:
+    """The class, for the same reason."""
+    return TracedCountingOracle
