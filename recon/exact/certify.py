@@ -1,0 +1,90 @@
+"""The certificate: a recovered network held against the victim on fresh queries.
+
+Apart from the attack: it sees the recovered network and the oracle, nothing of the search.
+Three kinds of fresh points, one round:
+
+- beside every hyperplane of the network at once (`touch`): each unit that is really
+  several gives itself away there, at y or at -y, and so does any unit that was missed;
+- standard normal points, the distribution errors are reported on;
+- points on a fresh line through the origin region, far and near.
+
+Both the values and the gradients count.  What none of this can see is a change confined
+to a region that no such point meets.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from recon.exact import touch
+from recon.networks import TwoLayer
+from recon.oracles import Reply
+
+GAUSSIAN = 2  # fresh standard normal points
+ON_LINE = 1  # fresh points on the search's line
+
+
+def group_size(dim: int, width: int) -> int:
+    """Most rows touched at once: half the dimensions keep the systems well conditioned."""
+    return max(1, min(dim // 2, width))
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def points(
+    key: Array, network: TwoLayer, eps: float, gaussian: int, u: Array, v: Array, scale: Array
+) -> Array:
+    """Fresh points [n, d]: 4 for each group of rows, then normal ones, then on the line u + t v.
+
+    scale is the size of the victim's gradient, by which the rounding of a row is judged.
+    """
+    width, dim = network.rows.shape
+    normal_key, line_key, side_key, touch_key = jax.random.split(key, 4)
+    normal = jax.random.normal(normal_key, (gaussian, dim), network.rows.dtype)
+    t = jnp.tan(jax.random.uniform(line_key, (ON_LINE, 1), u.dtype, -1.5, 1.5))
+    fresh = jnp.concatenate([normal, u + t * v])
+    if width == 0 or dim == 1:
+        return fresh
+    group = group_size(dim, width)
+    groups = -(-width // group)
+    members = jnp.arange(groups * group).reshape(groups, group)
+    sides = jax.random.rademacher(side_key, (groups, group), fresh.dtype)
+    strength = jnp.linalg.norm(network.weights, axis=0)
+    length = jnp.linalg.norm(network.rows, axis=1)
+
+    def one(key: Array, i: Array, side: Array) -> Array:
+        valid = i < width
+        i = jnp.minimum(i, width - 1)
+        rows, keep, cholesky = touch.factor(network.rows[i] / length[i, None], valid)
+        bias = network.bias[i] / length[i]
+        foot = jnp.linalg.norm(jnp.where(keep, bias, 0.0))
+        radius = 10 * (jnp.sqrt(1.0 * dim) + foot)
+        blur = scale / jnp.maximum(strength[i] * length[i], 1e-300)
+        margin = side * jnp.minimum(1e3 * eps * jnp.maximum(blur, 16.0), 1e-2) * radius
+        pairs = [
+            touch.touch(key, rows, cholesky, jnp.where(keep, m - bias, 0.0), radius)
+            for m in (margin, -margin)
+        ]
+        return jnp.concatenate(pairs)
+
+    touched = jax.vmap(one)(jax.random.split(touch_key, groups), members, sides)
+    return jnp.concatenate([touched.reshape(-1, dim), fresh])
+
+
+@jax.jit
+def deviation(network: TwoLayer, x: Array, reply: Reply, scale: Array) -> Array:
+    """The largest relative deviation over points x [n, d]; a scalar.
+
+    Gradients are taken relative to `scale`, the largest gradient of the victim; values to
+    what such a gradient makes of the point, |f| + scale |x|.  Not a number counts as infinite.
+    """
+    x = x.astype(network.rows.dtype)
+    gradient = jnp.linalg.norm(network.gradient(x) - reply.gradient, axis=2).max(1)
+    value = jnp.abs(network(x) - reply.value).max(1)
+    size = jnp.abs(reply.value).max(1) + scale * jnp.linalg.norm(x, axis=1)
+    worst = jnp.maximum(gradient / jnp.maximum(scale, 1e-300), value / jnp.maximum(size, 1e-300))
+    worst = jnp.where(scale > 0, worst, jnp.maximum(gradient, value))
+    return jnp.max(jnp.where(jnp.isnan(worst), jnp.inf, worst))

@@ -1,0 +1,217 @@
+"""Recovery of two-layer ReLU networks by tangents: f(x) = W max(Ax + b, 0) + c and more.
+
+`lines` finds the kinks along one random line; this module reads the network off them.
+Each kink's jump J = g_r - g_l = w n^T (rank one) and intercept o = w b are a unit, and the
+tangent at the cell nearest the origin is the rest: with every unit oriented so that it is
+off in that cell,
+
+    f(x) = slope x + offset + sum_i w_i max(n_i x + b_i, 0)
+
+exactly, whatever the signs of the victim's own weights.  So the signs need no linear
+program and no value queries (Algorithm 1b), and rows need not be independent: biases,
+K outputs, h > d and antiparallel rows (one hyperplane, one kink, the rest in `slope`)
+come out by the same reading.  Orienting away from the origin also keeps the rounding
+errors of far units out of the values near it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from recon.exact import certify, lines
+from recon.exact.lines import Settings, State
+from recon.exact.recovery import Recovery, Status
+from recon.networks import TwoLayer
+from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError
+
+CERTIFIED = 2e4  # eps: the largest deviation that is still rounding
+ATTEMPTS = 3  # fresh lines before giving up; a kink beyond the ends of a line is rare
+MEMORY = 4 << 30  # bytes of replies kept at most
+
+
+@partial(jax.jit, static_argnums=0)
+def read_off(s: Settings, state: State) -> tuple[TwoLayer, Array]:
+    """The network in arrays of N units, and which units are real [N]."""
+    iv = lines.intervals(s, state)
+    home = jnp.argmin(jnp.abs(state.angle))
+    on_left = iv.high <= state.angle[home]
+    jump = state.gradient[iv.right] - state.gradient[iv.left]
+    jump = jnp.where(on_left[:, None, None], -jump, jump)
+    offset = state.offset[iv.right] - state.offset[iv.left]
+    offset = jnp.where(on_left[:, None], -offset, offset)
+    row = jnp.einsum("nkd,nk->nd", jump, jump @ state.v)
+    row = row / jnp.maximum(jnp.linalg.norm(row, axis=1, keepdims=True), 1e-300)
+    row = row * jnp.where((row @ state.v > 0) == on_left, -1.0, 1.0)[:, None]
+    weight = jnp.einsum("nkd,nd->nk", jump, row)
+    square = jnp.sum(weight**2, 1)
+    bias = jnp.sum(weight * offset, 1) / jnp.where(square > 0, square, 1.0)
+    network = TwoLayer(row, bias, weight.T, state.gradient[home], state.offset[home])
+    return network, iv.kink
+
+
+@partial(jax.jit, static_argnums=0)
+def _search(s: Settings, oracle: Oracle, state: State) -> State:
+    return lines.in_jax(s, oracle, state)
+
+
+@jax.jit
+def _ask(oracle: Oracle, x: Array) -> Reply:
+    return oracle(x)
+
+
+_begin = jax.jit(lines.begin, static_argnums=0)
+_grow = jax.jit(lines.grow, static_argnums=0)
+
+
+def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
+    """Run the rounds to their end by the driver that fits the oracle, growing the arrays."""
+    while True:
+        if isinstance(oracle, HostOracle):
+            state = lines.on_host(s, oracle, state)
+        else:
+            state = _search(s, oracle, state)
+        row = 8 * s.outputs * s.dim
+        if int(state.phase) != lines.FULL or 2 * s.capacity * row > MEMORY:
+            return s, state
+        s, state = lines.grow(s, state)
+
+
+def ask(oracle: AnyOracle, x: Array) -> Reply:
+    """Replies to x [n, d], jitted if the oracle is JAX; raises ReplyError."""
+    if isinstance(oracle, HostOracle):
+        return Reply(*(jnp.asarray(a, jnp.float64) for a in oracle(np.asarray(x))))
+    value, gradient = _ask(oracle, x)
+    for row, fine in enumerate(np.isfinite(value).all(1) & np.isfinite(gradient).all((1, 2))):
+        if not fine:
+            raise ReplyError(f"query row {row} of the certificate: the reply is not finite")
+    return Reply(value.astype(jnp.float64), gradient.astype(jnp.float64))
+
+
+def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost]:
+    """Outputs K, the dtype of queries, the dtype of replies, and what it cost to learn them.
+
+    A JAX victim is asked in the dtype of its parameters, and costs nothing; one on the host
+    is asked once, at the origin, in float64.
+    """
+    if isinstance(oracle, HostOracle):
+        reply = oracle(np.zeros((1, dim)))
+        outputs = reply.value.shape[1]
+        dtype = np.result_type(reply.value, reply.gradient, np.float32)
+        return outputs, "float64", str(dtype), Cost(1, 0, outputs * (dim + 1), 1)
+    leaves = [np.dtype(a.dtype) for a in jax.tree.leaves(oracle.params) if hasattr(a, "dtype")]
+    floats = [a for a in leaves if np.issubdtype(a, np.floating)]
+    dtype = str(np.result_type(*floats)) if floats else "float64"
+    shape = jax.eval_shape(oracle, jax.ShapeDtypeStruct((1, dim), dtype))
+    if shape.value.ndim != 2 or shape.gradient.shape[1:] != (shape.value.shape[1], dim):
+        raise ReplyError(
+            f"f must map [{dim}] to [K] or a scalar; one query gives values of shape "
+            f"{shape.value.shape} and gradients of shape {shape.gradient.shape}"
+        )
+    return shape.value.shape[1], dtype, str(shape.value.dtype), Cost()
+
+
+def recover(
+    oracle: AnyOracle,
+    *,
+    dim: int,
+    key: Any,
+    width: int | None = None,
+    budget: int | None = None,
+) -> Recovery:
+    """Recover a two-layer ReLU network of `dim` inputs from gradient queries.
+
+    oracle: `oracles.from_jax` or `oracles.from_host`; key: a JAX key, consumed; width: the
+    number of hidden units if known (it saves queries and is checked); budget: most queries
+    to ask, certificate included.  Any number of outputs, biases or none, any rows.
+
+    Returns a Recovery; `ok` only if the certificate on fresh queries holds.  Raises
+    ReplyError for replies that are not finite or of the wrong shape, ValueError for
+    arguments that make no sense, and lets an oracle's own exceptions through.
+    """
+    for name, number, least in (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0)):
+        if number is not None and (number != int(number) or number < least):
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {number}")
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        return _recover(oracle, dim, key, width, budget)
+
+
+def _recover(
+    oracle: AnyOracle, dim: int, key: Any, width: int | None, budget: int | None
+) -> Recovery:
+    if budget is not None and budget < 1:
+        return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
+    outputs, dtype, replies, cost = form(oracle, dim)
+    eps = float(max(jnp.finfo(dtype).eps, jnp.finfo(replies).eps))
+    capacity = 256 if width is None else 1 << int(np.ceil(np.log2(max(64, 2.5 * width + 32))))
+    settings = Settings(dim, outputs, capacity, dtype, eps)
+    limit = np.iinfo(np.int32).max if budget is None else budget
+    told = -1 if width is None else width
+    outcome = None
+    for _ in range(ATTEMPTS):
+        key, search_key, check_key = jax.random.split(key, 3)
+        if limit - cost.queries < 1:
+            break
+        s, state = search(
+            settings, oracle, _begin(settings, search_key, told, limit - cost.queries)
+        )
+        cost += _paid(s, state)
+        if int(state.phase) == lines.FAULT:
+            raise ReplyError(
+                f"query row {int(state.fault)}: the reply is not finite "
+                f"(after {cost.queries} queries)"
+            )
+        outcome = judge(s, oracle, state, check_key, width, limit, cost)
+        cost = outcome.cost
+        if outcome.status is not Status.UNCERTIFIED:
+            break
+    return outcome or Recovery(None, Status.BUDGET, cost)
+
+
+def _paid(s: Settings, state: State) -> Cost:
+    queries = int(state.queries)
+    return Cost(queries, 0, queries * s.outputs * (s.dim + 1), int(state.rounds))
+
+
+def judge(
+    s: Settings,
+    oracle: AnyOracle,
+    state: State,
+    key: Array,
+    width: int | None,
+    limit: int,
+    cost: Cost,
+) -> Recovery:
+    """Read the network off an ended search and certify it."""
+    network, real = read_off(s, state)
+    (units,) = np.nonzero(np.asarray(real))
+    network = TwoLayer(
+        network.rows[units],
+        network.bias[units],
+        network.weights[:, units],
+        network.slope,
+        network.offset,
+    )
+    found = f"Units found: {len(units)}."
+    if int(state.phase) == lines.SPENT:
+        return Recovery(network, Status.BUDGET, cost, detail=found)
+    if int(state.phase) == lines.FULL:
+        return Recovery(network, Status.NOISY, cost, detail=found)
+    expected = width is None or len(units) == width
+    gaussian = certify.GAUSSIAN if expected else 32 * certify.GAUSSIAN
+    x = certify.points(key, network, s.eps, gaussian, state.u, state.v, state.scale)
+    if cost.queries + len(x) > limit:
+        detail = f"{found} The certificate needs {len(x)} queries more."
+        return Recovery(network, Status.BUDGET, cost, detail=detail)
+    x = x.astype(s.dtype)
+    worst = float(certify.deviation(network, x, ask(oracle, x), state.scale))
+    cost += Cost(len(x), 0, len(x) * s.outputs * (s.dim + 1), 1)
+    if worst > CERTIFIED * s.eps:
+        return Recovery(network, Status.UNCERTIFIED, cost, worst, found)
+    status = Status.RECOVERED if expected else Status.OTHER_WIDTH
+    return Recovery(network, status, cost, worst, "" if expected else found)
