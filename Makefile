@@ -1,0 +1,61 @@
+# Every target sets up .venv itself; python3, pip, make and git are all it takes.
+#   make demo        recover networks trained on digits, in about a minute
+#   make test        the test suite
+#   make bench       against other tools, on identical networks
+# Another interpreter: make PYTHON=python3.12 demo
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
+
+# NumPy's threads beside JAX's own can stall both on few cores.
+export OPENBLAS_NUM_THREADS := 1
+
+.PHONY: install demo test test-slow lint bench figures clean
+
+install: $(VENV)/installed
+
+demo: install
+	@$(RUN) scripts/demo.py
+
+test: install
+	@$(RUN) -m pytest -m "not slow"
+
+test-slow: install
+	@$(RUN) -m pytest -m slow
+
+lint: install
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+	@$(RUN) -m mypy
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
+
+bench: $(VENV)/installed-bench
+	@$(RUN) scripts/run.py bench-exact
+
+figures: install
+	@$(RUN) scripts/run.py figures
+
+clean:
+	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	  .import_linter_cache .hypothesis .jax_cache
+	find recon scripts tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "recon needs Python 3.11 or later; try: make PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(VENV) once: about 250 MB of packages, a minute or two ..."
+	@$(RUN) -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "Without ensurepip: trying the pip of $(PYTHON) ..."; \
+	  $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+	  $(PYTHON) -m pip --python $(RUN) install --quiet pip; }
+	@$(INSTALL) '.[plot,test,dev]' || { echo "The packages could not be installed: pip has to" \
+	  "reach its package index, or find the versions of constraints.txt on disk."; exit 1; }
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	@echo "Installing the tools to compare with ..."
+	@$(INSTALL) '.[bench]' || { echo "The bench extra could not be installed: pip has to" \
+	  "reach its package index, or find the versions of constraints.txt on disk."; exit 1; }
+	@touch $@
