@@ -30,7 +30,7 @@ ON_LINE = 1  # fresh points on the search's line
 
 def group_size(dim: int, width: int) -> int:
     """Most rows touched at once: half the dimensions keep the systems well conditioned."""
-    return max(1, min(dim // 2, width))
+    return max(1, min(dim // 2, width, 128))
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -58,19 +58,20 @@ def points(
     def one(key: Array, i: Array, side: Array) -> Array:
         valid = i < width
         i = jnp.minimum(i, width - 1)
-        rows, keep, cholesky = touch.factor(network.rows[i] / length[i, None], valid)
+        rows, keep, inverse = touch.factor(network.rows[i] / length[i, None], valid)
         bias = network.bias[i] / length[i]
         foot = jnp.linalg.norm(jnp.where(keep, bias, 0.0))
         radius = 10 * (jnp.sqrt(1.0 * dim) + foot)
         blur = scale / jnp.maximum(strength[i] * length[i], 1e-300)
         margin = side * jnp.minimum(1e3 * eps * jnp.maximum(blur, 16.0), 1e-2) * radius
         pairs = [
-            touch.touch(key, rows, cholesky, jnp.where(keep, m - bias, 0.0), radius)
+            touch.touch(key, rows, inverse, jnp.where(keep, m - bias, 0.0), radius)
             for m in (margin, -margin)
         ]
         return jnp.concatenate(pairs)
 
-    touched = jax.vmap(one)(jax.random.split(touch_key, groups), members, sides)
+    each = (jax.random.split(touch_key, groups), members, sides)
+    touched = jax.lax.map(lambda a: one(*a), each)
     return jnp.concatenate([touched.reshape(-1, dim), fresh])
 
 

@@ -22,7 +22,8 @@ batches by `touch`, two queries a batch.  An interval with several kinks is spli
 beside t*, where two kinks of equal sign (both convex or both concave) must part, then by
 bisection near t*.  With the width known, the search also ends when it has that many.
 
-A round is `plan` (what to ask), then `absorb` (what the replies say); both are pure.
+A round is `plan` (what to ask), `store` (the replies) and `absorb` (what they say); all
+are pure.
 `in_jax` runs them in `lax.while_loop` with the victim traced inside, `on_host` asks a
 victim that is not JAX.  Measured: 1.4-1.6 queries a unit in 10-17 rounds (README),
 where bisection (Algorithm 1a) takes 32-54 a unit, one after the other.
@@ -76,7 +77,7 @@ class Settings(NamedTuple):
     @property
     def chunk(self) -> int:
         """Queries the traced victim answers at once; the last chunk of a round is padded."""
-        return int(np.clip(self.capacity // 8, 16, 128))
+        return 64 if self.capacity >= 512 else 32
 
 
 class State(NamedTuple):
@@ -112,8 +113,11 @@ class State(NamedTuple):
     touches: Array  # pairs of points to ask off it
     members: Array  # [groups, group] owners touched, -1 where unused
     points: Array  # [2 groups, d]
+    inverse: Array  # [groups, group, group] of the touched rows
+    answers: Array  # [2 groups, d] mixed gradients at the points
 
 
+PER_GROUP = ("members", "points", "inverse", "answers")
 RUNNING, DONE, FULL, SPENT, FAULT = range(5)
 
 
@@ -159,6 +163,8 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
         touches=zero,
         members=jnp.full((s.groups, max(s.group, 1)), -1),
         points=jnp.zeros((2 * s.groups, d)),
+        inverse=jnp.zeros((s.groups, max(s.group, 1), max(s.group, 1))),
+        answers=jnp.zeros((2 * s.groups, d)),
     )
 
 
@@ -308,48 +314,59 @@ def plan_touches(s: Settings, state: State, after: Array) -> State:
     keys = jax.random.split(state.key, s.groups + 1)
     radius = s.reach * jnp.linalg.norm(state.v)
 
-    def one(g: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        points, members = carry
+    def one(g: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        points, members, factors = carry
         rows, bias, size, valid = presumed_rows(state, members[g], after[g])
-        rows, keep, cholesky = touch.factor(rows, valid)
+        rows, keep, inverse = touch.factor(rows, valid)
         margin = ROUNDING * s.eps * jnp.maximum(state.scale / jnp.abs(size), 16.0)
         level = jnp.where(keep, jnp.minimum(margin, 1e-2) * radius - bias, 0.0)
-        pair = touch.touch(keys[g + 1], rows, cholesky, level, radius)
+        pair = touch.touch(keys[g + 1], rows, inverse, level, radius)
         points = lax.dynamic_update_slice(points, pair, (2 * g, jnp.zeros_like(g)))
-        return points, members.at[g].set(jnp.where(keep, members[g], -1))
+        members = members.at[g].set(jnp.where(keep, members[g], -1))
+        return points, members, factors.at[g].set(inverse)
 
-    points, members = lax.fori_loop(0, state.touches, one, (state.points, state.members))
-    return state._replace(key=keys[0], points=points, members=members)
+    carry = (state.points, state.members, state.inverse)
+    points, members, factors = lax.fori_loop(0, state.touches, one, carry)
+    return state._replace(key=keys[0], points=points, members=members, inverse=factors)
 
 
-def line_points(s: Settings, state: State, chunk: Array, size: int) -> Array:
-    """Queries [size, d] of one chunk of the round, in the query dtype; padded by repeats."""
-    slot = jnp.minimum(chunk * size + jnp.arange(size), jnp.maximum(state.size - 1, 0))
-    x = state.u + jnp.tan(state.place[slot])[:, None] * state.v
-    return x.astype(s.dtype)
+def queries(s: Settings, state: State, chunk: Array, size: int) -> Array:
+    """One chunk [size, d] of the round's queries, in the query dtype.
+
+    Points on the line come first, then touching points; what is beyond them is padding.
+    """
+    slot = chunk * size + jnp.arange(size)
+    on_line = state.u + jnp.tan(state.place[slot % s.capacity])[:, None] * state.v
+    off = state.points[jnp.clip(slot - state.size, 0, 2 * s.groups - 1)]
+    return jnp.where((slot < state.size)[:, None], on_line, off).astype(s.dtype)
 
 
 def store(s: Settings, state: State, chunk: Array, x: Array, reply: Reply) -> State:
-    """Keep the replies to one chunk of points on the line."""
+    """Keep the replies to one chunk of queries x [size, d]."""
     slot = chunk * x.shape[0] + jnp.arange(x.shape[0])
-    used = slot < state.size
-    to = jnp.where(used, state.count + slot, s.capacity)  # out of bounds: dropped
+    on_line = slot < state.size
+    asked = slot < state.size + 2 * state.touches
     x, value, gradient = (jnp.asarray(a, jnp.float64) for a in (x, reply.value, reply.gradient))
-    bad = used & ~(jnp.isfinite(value).all(1) & jnp.isfinite(gradient).all((1, 2)))
+    bad = asked & ~(jnp.isfinite(value).all(1) & jnp.isfinite(gradient).all((1, 2)))
     row = jnp.where(bad.any(), state.queries + slot[jnp.argmax(bad)], -1)
     size = jnp.linalg.norm(gradient, axis=2)
     offset = value - jnp.einsum("nkd,nd->nk", gradient, x)
     rounding = 16 * s.eps * (jnp.abs(value) + size * jnp.linalg.norm(x, axis=1)[:, None])
     offset = jnp.where(jnp.abs(offset) <= rounding, 0.0, offset)
     along = jnp.stack([gradient @ state.u + offset, gradient @ state.v], 1)
-    largest = jnp.max(jnp.where(used, jnp.linalg.norm(size, axis=1), 0.0))
+    largest = jnp.max(jnp.where(on_line, jnp.linalg.norm(size, axis=1), 0.0))
     noise = jnp.where(offset == 0, 0.0, rounding).max(1)
+    to = jnp.where(on_line, state.count + slot, s.capacity)  # out of bounds: dropped
+    answer = jnp.where(asked & ~on_line, slot - state.size, 2 * s.groups)
     return state._replace(
-        angle=state.angle.at[to].set(state.place[jnp.minimum(slot, s.capacity - 1)], mode="drop"),
+        angle=state.angle.at[to].set(state.place[slot % s.capacity], mode="drop"),
         gradient=state.gradient.at[to].set(gradient, mode="drop"),
         offset=state.offset.at[to].set(offset, mode="drop"),
         along=state.along.at[to].set(along, mode="drop"),
         noise=state.noise.at[to].set(noise, mode="drop"),
+        answers=state.answers.at[answer].set(
+            jnp.einsum("k,nkd->nd", state.mix, gradient), mode="drop"
+        ),
         scale=jnp.maximum(state.scale, largest),
         fault=jnp.where(state.fault < 0, row, state.fault),
     )
@@ -414,14 +431,8 @@ def settle(s: Settings, state: State) -> State:
     )
 
 
-def learn_touches(s: Settings, state: State, reply: Reply) -> State:
-    """Tell single kinks from several by the replies [2 groups] to the touching points."""
-    gradient = jnp.asarray(reply.gradient, jnp.float64)
-    mixed = jnp.einsum("k,nkd->nd", state.mix, gradient)
-    asked = jnp.arange(2 * s.groups) < 2 * state.touches
-    finite = jnp.isfinite(mixed).all(1) & jnp.isfinite(reply.value).all(1)
-    bad = asked & ~finite
-    row = jnp.where(bad.any(), state.queries + jnp.argmax(bad), -1)
+def learn_touches(s: Settings, state: State) -> State:
+    """Tell single kinks from several by the answers at the touching points."""
     order = jnp.argsort(state.angle)
     following = jnp.zeros(s.capacity, int).at[order[:-1]].set(order[1:])
     ends = state.gradient[order[0]] + state.gradient[order[jnp.maximum(state.count - 1, 0)]]
@@ -431,13 +442,13 @@ def learn_touches(s: Settings, state: State, reply: Reply) -> State:
     def one(g: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         single, multi, failed = carry
         left = state.members[g]
-        rows, _, size, valid = presumed_rows(state, left, following[left])
-        rows, keep, cholesky = touch.factor(rows, valid)
-        found = mixed[2 * g] + mixed[2 * g + 1] - both_ends
-        z = touch.coefficients(rows, cholesky, found)
+        rows, _, size, touched = presumed_rows(state, left, following[left])
+        rows = jnp.where(touched[:, None], rows, 0.0)
+        found = state.answers[2 * g] + state.answers[2 * g + 1] - both_ends
+        z = touch.coefficients(rows, state.inverse[g], found)
         explained = jnp.linalg.norm(found - z @ rows) <= 1e3 * level
         one_kink = jnp.abs(z / size - 1) < 1e-2
-        to = jnp.where(keep & explained, left, s.capacity)
+        to = jnp.where(touched & explained, left, s.capacity)
         single = single.at[to].set(one_kink, mode="drop")
         multi = multi.at[to].set(~one_kink, mode="drop")
         return single, multi, failed + ~explained
@@ -449,12 +460,12 @@ def learn_touches(s: Settings, state: State, reply: Reply) -> State:
         multi=multi,
         failed=failed,
         queries=state.queries + 2 * state.touches,
-        fault=jnp.where(state.fault < 0, row, state.fault),
     )
 
 
-def finish(s: Settings, state: State) -> State:
-    """Close the round and plan the next."""
+def absorb(s: Settings, state: State) -> State:
+    """Close a round whose replies are stored, and plan the next."""
+    state = learn_touches(s, settle(s, state))
     state = plan(s, state._replace(rounds=state.rounds + 1))
     return state._replace(phase=jnp.where(state.fault >= 0, FAULT, state.phase))
 
@@ -463,46 +474,37 @@ def in_jax(s: Settings, oracle: Oracle, state: State) -> State:
     """Run rounds until the search ends or its arrays are full, the victim traced inside."""
 
     def ask(i: Array, state: State) -> State:
-        x = line_points(s, state, i, s.chunk)
+        x = queries(s, state, i, s.chunk)
         return store(s, state, i, x, oracle(x))
 
     def one_round(state: State) -> State:
-        state = lax.fori_loop(0, -(-state.size // s.chunk), ask, state)
-        state = settle(s, state)
-        points = state.points.astype(s.dtype)
-        silence = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(oracle, points))
-        reply = lax.cond(state.touches > 0, lambda x: oracle(x), lambda _: silence, points)
-        return finish(s, learn_touches(s, state, reply))
+        asked = state.size + 2 * state.touches
+        return absorb(s, lax.fori_loop(0, -(-asked // s.chunk), ask, state))
 
     return lax.while_loop(lambda a: a.phase == RUNNING, one_round, state)
 
 
-@partial(jax.jit, static_argnums=0)
-def _host_queries(s: Settings, state: State) -> tuple[Array, Array]:
-    return line_points(s, state, jnp.zeros((), int), s.capacity), state.points.astype(s.dtype)
+@partial(jax.jit, static_argnums=(0, 2))
+def _host_queries(s: Settings, state: State, rows: int) -> Array:
+    return queries(s, state, jnp.zeros((), int), rows)
 
 
-@partial(jax.jit, static_argnums=0)
-def _host_replies(s: Settings, state: State, x: Array, line: Reply, off: Reply) -> State:
-    state = settle(s, store(s, state, jnp.zeros((), int), x, line))
-    return finish(s, learn_touches(s, state, off))
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _host_replies(s: Settings, state: State, x: Array, reply: Reply) -> State:
+    return absorb(s, store(s, state, jnp.zeros((), int), x, reply))
 
 
 def on_host(s: Settings, oracle: HostOracle, state: State) -> State:
     """The same rounds for a victim that is not JAX: one call of the oracle a round."""
     while int(state.phase) == RUNNING:
-        x, points = (np.asarray(a) for a in _host_queries(s, state))
-        n, m = int(state.size), 2 * int(state.touches)
-        value, gradient = oracle(np.concatenate([x[:n], points[:m]]))
-
-        def pad(a: Any, start: int, stop: int, rows: int) -> np.ndarray:
-            full = np.zeros((rows, *a.shape[1:]))
-            full[: stop - start] = a[start:stop]
-            return full
-
-        line = Reply(*(pad(a, 0, n, len(x)) for a in (value, gradient)))
-        off = Reply(*(pad(a, n, n + m, len(points)) for a in (value, gradient)))
-        state = _host_replies(s, state, x, line, off)
+        asked = int(state.size + 2 * state.touches)
+        rows = 1 << max(4, (asked - 1).bit_length())  # few shapes, few compiles
+        x = np.asarray(_host_queries(s, state, rows))
+        reply = oracle(x[:asked])
+        padded = [np.zeros((rows, *a.shape[1:])) for a in reply]
+        for full, part in zip(padded, reply, strict=True):
+            full[:asked] = part
+        state = _host_replies(s, state, x, Reply(*padded))
     return state
 
 
@@ -515,6 +517,6 @@ def grow(s: Settings, state: State) -> tuple[Settings, State]:
         old, new = getattr(state, name), getattr(empty, name)
         return old if old.ndim == 0 or old.shape == new.shape else new.at[: old.shape[0]].set(old)
 
-    kept = {name: widen(name) for name in State._fields if name not in ("members", "points")}
-    state = State(**kept, members=empty.members, points=empty.points)
+    kept = {name: widen(name) for name in State._fields if name not in PER_GROUP}
+    state = State(**kept, **{name: getattr(empty, name) for name in PER_GROUP})
     return bigger, plan(bigger, state)

@@ -31,52 +31,52 @@ from jax import Array
 DEPENDENT = 1e-6  # squared distance of a unit row from the span of earlier ones, below: dropped
 
 
-def independent(gram: Array, floor: float = DEPENDENT) -> Array:
-    """Which rows to keep so that the rest of a Gram matrix [s, s] of unit rows is regular: [s]."""
+def inverse(gram: Array, valid: Array, floor: float = DEPENDENT) -> tuple[Array, Array]:
+    """Inverse of a Gram matrix [s, s] of unit rows, on the rows it keeps [s]: (inverse, keep).
 
-    def eliminate(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    Rows that are not valid, or depend on earlier ones, are not kept; the inverse is zero
+    there.  Gauss-Jordan by the symmetric sweep operator: it drops rows as it goes, and needs
+    no LAPACK call inside a loop.
+    """
+
+    def sweep(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         a, keep = carry
-        good = a[j, j] > floor
-        schur = jnp.outer(a[:, j], a[j]) / jnp.where(good, a[j, j], 1.0)
-        return jnp.where(good, a - schur, a), keep.at[j].set(good)
+        good = valid[j] & (a[j, j] > floor)
+        column = a[:, j] / jnp.where(good, a[j, j], 1.0)
+        swept = a - jnp.outer(column, a[j])
+        swept = swept.at[j].set(column).at[:, j].set(column)
+        swept = swept.at[j, j].set(-1.0 / jnp.where(good, a[j, j], 1.0))
+        return jnp.where(good, swept, a), keep.at[j].set(good)
 
-    start = jnp.zeros(gram.shape[0], bool)
-    return jax.lax.fori_loop(0, gram.shape[0], eliminate, (gram, start))[1]
+    a, keep = jax.lax.fori_loop(0, gram.shape[0], sweep, (gram, jnp.zeros_like(valid)))
+    return jnp.where(keep[:, None] & keep, -a, 0.0), keep
 
 
 def factor(rows: Array, valid: Array) -> tuple[Array, Array, Array]:
-    """Independent rows among unit rows [s, d] marked valid [s]: (rows, keep, Cholesky factor).
+    """Independent rows among unit rows [s, d] marked valid [s]: (rows, keep, inverse Gram).
 
     Rows not kept are zeroed, so that they take no part.
     """
-    rows = jnp.where(valid[:, None], rows, 0.0)
-    keep = valid & independent(rows @ rows.T)
-    rows = jnp.where(keep[:, None], rows, 0.0)
-    gram = rows @ rows.T + jnp.diag(jnp.where(keep, 0.0, 1.0))
-    return rows, keep, jnp.linalg.cholesky(gram)
+    inverse_gram, keep = inverse(rows @ rows.T, valid)
+    return jnp.where(keep[:, None], rows, 0.0), keep, inverse_gram
 
 
-def coefficients(rows: Array, cholesky: Array, vector: Array) -> Array:
+def coefficients(rows: Array, inverse_gram: Array, vector: Array) -> Array:
     """Least-squares coefficients [s] of vector [d] in the rows [s, d], refined once."""
-
-    def solve(r: Array) -> Array:
-        return jax.scipy.linalg.cho_solve((cholesky, True), rows @ r)
-
-    first = solve(vector)
-    return first + solve(vector - first @ rows)
+    first = inverse_gram @ (rows @ vector)
+    return first + inverse_gram @ (rows @ (vector - first @ rows))
 
 
-def touch(key: Array, rows: Array, cholesky: Array, level: Array, radius: Array) -> Array:
+def touch(key: Array, rows: Array, inverse_gram: Array, level: Array, radius: Array) -> Array:
     """The pair x0 + y, x0 - y [2, d] with rows x = level [s] at both and |y| = radius.
 
-    Takes the rows and factor of `factor`; needs fewer rows than dimensions.
+    Takes the rows and inverse of `factor`; needs fewer rows than dimensions.
     """
     scaled = jax.random.normal(key, rows.shape[1:], rows.dtype)
 
     def onto(x: Array, target: Array) -> Array:
         for _ in range(3):  # Gram systems square the condition number; refinement undoes it
-            gap = target - rows @ x
-            x = x + rows.T @ jax.scipy.linalg.cho_solve((cholesky, True), gap)
+            x = x + (inverse_gram @ (target - rows @ x)) @ rows
         return x
 
     y = onto(scaled, jnp.zeros_like(level))

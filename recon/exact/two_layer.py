@@ -36,26 +36,39 @@ MEMORY = 4 << 30  # bytes of replies kept at most
 
 
 @partial(jax.jit, static_argnums=0)
-def read_off(s: Settings, state: State) -> tuple[TwoLayer, Array]:
-    """The network in arrays of N units, and which units are real [N]."""
-    iv = lines.intervals(s, state)
-    home = jnp.argmin(jnp.abs(state.angle))
-    on_left = iv.high <= state.angle[home]
-    jump = state.gradient[iv.right] - state.gradient[iv.left]
-    jump = jnp.where(on_left[:, None, None], -jump, jump)
-    offset = state.offset[iv.right] - state.offset[iv.left]
-    offset = jnp.where(on_left[:, None], -offset, offset)
-    row = jnp.einsum("nkd,nk->nd", jump, jump @ state.v)
-    row = row / jnp.maximum(jnp.linalg.norm(row, axis=1, keepdims=True), 1e-300)
-    row = row * jnp.where((row @ state.v > 0) == on_left, -1.0, 1.0)[:, None]
-    weight = jnp.einsum("nkd,nd->nk", jump, row)
-    square = jnp.sum(weight**2, 1)
-    bias = jnp.sum(weight * offset, 1) / jnp.where(square > 0, square, 1.0)
-    network = TwoLayer(row, bias, weight.T, state.gradient[home], state.offset[home])
-    return network, iv.kink
+def kinks(s: Settings, state: State) -> tuple[lines.Intervals, Array]:
+    """The intervals in order, and the point nearest the origin along the line."""
+    return lines.intervals(s, state), jnp.argmin(jnp.abs(state.angle))
 
 
-@partial(jax.jit, static_argnums=0)
+@jax.jit
+def units(state: State, left: Array, right: Array, home: Array) -> TwoLayer:
+    """The network whose kinks lie between the points left [h] and right [h]."""
+    inward = state.angle[right] <= state.angle[home]
+    sign = jnp.where(inward, -1.0, 1.0)
+    jump = (state.gradient[right] - state.gradient[left]) * sign[:, None, None]
+    offset = (state.offset[right] - state.offset[left]) * sign[:, None]
+    row = jnp.einsum("hkd,hk->hd", jump, jump @ state.v)
+    size = jnp.linalg.norm(row, axis=1)
+    row = row * (jnp.where((row @ state.v > 0) == inward, -1.0, 1.0) / size)[:, None]
+    weight = jnp.einsum("hkd,hd->hk", jump, row)
+    bias = jnp.sum(weight * offset, 1) / jnp.sum(weight**2, 1)
+    return TwoLayer(row, bias, weight.T, state.gradient[home], state.offset[home])
+
+
+def read_off(s: Settings, state: State) -> TwoLayer:
+    """The network that the kinks of an ended search make."""
+    iv, home = kinks(s, state)
+    (which,) = np.nonzero(np.asarray(iv.kink))
+    padded = np.pad(which, (0, -len(which) % 32), mode="edge") if len(which) else which
+    network = units(state, iv.left[padded], iv.right[padded], home)
+    n = len(which)
+    return TwoLayer(
+        network.rows[:n], network.bias[:n], network.weights[:, :n], network.slope, network.offset
+    )
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _search(s: Settings, oracle: Oracle, state: State) -> State:
     return lines.in_jax(s, oracle, state)
 
@@ -66,7 +79,6 @@ def _ask(oracle: Oracle, x: Array) -> Reply:
 
 
 _begin = jax.jit(lines.begin, static_argnums=0)
-_grow = jax.jit(lines.grow, static_argnums=0)
 
 
 def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
@@ -148,7 +160,7 @@ def _recover(
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
     outputs, dtype, replies, cost = form(oracle, dim)
     eps = float(max(jnp.finfo(dtype).eps, jnp.finfo(replies).eps))
-    capacity = 256 if width is None else 1 << int(np.ceil(np.log2(max(64, 2.5 * width + 32))))
+    capacity = 256 if width is None else -(-int(1.7 * width + 64) // 128) * 128
     settings = Settings(dim, outputs, capacity, dtype, eps)
     limit = np.iinfo(np.int32).max if budget is None else budget
     told = -1 if width is None else width
@@ -188,21 +200,13 @@ def judge(
     cost: Cost,
 ) -> Recovery:
     """Read the network off an ended search and certify it."""
-    network, real = read_off(s, state)
-    (units,) = np.nonzero(np.asarray(real))
-    network = TwoLayer(
-        network.rows[units],
-        network.bias[units],
-        network.weights[:, units],
-        network.slope,
-        network.offset,
-    )
-    found = f"Units found: {len(units)}."
+    network = read_off(s, state)
+    found = f"Units found: {network.width}."
     if int(state.phase) == lines.SPENT:
         return Recovery(network, Status.BUDGET, cost, detail=found)
     if int(state.phase) == lines.FULL:
         return Recovery(network, Status.NOISY, cost, detail=found)
-    expected = width is None or len(units) == width
+    expected = width is None or network.width == width
     gaussian = certify.GAUSSIAN if expected else 32 * certify.GAUSSIAN
     x = certify.points(key, network, s.eps, gaussian, state.u, state.v, state.scale)
     if cost.queries + len(x) > limit:
