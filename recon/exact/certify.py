@@ -24,7 +24,8 @@ from recon.exact import touch
 from recon.networks import TwoLayer
 from recon.oracles import Reply
 
-GAUSSIAN = 2  # fresh standard normal points
+NORMAL = 2  # fresh standard normal points
+NORMAL_IF_OTHER_WIDTH = 16  # the same, where the width found is not the one told
 ON_LINE = 1  # fresh points on the search's line
 
 
@@ -35,7 +36,7 @@ def group_size(dim: int, width: int) -> int:
 
 @partial(jax.jit, static_argnums=(2, 3))
 def points(
-    key: Array, network: TwoLayer, eps: float, gaussian: int, u: Array, v: Array, scale: Array
+    key: Array, network: TwoLayer, eps: float, normal: int, u: Array, v: Array, scale: Array
 ) -> Array:
     """Fresh points [n, d]: 4 for each group of rows, then normal ones, then on the line u + t v.
 
@@ -43,9 +44,9 @@ def points(
     """
     width, dim = network.rows.shape
     normal_key, line_key, side_key, touch_key = jax.random.split(key, 4)
-    normal = jax.random.normal(normal_key, (gaussian, dim), network.rows.dtype)
+    around = jax.random.normal(normal_key, (normal, dim), network.rows.dtype)
     t = jnp.tan(jax.random.uniform(line_key, (ON_LINE, 1), u.dtype, -1.5, 1.5))
-    fresh = jnp.concatenate([normal, u + t * v])
+    fresh = jnp.concatenate([around, u + t * v])
     if width == 0 or dim == 1:
         return fresh
     group = group_size(dim, width)

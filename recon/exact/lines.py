@@ -31,7 +31,8 @@ where bisection (Algorithm 1a) takes 32-54 a unit, one after the other.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, reduce
+from operator import and_, or_
 from typing import Any, NamedTuple
 
 import jax
@@ -236,7 +237,7 @@ def split_at(s: Settings, state: State, iv: Intervals, coarse: Array) -> Array:
     at = iv.meet + jnp.where(to_right, beside, -beside)
     outer = jnp.where(iv.meet < iv.low, iv.low + 0.3 * width, iv.high - 0.3 * width)
     at = jnp.where(inside, at, outer)
-    far = jnp.where(state.noise[iv.left] > state.noise[iv.right], iv.low, iv.high)
+    far = jnp.where(jnp.abs(iv.low) > jnp.abs(iv.high), iv.low, iv.high)
     at = jnp.where(coarse & inside, (iv.meet + far) / 2, at)
     stuck = (tries >= 4) & (tries % 2 == 1)
     fits = (at > iv.low + 0.01 * close) & (at < iv.high - 0.01 * close) & ~stuck
@@ -261,8 +262,9 @@ def plan(s: Settings, state: State) -> State:
     multi = open_ & (state.multi[iv.left] | ~inside | (crowd > CROWDED))
     multi = multi | (open_ & (state.failed >= FAILED_TOUCHES))
     # a reply from far out has a poor intercept: ask nearer, so that the kink is placed well
-    ends = jnp.stack([state.noise[iv.left], state.noise[iv.right]])
-    coarse = iv.kink & ~narrow & (ends.max(0) > 1e4 * ends.min(0) + state.scale * s.eps)
+    far = (jnp.cos(iv.meet) > 16 * jnp.cos(end) for end in (iv.low, iv.high))
+    noisy = (state.noise[point] > 0 for point in (iv.left, iv.right))
+    coarse = iv.kink & ~narrow & inside & reduce(or_, map(and_, far, noisy))
     enough = (jnp.sum(iv.kink) == state.width) & ~jnp.any(coarse)
     split = (multi | coarse) & ~enough
     presumed = open_ & ~split & ~enough
@@ -351,10 +353,11 @@ def store(s: Settings, state: State, chunk: Array, x: Array, reply: Reply) -> St
     row = jnp.where(bad.any(), state.queries + slot[jnp.argmax(bad)], -1)
     size = jnp.linalg.norm(gradient, axis=2)
     offset = value - jnp.einsum("nkd,nd->nk", gradient, x)
-    rounding = 16 * s.eps * (jnp.abs(value) + size * jnp.linalg.norm(x, axis=1)[:, None])
+    largest = jnp.max(jnp.where(on_line, jnp.linalg.norm(size, axis=1), 0.0))
+    scale = jnp.maximum(state.scale, largest)  # of the terms a gradient sums, as far as seen
+    rounding = 16 * s.eps * (jnp.abs(value) + scale * jnp.linalg.norm(x, axis=1)[:, None])
     offset = jnp.where(jnp.abs(offset) <= rounding, 0.0, offset)
     along = jnp.stack([gradient @ state.u + offset, gradient @ state.v], 1)
-    largest = jnp.max(jnp.where(on_line, jnp.linalg.norm(size, axis=1), 0.0))
     noise = jnp.where(offset == 0, 0.0, rounding).max(1)
     to = jnp.where(on_line, state.count + slot, s.capacity)  # out of bounds: dropped
     answer = jnp.where(asked & ~on_line, slot - state.size, 2 * s.groups)
@@ -367,7 +370,7 @@ def store(s: Settings, state: State, chunk: Array, x: Array, reply: Reply) -> St
         answers=state.answers.at[answer].set(
             jnp.einsum("k,nkd->nd", state.mix, gradient), mode="drop"
         ),
-        scale=jnp.maximum(state.scale, largest),
+        scale=scale,
         fault=jnp.where(state.fault < 0, row, state.fault),
     )
 
@@ -508,15 +511,35 @@ def on_host(s: Settings, oracle: HostOracle, state: State) -> State:
     return state
 
 
-def grow(s: Settings, state: State) -> tuple[Settings, State]:
-    """Twice the capacity, the round re-planned: for a search that ended FULL."""
-    bigger = s._replace(capacity=2 * s.capacity)
+@partial(jax.jit, static_argnums=0)
+def bracket(s: Settings, state: State) -> State:
+    """Reopen an ended search, to certify its kinks one by one and not by touching.
+
+    Touching can mistake units with parallel rows; two points beside a kink cannot.
+    """
+    state = state._replace(
+        single=jnp.zeros_like(state.single),
+        failed=jnp.full_like(state.failed, FAILED_TOUCHES),
+        width=jnp.full_like(state.width, -1),  # that many were found, and it was wrong
+    )
+    return plan(s, state)
+
+
+@partial(jax.jit, static_argnums=0)
+def grow(s: Settings, state: State) -> State:
+    """Twice the capacity, the round planned anew: for a search that ended FULL."""
+    bigger = twice(s)
     empty = begin(bigger, state.key, state.width, state.budget)
 
     def widen(name: str) -> Array:
         old, new = getattr(state, name), getattr(empty, name)
-        return old if old.ndim == 0 or old.shape == new.shape else new.at[: old.shape[0]].set(old)
+        return old if old.shape == new.shape else new.at[: old.shape[0]].set(old)
 
     kept = {name: widen(name) for name in State._fields if name not in PER_GROUP}
     state = State(**kept, **{name: getattr(empty, name) for name in PER_GROUP})
-    return bigger, plan(bigger, state)
+    return plan(bigger, state)
+
+
+def twice(s: Settings) -> Settings:
+    """The settings `grow` grows to."""
+    return s._replace(capacity=2 * s.capacity)

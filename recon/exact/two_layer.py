@@ -31,8 +31,9 @@ from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError
 
 CERTIFIED = 2e4  # eps: the largest deviation that is still rounding
-ATTEMPTS = 3  # fresh lines before giving up; a kink beyond the ends of a line is rare
-MEMORY = 4 << 30  # bytes of replies kept at most
+LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
+MOST = 1 << 17  # points on a line at most, unless a budget is given
+MEMORY = 8 << 30  # bytes of replies kept at most
 
 
 @partial(jax.jit, static_argnums=0)
@@ -88,10 +89,10 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
             state = lines.on_host(s, oracle, state)
         else:
             state = _search(s, oracle, state)
-        row = 8 * s.outputs * s.dim
-        if int(state.phase) != lines.FULL or 2 * s.capacity * row > MEMORY:
+        bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
+        if int(state.phase) != lines.FULL or 2 * s.capacity > MOST or bytes_grown > MEMORY:
             return s, state
-        s, state = lines.grow(s, state)
+        s, state = lines.twice(s), lines.grow(s, state)
 
 
 def ask(oracle: AnyOracle, x: Array) -> Reply:
@@ -163,59 +164,60 @@ def _recover(
     capacity = 256 if width is None else -(-int(1.7 * width + 64) // 128) * 128
     settings = Settings(dim, outputs, capacity, dtype, eps)
     limit = np.iinfo(np.int32).max if budget is None else budget
-    told = -1 if width is None else width
-    outcome = None
-    for _ in range(ATTEMPTS):
-        key, search_key, check_key = jax.random.split(key, 3)
-        if limit - cost.queries < 1:
-            break
-        s, state = search(
-            settings, oracle, _begin(settings, search_key, told, limit - cost.queries)
-        )
-        cost += _paid(s, state)
-        if int(state.phase) == lines.FAULT:
-            raise ReplyError(
-                f"query row {int(state.fault)}: the reply is not finite "
-                f"(after {cost.queries} queries)"
-            )
-        outcome = judge(s, oracle, state, check_key, width, limit, cost)
-        cost = outcome.cost
-        if outcome.status is not Status.UNCERTIFIED:
-            break
-    return outcome or Recovery(None, Status.BUDGET, cost)
+    outcome = Recovery(None, Status.BUDGET, cost)
+    for line_key in jax.random.split(key, LINES):
+        begin_key, *check_keys = jax.random.split(line_key, 3)
+        s, left = settings, limit - cost.queries
+        state = _begin(s, begin_key, -1 if width is None else width, left)
+        before = cost  # of other lines, and of certificates
+        for check_key in check_keys:
+            s, state = search(s, oracle, state)
+            cost = before + _paid(s, state)
+            if int(state.phase) == lines.FAULT:
+                row = f"query row {int(state.fault)} of {int(state.queries)}"
+                raise ReplyError(f"{row} on the line: the reply is not finite")
+            network = read_off(s, state)
+            if int(state.phase) != lines.DONE:
+                status = Status.BUDGET if int(state.phase) == lines.SPENT else Status.NOISY
+                return Recovery(network, status, cost, detail=_found(network))
+            x = fresh_points(s, state, network, width, check_key)
+            if cost.queries + len(x) > limit:
+                detail = f"{_found(network)} The certificate needs {len(x)} queries more."
+                return Recovery(network, Status.BUDGET, cost, detail=detail)
+            worst = float(certify.deviation(network, x, ask(oracle, x), state.scale))
+            check = Cost(len(x), 0, len(x) * s.outputs * (s.dim + 1), 1)
+            before, cost = before + check, cost + check
+            outcome = verdict(s, network, width, cost, worst)
+            if outcome.ok:
+                return outcome
+            state = lines.bracket(s, state._replace(budget=limit - before.queries))
+    return outcome
+
+
+def fresh_points(
+    s: Settings, state: State, network: TwoLayer, width: int | None, key: Array
+) -> Array:
+    """The certificate's queries [n, d]; more of them where the width told is not the one found."""
+    expected = width is None or network.width == width
+    normal = certify.NORMAL if expected else certify.NORMAL_IF_OTHER_WIDTH
+    return certify.points(key, network, s.eps, normal, state.u, state.v, state.scale).astype(s.dtype)
+
+
+def verdict(
+    s: Settings, network: TwoLayer, width: int | None, cost: Cost, worst: float
+) -> Recovery:
+    """What a certificate whose largest deviation is `worst` says."""
+    if not worst <= CERTIFIED * s.eps:
+        return Recovery(network, Status.UNCERTIFIED, cost, worst, _found(network))
+    if width is None or network.width == width:
+        return Recovery(network, Status.RECOVERED, cost, worst)
+    return Recovery(network, Status.OTHER_WIDTH, cost, worst, _found(network))
+
+
+def _found(network: TwoLayer) -> str:
+    return f"Units found: {network.width}."
 
 
 def _paid(s: Settings, state: State) -> Cost:
     queries = int(state.queries)
     return Cost(queries, 0, queries * s.outputs * (s.dim + 1), int(state.rounds))
-
-
-def judge(
-    s: Settings,
-    oracle: AnyOracle,
-    state: State,
-    key: Array,
-    width: int | None,
-    limit: int,
-    cost: Cost,
-) -> Recovery:
-    """Read the network off an ended search and certify it."""
-    network = read_off(s, state)
-    found = f"Units found: {network.width}."
-    if int(state.phase) == lines.SPENT:
-        return Recovery(network, Status.BUDGET, cost, detail=found)
-    if int(state.phase) == lines.FULL:
-        return Recovery(network, Status.NOISY, cost, detail=found)
-    expected = width is None or network.width == width
-    gaussian = certify.GAUSSIAN if expected else 32 * certify.GAUSSIAN
-    x = certify.points(key, network, s.eps, gaussian, state.u, state.v, state.scale)
-    if cost.queries + len(x) > limit:
-        detail = f"{found} The certificate needs {len(x)} queries more."
-        return Recovery(network, Status.BUDGET, cost, detail=detail)
-    x = x.astype(s.dtype)
-    worst = float(certify.deviation(network, x, ask(oracle, x), state.scale))
-    cost += Cost(len(x), 0, len(x) * s.outputs * (s.dim + 1), 1)
-    if worst > CERTIFIED * s.eps:
-        return Recovery(network, Status.UNCERTIFIED, cost, worst, found)
-    status = Status.RECOVERED if expected else Status.OTHER_WIDTH
-    return Recovery(network, status, cost, worst, "" if expected else found)
