@@ -35,6 +35,9 @@ settings.register_profile("recon", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("recon")
 
 
+Real = Callable[[np.ndarray], np.ndarray]  # rows [n, d] -> [n], which of them are queries
+
+
 @dataclass(eq=False)
 class Log:
     """What an oracle was asked: the rows of every batch, in order of arrival.
@@ -45,10 +48,12 @@ class Log:
     gradients: list[np.ndarray] = field(default_factory=list)
     values: list[np.ndarray] = field(default_factory=list)
 
-    def cost(self, dim: int, outputs: int, real: Callable[[np.ndarray], np.ndarray]) -> Cost:
-        """The cost of the rows [n, d] for which real(rows) [n] is true."""
-        gradients = [int(real(rows).sum()) for rows in self.gradients]
-        values = [int(real(rows).sum()) for rows in self.values]
+    def cost(self, dim: int, outputs: int, real: Callable[[], Real]) -> Cost:
+        """The cost of the rows that are queries; `real` makes one judge for each kind of query."""
+        gradients, values = (
+            [int(judge(rows).sum()) for rows in batches]
+            for judge, batches in ((real(), self.gradients), (real(), self.values))
+        )
         return Cost(
             gradients=sum(gradients),
             values=sum(values),
@@ -85,7 +90,7 @@ class CountingOracle:
     def cost(self) -> Cost:
         """What was asked so far, every row of every call."""
         outputs, dim = self.network.slope.shape
-        return self.log.cost(dim, outputs, lambda rows: np.ones(len(rows), bool))
+        return self.log.cost(dim, outputs, lambda: lambda rows: np.ones(len(rows), bool))
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["f", "log"])
@@ -112,20 +117,21 @@ class TracedCountingOracle:
     """A victim JAX can trace whose batches are counted as they run, under jit too.
 
     A traced attack asks batches of one padded size.  `real` says which rows of a batch
-    [n, d] are queries; the default takes a row that is not finite, or repeats an earlier
-    one of its batch, for padding.  `rounds` counts the calls, so it is larger than the
-    attack's own count where that asks a round in chunks.
+    [n, d] are queries.  The default counts distinct rows and takes for padding a row that
+    was asked before, is zero, or is not finite; an attack that means to ask the origin, or
+    the same row twice, needs its own `real`.  `rounds` counts the calls with a query in
+    them, so it is larger than the attack's own count where that asks a round in chunks.
     """
 
     def __init__(
         self,
         network: TwoLayer,
-        real: Callable[[np.ndarray], np.ndarray] | None = None,
+        real: Real | None = None,
     ):
         self.network = network
         self.log = Log()
         self.oracle = _Watched(TwoLayer.__call__, network, self.log)
-        self.real = _not_padding if real is None else real
+        self.real = _distinct if real is None else lambda: real
 
     @property
     def cost(self) -> Cost:
@@ -135,11 +141,17 @@ class TracedCountingOracle:
         return self.log.cost(dim, outputs, self.real)
 
 
-def _not_padding(rows: np.ndarray) -> np.ndarray:
-    _, first = np.unique(rows, axis=0, return_index=True)
-    new = np.zeros(len(rows), bool)
-    new[first] = True
-    return new & np.isfinite(rows).all(axis=1)
+def _distinct() -> Real:
+    known: set[bytes] = set()
+
+    def real(rows: np.ndarray) -> np.ndarray:
+        found = np.zeros(len(rows), bool)
+        for i, row in enumerate(rows):
+            found[i] = row.tobytes() not in known and row.any() and np.isfinite(row).all()
+            known.add(row.tobytes())
+        return found
+
+    return real
 
 
 @pytest.fixture(scope="session")
