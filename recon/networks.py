@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -33,14 +32,15 @@ class TwoLayer:
     offset: Any
 
     def __call__(self, x: Any) -> Any:
-        """Values [n, K] for x [n, d], or [K] for x [d]."""
-        hidden = jnp.maximum(x @ self.rows.T + self.bias, 0)
-        return hidden @ self.weights.T + x @ self.slope.T + self.offset
+        """Values [n, K] for x [n, d], or [K] for x [d]; NumPy's where all are NumPy's."""
+        hidden = x @ self.rows.T + _row(self.bias, x)
+        on = hidden * (hidden > 0)  # not jnp.maximum: float64 of NumPy stays float64 without x64
+        return on @ self.weights.T + x @ self.slope.T + _row(self.offset, x)
 
     def gradient(self, x: Any) -> Any:
         """Jacobians [n, K, d] for x [n, d]; at a kink, the side where the unit is off."""
-        active = (x @ self.rows.T + self.bias > 0).astype(self.weights.dtype)
-        return jnp.einsum("nh,kh,hd->nkd", active, self.weights, self.rows) + self.slope
+        on = (x @ self.rows.T + _row(self.bias, x) > 0).astype(self.weights.dtype)
+        return (on[:, None, :] * self.weights[None]) @ self.rows + self.slope[None]
 
     @property
     def width(self) -> int:
@@ -51,8 +51,14 @@ class TwoLayer:
         """Write the arrays as .npz; returns the path written."""
         path = Path(path).with_suffix(".npz")
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self)})
+        arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        np.savez(path, **arrays)
         return path
+
+
+def _row(vector: Any, x: Any) -> Any:
+    """A vector with as many axes as x: nothing is broadcast silently."""
+    return vector[None] if x.ndim == 2 else vector
 
 
 def load(path: str | Path) -> TwoLayer:

@@ -18,6 +18,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from recon.exact import touch
@@ -29,41 +30,62 @@ NORMAL_IF_OTHER_WIDTH = 16  # the same, where the width found is not the one tol
 ON_LINE = 1  # fresh points on the search's line
 
 
-def group_size(dim: int, width: int) -> int:
+def group_size(dim: int) -> int:
     """Most rows touched at once: half the dimensions keep the systems well conditioned."""
-    return max(1, min(dim // 2, width, 128))
+    return max(1, min(dim // 2, 128))
 
 
-@partial(jax.jit, static_argnums=(2, 3))
 def points(
-    key: Array, network: TwoLayer, eps: float, normal: int, u: Array, v: Array, scale: Array
-) -> Array:
-    """Fresh points [n, d]: 4 for each group of rows, then normal ones, then on the line u + t v.
+    key: Array,
+    network: TwoLayer,
+    count: int,
+    eps: float,
+    normal: int,
+    u: Array,
+    v: Array,
+    scale: Array,
+) -> np.ndarray:
+    """Fresh queries [n, d] for a network of which the first `count` units are real.
 
+    `normal` standard normal points, one on the line u + t v, then 4 for each group of rows.
     scale is the size of the victim's gradient, by which the rounding of a row is judged.
     """
+    groups = -(-count // group_size(network.rows.shape[1]))
+    if network.rows.shape[1] == 1:
+        groups = 0  # a hyperplane is a point: there is nothing to touch from afar
+    x = _points(key, network, jnp.asarray(count), eps, normal, u, v, scale)
+    return np.asarray(x)[: normal + ON_LINE + 4 * groups]
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _points(
+    key: Array,
+    network: TwoLayer,
+    count: Array,
+    eps: float,
+    normal: int,
+    u: Array,
+    v: Array,
+    scale: Array,
+) -> Array:
     width, dim = network.rows.shape
     normal_key, line_key, side_key, touch_key = jax.random.split(key, 4)
     around = jax.random.normal(normal_key, (normal, dim), network.rows.dtype)
     t = jnp.tan(jax.random.uniform(line_key, (ON_LINE, 1), u.dtype, -1.5, 1.5))
-    fresh = jnp.concatenate([around, u + t * v])
-    if width == 0 or dim == 1:
-        return fresh
-    group = group_size(dim, width)
+    group = group_size(dim)
     groups = -(-width // group)
     members = jnp.arange(groups * group).reshape(groups, group)
-    sides = jax.random.rademacher(side_key, (groups, group), fresh.dtype)
+    sides = jax.random.rademacher(side_key, (groups, group), network.rows.dtype)
     strength = jnp.linalg.norm(network.weights, axis=0)
-    length = jnp.linalg.norm(network.rows, axis=1)
 
     def one(key: Array, i: Array, side: Array) -> Array:
-        valid = i < width
+        valid = i < count
         i = jnp.minimum(i, width - 1)
-        rows, keep, inverse = touch.factor(network.rows[i] / length[i, None], valid)
-        bias = network.bias[i] / length[i]
+        rows, keep, inverse = touch.factor(network.rows[i], valid)
+        bias = network.bias[i]
         foot = jnp.linalg.norm(jnp.where(keep, bias, 0.0))
         radius = 10 * (jnp.sqrt(1.0 * dim) + foot)
-        blur = scale / jnp.maximum(strength[i] * length[i], 1e-300)
+        blur = scale / jnp.where(valid, strength[i], 1.0)
         margin = side * jnp.minimum(1e3 * eps * jnp.maximum(blur, 16.0), 1e-2) * radius
         pairs = [
             touch.touch(key, rows, inverse, jnp.where(keep, m - bias, 0.0), radius)
@@ -73,7 +95,7 @@ def points(
 
     each = (jax.random.split(touch_key, groups), members, sides)
     touched = jax.lax.map(lambda a: one(*a), each)
-    return jnp.concatenate([touched.reshape(-1, dim), fresh])
+    return jnp.concatenate([around, u + t * v, touched.reshape(-1, dim)])
 
 
 @jax.jit

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from functools import partial, reduce
 from operator import and_, or_
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ class State(NamedTuple):
     mix: Array  # [K] random weights of the outputs, for touches
     width: Array  # units told, or -1
     budget: Array  # queries allowed
-    count: Array  # points asked
+    filled: Array  # points asked
     angle: Array  # [N], inf where unused
     gradient: Array  # [N, K, d]
     offset: Array  # [N, K] intercept f - g x, zero where below its rounding error
@@ -141,7 +141,7 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
         mix=jax.random.normal(mix_key, (k,), jnp.float64),
         width=jnp.asarray(width),
         budget=jnp.asarray(budget),
-        count=zero,
+        filled=zero,
         angle=jnp.full(n, jnp.inf),
         gradient=jnp.zeros((n, k, d)),
         offset=jnp.zeros((n, k)),
@@ -182,10 +182,10 @@ class Intervals(NamedTuple):
 
 
 def intervals(s: Settings, state: State) -> Intervals:
-    """Where neighbouring tangents meet: t* = -<slope, value> / <slope, slope> of their difference."""
+    """Where neighbouring tangents meet: t* = -<slope, value> / <slope, slope> of the difference."""
     order = jnp.argsort(state.angle)
     left, right = order[:-1], order[1:]
-    valid = jnp.arange(1, s.capacity) < state.count
+    valid = jnp.arange(1, s.capacity) < state.filled
     low, high = state.angle[left], jnp.where(valid, state.angle[right], state.angle[left])
     value, slope = jnp.moveaxis(state.along[right] - state.along[left], 1, 0)
     square = jnp.sum(slope**2, 1)
@@ -278,7 +278,7 @@ def plan(s: Settings, state: State) -> State:
     place = jnp.append(split_at(s, state, iv, coarse), 0.0)[chosen]
     parent = jnp.where(used, jnp.append(iv.left, -1)[chosen], -1)
     after = jnp.where(used, jnp.append(iv.right, -1)[chosen], -1)
-    new = jnp.where(used, state.count + slot, -1)
+    new = jnp.where(used, state.filled + slot, -1)
     pairs = jnp.concatenate([jnp.stack([parent, new], 1), jnp.stack([new, after], 1)])
 
     state = state._replace(size=size, place=place, parent=parent, pairs=pairs)
@@ -294,7 +294,7 @@ def plan(s: Settings, state: State) -> State:
     nothing = (size == 0) & (groups == 0)
     wanted = jnp.any(split) | touching
     phase = jnp.where(nothing, jnp.where(wanted, SPENT, DONE), RUNNING)
-    full = state.count + size > s.capacity
+    full = state.filled + size > s.capacity
     return state._replace(phase=jnp.where(full, FULL, phase))
 
 
@@ -335,9 +335,11 @@ def plan_touches(s: Settings, state: State, after: Array) -> State:
 def queries(s: Settings, state: State, chunk: Array, size: int) -> Array:
     """One chunk [size, d] of the round's queries, in the query dtype.
 
-    Points on the line come first, then touching points; what is beyond them is padding.
+    Points on the line come first, then touching points; padding repeats the last of them, so
+    that a victim traced inside sees no point that is not in the cost.
     """
-    slot = chunk * size + jnp.arange(size)
+    last = state.size + 2 * state.touches - 1
+    slot = jnp.minimum(chunk * size + jnp.arange(size), last)
     on_line = state.u + jnp.tan(state.place[slot % s.capacity])[:, None] * state.v
     off = state.points[jnp.clip(slot - state.size, 0, 2 * s.groups - 1)]
     return jnp.where((slot < state.size)[:, None], on_line, off).astype(s.dtype)
@@ -359,7 +361,7 @@ def store(s: Settings, state: State, chunk: Array, x: Array, reply: Reply) -> St
     offset = jnp.where(jnp.abs(offset) <= rounding, 0.0, offset)
     along = jnp.stack([gradient @ state.u + offset, gradient @ state.v], 1)
     noise = jnp.where(offset == 0, 0.0, rounding).max(1)
-    to = jnp.where(on_line, state.count + slot, s.capacity)  # out of bounds: dropped
+    to = jnp.where(on_line, state.filled + slot, s.capacity)  # out of bounds: dropped
     answer = jnp.where(asked & ~on_line, slot - state.size, 2 * s.groups)
     return state._replace(
         angle=state.angle.at[to].set(state.place[slot % s.capacity], mode="drop"),
@@ -425,11 +427,9 @@ def settle(s: Settings, state: State) -> State:
     return state._replace(
         jump=state.jump.at[owner].set(jump & used, mode="drop"),
         multi=state.multi.at[owner].set(multi & used, mode="drop"),
-        single=state.single.at[owner].set(
-            inherits & state.single[parent], mode="drop"
-        ),
+        single=state.single.at[owner].set(inherits & state.single[parent], mode="drop"),
         tries=state.tries.at[owner].set(inherited, mode="drop"),
-        count=state.count + state.size,
+        filled=state.filled + state.size,
         queries=state.queries + state.size,
     )
 
@@ -438,7 +438,7 @@ def learn_touches(s: Settings, state: State) -> State:
     """Tell single kinks from several by the answers at the touching points."""
     order = jnp.argsort(state.angle)
     following = jnp.zeros(s.capacity, int).at[order[:-1]].set(order[1:])
-    ends = state.gradient[order[0]] + state.gradient[order[jnp.maximum(state.count - 1, 0)]]
+    ends = state.gradient[order[0]] + state.gradient[order[jnp.maximum(state.filled - 1, 0)]]
     both_ends = state.mix @ ends
     level = ROUNDING * s.eps * state.scale * jnp.linalg.norm(state.mix)
 
@@ -512,7 +512,7 @@ def on_host(s: Settings, oracle: HostOracle, state: State) -> State:
 
 
 @partial(jax.jit, static_argnums=0)
-def bracket(s: Settings, state: State) -> State:
+def bracket(s: Settings, state: State, budget: int) -> State:
     """Reopen an ended search, to certify its kinks one by one and not by touching.
 
     Touching can mistake units with parallel rows; two points beside a kink cannot.
@@ -521,6 +521,7 @@ def bracket(s: Settings, state: State) -> State:
         single=jnp.zeros_like(state.single),
         failed=jnp.full_like(state.failed, FAILED_TOUCHES),
         width=jnp.full_like(state.width, -1),  # that many were found, and it was wrong
+        budget=jnp.full_like(state.budget, budget),
     )
     return plan(s, state)
 

@@ -1,17 +1,10 @@
-"""Recovery of two-layer ReLU networks by tangents: f(x) = W max(Ax + b, 0) + c and more.
+"""Recovery of two-layer ReLU networks from gradient queries: f(x) = W max(Ax + b, 0) + c.
 
-`lines` finds the kinks along one random line; this module reads the network off them.
-Each kink's jump J = g_r - g_l = w n^T (rank one) and intercept o = w b are a unit, and the
-tangent at the cell nearest the origin is the rest: with every unit oriented so that it is
-off in that cell,
-
-    f(x) = slope x + offset + sum_i w_i max(n_i x + b_i, 0)
-
-exactly, whatever the signs of the victim's own weights.  So the signs need no linear
-program and no value queries (Algorithm 1b), and rows need not be independent: biases,
-K outputs, h > d and antiparallel rows (one hyperplane, one kink, the rest in `slope`)
-come out by the same reading.  Orienting away from the origin also keeps the rounding
-errors of far units out of the values near it.
+`lines` finds the kinks along one random line, `units` reads the network off them, and
+`certify` holds it against the victim on fresh queries; this module runs the three, for one
+or many outputs, with biases or without, whatever the rows, the width known or not.
+Where the certificate fails, the same line is searched again more carefully (`bracket`),
+then a second line; a network that no certificate vouches for is never `ok`.
 """
 
 from __future__ import annotations
@@ -24,49 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from recon.exact import certify, lines
+from recon.exact import certify, lines, units
 from recon.exact.lines import Settings, State
 from recon.exact.recovery import Recovery, Status
-from recon.networks import TwoLayer
-from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError
+from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check
 
 CERTIFIED = 2e4  # eps: the largest deviation that is still rounding
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 17  # points on a line at most, unless a budget is given
 MEMORY = 8 << 30  # bytes of replies kept at most
-
-
-@partial(jax.jit, static_argnums=0)
-def kinks(s: Settings, state: State) -> tuple[lines.Intervals, Array]:
-    """The intervals in order, and the point nearest the origin along the line."""
-    return lines.intervals(s, state), jnp.argmin(jnp.abs(state.angle))
-
-
-@jax.jit
-def units(state: State, left: Array, right: Array, home: Array) -> TwoLayer:
-    """The network whose kinks lie between the points left [h] and right [h]."""
-    inward = state.angle[right] <= state.angle[home]
-    sign = jnp.where(inward, -1.0, 1.0)
-    jump = (state.gradient[right] - state.gradient[left]) * sign[:, None, None]
-    offset = (state.offset[right] - state.offset[left]) * sign[:, None]
-    row = jnp.einsum("hkd,hk->hd", jump, jump @ state.v)
-    size = jnp.linalg.norm(row, axis=1)
-    row = row * (jnp.where((row @ state.v > 0) == inward, -1.0, 1.0) / size)[:, None]
-    weight = jnp.einsum("hkd,hd->hk", jump, row)
-    bias = jnp.sum(weight * offset, 1) / jnp.sum(weight**2, 1)
-    return TwoLayer(row, bias, weight.T, state.gradient[home], state.offset[home])
-
-
-def read_off(s: Settings, state: State) -> TwoLayer:
-    """The network that the kinks of an ended search make."""
-    iv, home = kinks(s, state)
-    (which,) = np.nonzero(np.asarray(iv.kink))
-    padded = np.pad(which, (0, -len(which) % 32), mode="edge") if len(which) else which
-    network = units(state, iv.left[padded], iv.right[padded], home)
-    n = len(which)
-    return TwoLayer(
-        network.rows[:n], network.bias[:n], network.weights[:, :n], network.slope, network.offset
-    )
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -95,15 +54,13 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
         s, state = lines.twice(s), lines.grow(s, state)
 
 
-def ask(oracle: AnyOracle, x: Array) -> Reply:
+def ask(oracle: AnyOracle, x: np.ndarray) -> Reply:
     """Replies to x [n, d], jitted if the oracle is JAX; raises ReplyError."""
     if isinstance(oracle, HostOracle):
-        return Reply(*(jnp.asarray(a, jnp.float64) for a in oracle(np.asarray(x))))
-    value, gradient = _ask(oracle, x)
-    for row, fine in enumerate(np.isfinite(value).all(1) & np.isfinite(gradient).all((1, 2))):
-        if not fine:
-            raise ReplyError(f"query row {row} of the certificate: the reply is not finite")
-    return Reply(value.astype(jnp.float64), gradient.astype(jnp.float64))
+        return oracle(x)
+    padded = np.pad(x, ((0, -len(x) % units.PADDING), (0, 0)), mode="edge")
+    reply = Reply(*(np.asarray(a, np.float64)[: len(x)] for a in _ask(oracle, padded)))
+    return check(reply, *x.shape)
 
 
 def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost]:
@@ -119,14 +76,14 @@ def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost]:
         return outputs, "float64", str(dtype), Cost(1, 0, outputs * (dim + 1), 1)
     leaves = [np.dtype(a.dtype) for a in jax.tree.leaves(oracle.params) if hasattr(a, "dtype")]
     floats = [a for a in leaves if np.issubdtype(a, np.floating)]
-    dtype = str(np.result_type(*floats)) if floats else "float64"
-    shape = jax.eval_shape(oracle, jax.ShapeDtypeStruct((1, dim), dtype))
+    asked = str(np.result_type(*floats)) if floats else "float64"
+    shape = jax.eval_shape(oracle, jax.ShapeDtypeStruct((1, dim), asked))
     if shape.value.ndim != 2 or shape.gradient.shape[1:] != (shape.value.shape[1], dim):
         raise ReplyError(
             f"f must map [{dim}] to [K] or a scalar; one query gives values of shape "
             f"{shape.value.shape} and gradients of shape {shape.gradient.shape}"
         )
-    return shape.value.shape[1], dtype, str(shape.value.dtype), Cost()
+    return shape.value.shape[1], asked, str(shape.value.dtype), Cost()
 
 
 def recover(
@@ -150,7 +107,7 @@ def recover(
     for name, number, least in (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0)):
         if number is not None and (number != int(number) or number < least):
             raise ValueError(f"{name} must be a whole number of at least {least}, not {number}")
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    with jax.enable_x64(True):
         return _recover(oracle, dim, key, width, budget)
 
 
@@ -172,52 +129,38 @@ def _recover(
         before = cost  # of other lines, and of certificates
         for check_key in check_keys:
             s, state = search(s, oracle, state)
-            cost = before + _paid(s, state)
+            cost = before + _asked(s, int(state.queries), int(state.rounds))
             if int(state.phase) == lines.FAULT:
                 row = f"query row {int(state.fault)} of {int(state.queries)}"
                 raise ReplyError(f"{row} on the line: the reply is not finite")
-            network = read_off(s, state)
+            network, count, error = units.read_off(s, state)
+            found = f"Units found: {count}."
             if int(state.phase) != lines.DONE:
                 status = Status.BUDGET if int(state.phase) == lines.SPENT else Status.NOISY
-                return Recovery(network, status, cost, detail=_found(network))
-            x = fresh_points(s, state, network, width, check_key)
+                return Recovery(units.trim(network, count), status, cost, detail=found)
+            far_key, check_key = jax.random.split(check_key)
+            far, x = units.far_points(s, state, network, error, far_key)
+            if 0 < len(far) <= limit - cost.queries:
+                network = units.sharpen(network, far, x, ask(oracle, x.astype(s.dtype)))
+                before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
+            expected = width is None or width == count
+            normal = certify.NORMAL if expected else certify.NORMAL_IF_OTHER_WIDTH
+            line = (state.u, state.v, state.scale)
+            x = certify.points(check_key, network, count, s.eps, normal, *line).astype(s.dtype)
             if cost.queries + len(x) > limit:
-                detail = f"{_found(network)} The certificate needs {len(x)} queries more."
+                detail = f"{found} The certificate needs {len(x)} queries more."
+                network = units.trim(network, count)
                 return Recovery(network, Status.BUDGET, cost, detail=detail)
             worst = float(certify.deviation(network, x, ask(oracle, x), state.scale))
-            check = Cost(len(x), 0, len(x) * s.outputs * (s.dim + 1), 1)
-            before, cost = before + check, cost + check
-            outcome = verdict(s, network, width, cost, worst)
-            if outcome.ok:
-                return outcome
-            state = lines.bracket(s, state._replace(budget=limit - before.queries))
+            before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
+            network = units.trim(network, count)
+            if worst <= CERTIFIED * s.eps:
+                status = Status.RECOVERED if expected else Status.OTHER_WIDTH
+                return Recovery(network, status, cost, worst, "" if expected else found)
+            outcome = Recovery(network, Status.UNCERTIFIED, cost, worst, found)
+            state = lines.bracket(s, state, limit - before.queries)
     return outcome
 
 
-def fresh_points(
-    s: Settings, state: State, network: TwoLayer, width: int | None, key: Array
-) -> Array:
-    """The certificate's queries [n, d]; more of them where the width told is not the one found."""
-    expected = width is None or network.width == width
-    normal = certify.NORMAL if expected else certify.NORMAL_IF_OTHER_WIDTH
-    return certify.points(key, network, s.eps, normal, state.u, state.v, state.scale).astype(s.dtype)
-
-
-def verdict(
-    s: Settings, network: TwoLayer, width: int | None, cost: Cost, worst: float
-) -> Recovery:
-    """What a certificate whose largest deviation is `worst` says."""
-    if not worst <= CERTIFIED * s.eps:
-        return Recovery(network, Status.UNCERTIFIED, cost, worst, _found(network))
-    if width is None or network.width == width:
-        return Recovery(network, Status.RECOVERED, cost, worst)
-    return Recovery(network, Status.OTHER_WIDTH, cost, worst, _found(network))
-
-
-def _found(network: TwoLayer) -> str:
-    return f"Units found: {network.width}."
-
-
-def _paid(s: Settings, state: State) -> Cost:
-    queries = int(state.queries)
-    return Cost(queries, 0, queries * s.outputs * (s.dim + 1), int(state.rounds))
+def _asked(s: Settings, queries: int, rounds: int = 1) -> Cost:
+    return Cost(queries, 0, queries * s.outputs * (s.dim + 1), rounds)
