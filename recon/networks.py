@@ -34,7 +34,7 @@ class TwoLayer:
     def __call__(self, x: Any) -> Any:
         """Values [n, K] for x [n, d], or [K] for x [d]; NumPy's where all are NumPy's."""
         hidden = x @ self.rows.T + _row(self.bias, x)
-        on = hidden * (hidden > 0)  # not jnp.maximum: float64 of NumPy stays float64 without x64
+        on = hidden * (hidden > 0).astype(hidden.dtype)  # NumPy's float64 stays so without x64
         return on @ self.weights.T + x @ self.slope.T + _row(self.offset, x)
 
     def gradient(self, x: Any) -> Any:

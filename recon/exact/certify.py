@@ -95,7 +95,7 @@ def _points(
 
     each = (jax.random.split(touch_key, groups), members, sides)
     touched = jax.lax.map(lambda a: one(*a), each)
-    return jnp.concatenate([around, u + t * v, touched.reshape(-1, dim)])
+    return jnp.concatenate([around, u[None] + t * v[None], touched.reshape(-1, dim)])
 
 
 @jax.jit

@@ -126,10 +126,13 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
     """The state before the first round; the key is consumed.  width is -1 if unknown."""
     n, k, d = s.capacity, s.outputs, s.dim
     key, u_key, v_key, mix_key = jax.random.split(key, 4)
-    size = jnp.where(width < 0, FIRST_UNKNOWN, jnp.ceil(FIRST * width).astype(int)) + 2
+    width = jnp.asarray(width)
+    expected = jnp.where(width < 0, 0.0, jnp.ceil(FIRST * width.astype(float))).astype(int)
+    size = jnp.where(width < 0, FIRST_UNKNOWN, expected) + 2
     size = jnp.minimum(jnp.minimum(size, n), budget)
     i = jnp.arange(n)
-    grid = jnp.pi * ((i - 0.5) / jnp.maximum(size - 2, 1) - 0.5)
+    inner = jnp.maximum(size - 2, 1).astype(float)
+    grid = jnp.pi * ((i.astype(float) - 0.5) / inner - 0.5)
     end = jnp.arctan(s.reach)
     place = jnp.where(i == 0, -end, jnp.where(i == size - 1, end, grid))
     pair = jnp.where((i < size - 1)[:, None], jnp.stack([i, i + 1], 1), -1)
@@ -139,7 +142,7 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
         u=jax.random.normal(u_key, (d,), jnp.float64),
         v=jax.random.normal(v_key, (d,), jnp.float64),
         mix=jax.random.normal(mix_key, (k,), jnp.float64),
-        width=jnp.asarray(width),
+        width=width,
         budget=jnp.asarray(budget),
         filled=zero,
         angle=jnp.full(n, jnp.inf),
@@ -255,7 +258,7 @@ def plan(s: Settings, state: State) -> State:
     width = iv.high - iv.low
     narrow = width <= resolution(s) + 16 * iv.blur
     open_ = iv.kink & ~state.single[iv.left] & ~narrow
-    rate = jnp.where(state.width < 0, density(iv), state.width / jnp.pi)
+    rate = jnp.where(state.width < 0, density(iv), state.width.astype(float) / jnp.pi)
     near = jnp.minimum(iv.meet - iv.low, iv.high - iv.meet)
     crowd = rate * (near + 0.25 * (width - near))
     inside = (iv.meet > iv.low - iv.blur) & (iv.meet < iv.high + iv.blur)
@@ -340,7 +343,8 @@ def queries(s: Settings, state: State, chunk: Array, size: int) -> Array:
     """
     last = state.size + 2 * state.touches - 1
     slot = jnp.minimum(chunk * size + jnp.arange(size), last)
-    on_line = state.u + jnp.tan(state.place[slot % s.capacity])[:, None] * state.v
+    t = jnp.tan(state.place[slot % s.capacity])
+    on_line = state.u[None] + t[:, None] * state.v[None]
     off = state.points[jnp.clip(slot - state.size, 0, 2 * s.groups - 1)]
     return jnp.where((slot < state.size)[:, None], on_line, off).astype(s.dtype)
 
@@ -454,7 +458,7 @@ def learn_touches(s: Settings, state: State) -> State:
         to = jnp.where(touched & explained, left, s.capacity)
         single = single.at[to].set(one_kink, mode="drop")
         multi = multi.at[to].set(~one_kink, mode="drop")
-        return single, multi, failed + ~explained
+        return single, multi, jnp.where(explained, failed, failed + 1)
 
     carry = (state.single, state.multi, state.failed)
     single, multi, failed = lax.fori_loop(0, state.touches, one, carry)

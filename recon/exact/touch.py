@@ -49,7 +49,7 @@ def inverse(gram: Array, valid: Array, floor: float = DEPENDENT) -> tuple[Array,
         return jnp.where(good, swept, a), keep.at[j].set(good)
 
     a, keep = jax.lax.fori_loop(0, gram.shape[0], sweep, (gram, jnp.zeros_like(valid)))
-    return jnp.where(keep[:, None] & keep, -a, 0.0), keep
+    return jnp.where(keep[:, None] & keep[None], -a, 0.0), keep
 
 
 def factor(rows: Array, valid: Array) -> tuple[Array, Array, Array]:

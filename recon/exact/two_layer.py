@@ -67,7 +67,7 @@ def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost]:
     """Outputs K, the dtype of queries, the dtype of replies, and what it cost to learn them.
 
     A JAX victim is asked in the dtype of its parameters, and costs nothing; one on the host
-    is asked once, at the origin, in float64.
+    is asked in float64, once at the origin beforehand.
     """
     if isinstance(oracle, HostOracle):
         reply = oracle(np.zeros((1, dim)))
