@@ -1,0 +1,24 @@
+"""Experiments: one frozen dataclass each, its settings as fields, run() -> rows.
+
+An experiment's docstring says which claim it tests, by which command, in how many minutes
+on which device, and what number to expect.  To add one: a dataclass, a line in EXPERIMENTS
+and a function in `recon.figures`.
+"""
+
+from recon.experiments.algorithm1 import Figure1, Theorem1
+from recon.experiments.attack import Queries, Robust, Speed
+from recon.experiments.common import EXACT, Experiment, Row, relative_error
+from recon.experiments.lemmas import Lemma2, Lemma3
+from recon.experiments.single import Attack
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "lemma2": Lemma2(),
+    "lemma3": Lemma3(),
+    "theorem1": Theorem1(),
+    "figure1": Figure1(),
+    "queries": Queries(),
+    "robust": Robust(),
+    "speed": Speed(),
+}
+
+__all__ = ["EXACT", "EXPERIMENTS", "Attack", "Experiment", "Row", "relative_error"]

@@ -1,0 +1,122 @@
+"""One attack on one random victim: what `scripts/run.py exact` runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+
+from recon import exact, victims
+from recon.exact import membership, paper
+from recon.exact.recovery import Recovery
+from recon.experiments.attack import timed
+from recon.experiments.common import relative_error
+from recon.networks import TwoLayer
+from recon.oracles import Oracle
+
+
+class Attacked(NamedTuple):
+    """What a person reads, flat and ready for JSON, and the recovery itself."""
+
+    summary: dict[str, Any]
+    recovery: Recovery
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Recover one random victim (`victims.random_network`) through its oracle alone.
+
+    The attack runs twice with the same key: the first time compiles.
+    """
+
+    dim: int = 100
+    """Inputs d of the victim."""
+    width: int = 64
+    """Hidden units h of the victim."""
+    outputs: int = 1
+    """Outputs K of the victim."""
+    bias: bool = False
+    """Give the victim hidden and output biases."""
+    seed: int = 0
+    """Seed of the victim and of the attack."""
+    method: Literal["tangent", "bisect", "membership"] = "tangent"
+    """tangent: ours; bisect: Algorithm 1 as printed; membership: Appendix C, values alone."""
+    width_known: bool = True
+    """Tell the attack the width; bisect and membership cannot do without."""
+    budget: int | None = None
+    """Most queries to ask."""
+    delta: float = 0.05
+    """bisect, membership: failure probability asked for."""
+    separation: float = 0.1
+    """bisect, membership: the assumed c, |<A_i, A_j>| <= 1 - c."""
+
+    def run(self) -> Attacked:
+        """Attack; ValueError for settings that no attack of this method takes.
+
+        `summary`: seconds is the whole attack, warm; seconds_with_compile the first
+        call; max_error is `relative_error` over 10,000 points, None without a network.
+        """
+        with jax.enable_x64(True):
+            victim_key, attack_key, error_key = jax.random.split(jax.random.key(self.seed), 3)
+            if min(self.dim, self.width, self.outputs) < 1:
+                raise ValueError("dim, width and outputs must be at least 1")
+            victim = victims.random_network(
+                victim_key, self.dim, self.width, self.outputs, self.bias
+            )
+            oracle = victims.oracle_of(victim)
+            first, _ = timed(lambda: self._attack(oracle, attack_key))
+            warm, got = timed(lambda: self._attack(oracle, attack_key))
+            return Attacked(self._summary(got, victim, error_key, warm, first), got)
+
+    def _attack(self, oracle: Oracle, key: Any) -> Recovery:
+        if self.method == "tangent":
+            width = self.width if self.width_known else None
+            return exact.recover(oracle, dim=self.dim, key=key, width=width, budget=self.budget)
+        if not self.width_known:
+            raise ValueError(f"method {self.method} has to know the width")
+        learn = {
+            "bisect": paper.learn_model,
+            "membership": membership.learn_model_membership,
+        }[self.method]
+        return learn(
+            oracle,
+            self.dim,
+            self.width,
+            key,
+            delta=self.delta,
+            separation=self.separation,
+            budget=self.budget,
+        )
+
+    def _summary(
+        self, got: Recovery, victim: TwoLayer, key: Any, warm: float, first: float
+    ) -> dict[str, Any]:
+        error = relative_error(got.network, victim, key)
+        return {
+            "status": got.status.name,
+            "ok": got.ok,
+            "message": str(got),
+            "method": self.method,
+            "dim": self.dim,
+            "width": self.width,
+            "outputs": self.outputs,
+            "bias": self.bias,
+            "seed": self.seed,
+            "found_width": None if got.network is None else got.network.width,
+            "queries": got.cost.queries,
+            "gradient_queries": got.cost.gradients,
+            "value_queries": got.cost.values,
+            "numbers": got.cost.numbers,
+            "rounds": got.cost.rounds,
+            "max_error": _finite(error),
+            "certificate": _finite(got.certificate),
+            "seconds": warm,
+            "seconds_with_compile": first,
+        }
+
+
+def _finite(number: float | None) -> float | None:
+    """JSON has no infinity."""
+    return number if number is not None and math.isfinite(number) else None

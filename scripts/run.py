@@ -1,0 +1,172 @@
+"""Attack a random victim, or run an experiment.
+
+    python scripts/run.py exact --dim 100 --width 64     attack; --help lists the options
+    python scripts/run.py lemma2                         rows, record and figure in results/lemma2/
+    python scripts/run.py lemma2 --small                 the same in seconds, only shown
+
+Exit code of `exact`: 0 if the network was recovered, 1 if not, 2 for settings that make no sense.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from recon import figures, tables
+from recon.experiments import EXPERIMENTS, Attack, Experiment, Row
+
+RESULTS = Path("results")
+console = Console(stderr=True)  # progress and messages; what is asked for goes to stdout
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactArgs:
+    """Recover one random victim through its oracle alone."""
+
+    attack: Annotated[Attack, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Attack)
+    json: bool = False
+    """Print one JSON object, nothing else."""
+    out: Path | None = None
+    """Save the recovered network here, as .npz."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentArgs:
+    """Run an experiment and write its rows, its record and its figure."""
+
+    small: bool = False
+    """The form that takes seconds; written only where --out says."""
+    out: Path | None = None
+    """Folder to write to [results/NAME]."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Dispatch on the first word; returns the exit code."""
+    name, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if name in ("-h", "--help"):
+        print(__doc__, *map(_line, EXPERIMENTS.items()), sep="\n")
+        return 0
+    if name == "exact":
+        return exact(tyro.cli(ExactArgs, prog="run.py exact", args=rest))
+    experiment = EXPERIMENTS.get(name.replace("-", "_"))
+    if experiment is None:
+        names = ", ".join(["exact", *EXPERIMENTS])
+        print(f"There is no experiment {name!r}; there are {names}.", file=sys.stderr)
+        return 2
+    args = tyro.cli(
+        ExperimentArgs, prog=f"run.py {name}", description=type(experiment).__doc__, args=rest
+    )
+    return run(name.replace("-", "_"), experiment, args)
+
+
+def _line(item: tuple[str, Experiment]) -> str:
+    name, experiment = item
+    return f"    {name:10} {(type(experiment).__doc__ or '').splitlines()[0]}"
+
+
+def exact(args: ExactArgs) -> int:
+    """One attack; prints a table or a JSON object, saves the network where asked."""
+    try:
+        with console.status(f"Attacking a {_shape(args.attack)} victim, twice ..."):
+            summary, recovery = args.attack.run()
+    except ValueError as error:
+        print(f"{error}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        Console().print(_attack_table(args.attack, summary))
+    if args.out is not None:
+        if recovery.ok and recovery.network is not None:
+            console.print(f"Saved {recovery.network.save(args.out)}")
+        else:
+            console.print("Not saved: the network was not recovered.")
+    return 0 if recovery.ok else 1
+
+
+def _shape(attack: Attack) -> str:
+    return f"{attack.dim}-{attack.width}-{attack.outputs}"
+
+
+def _attack_table(attack: Attack, summary: dict[str, Any]) -> Table:
+    colour = "green" if summary["ok"] else "red"
+    table = Table(title=f"{attack.method} on {_shape(attack)}", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    per_unit = summary["queries"] / attack.width
+    error, certificate = summary["max_error"], summary["certificate"]
+    for name, text in {
+        "status": f"[{colour}]{summary['message']}[/]",
+        "units": f"{summary['found_width'] or 'none'} found, {attack.width} true",
+        "queries": f"{summary['queries']:,}: {summary['gradient_queries']:,} gradients, "
+        f"{summary['value_queries']:,} values",
+        "a unit": f"{per_unit:.2f} queries (floor for gradients: 1)",
+        "numbers": f"{summary['numbers']:,} received",
+        "rounds": f"{summary['rounds']:,} batches, one after the other",
+        "worst error": _none(error, "relative, over 10,000 Gaussian x"),
+        "certificate": _none(certificate, "relative, over fresh queries"),
+        "time": f"{summary['seconds']:.3g} s warm, "
+        f"{summary['seconds_with_compile']:.3g} s with compilation",
+    }.items():
+        table.add_row(name, text)
+    return table
+
+
+def _none(number: float | None, of_what: str) -> str:
+    return "not reached" if number is None else f"{number:.2g} {of_what}"
+
+
+def run(name: str, experiment: Experiment, args: ExperimentArgs) -> int:
+    """One experiment: measure, show, write, draw."""
+    experiment = experiment.small() if args.small else experiment
+    start = time.perf_counter()
+    with console.status(f"{name} ...") as status:
+        rows = experiment.run(lambda row: status.update(f"{name}: {_brief(row, experiment)}"))
+    seconds = time.perf_counter() - start
+    Console().print(_rows_table(name, rows, experiment))
+    if args.small and args.out is None:
+        return 0
+    folder = RESULTS / name if args.out is None else args.out
+    settings = json.loads(json.dumps(dataclasses.asdict(experiment)))  # type: ignore[call-overload]
+    record = tables.run_record(seeds=[experiment.seed], seconds=seconds, settings=settings)
+    console.print(f"Wrote {tables.write(folder, rows, record)} after {seconds:.0f} s")
+    if name in figures.FIGURES:
+        try:
+            console.print(f"Drew {figures.draw(name, folder)}")
+        except ModuleNotFoundError as error:
+            console.print(f"No figure: {error}; pip install 'recon[plot]' brings it.")
+    return 0
+
+
+def _brief(row: Row, experiment: Experiment) -> str:
+    return ", ".join(f"{k} {_shown(row.get(k))}" for k in experiment.shown)
+
+
+def _rows_table(name: str, rows: list[Row], experiment: Experiment) -> Table:
+    table = Table(title=name)
+    for column in experiment.shown:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*[_shown(row.get(column)) for column in experiment.shown])
+    return table
+
+
+def _shown(cell: Any) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if cell is None:
+        return "-"
+    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
