@@ -1,6 +1,18 @@
-"""Exact recovery of two-layer ReLU networks from gradient queries."""
+"""Exact recovery of two-layer ReLU networks, linear and logistic models from gradient queries."""
 
+from recon.exact.membership import learn_model_membership
+from recon.exact.paper import learn_linear, learn_logistic, learn_model, recover_s, recover_z
 from recon.exact.recovery import Recovery, Status
 from recon.exact.two_layer import recover
 
-__all__ = ["Recovery", "Status", "recover"]
+__all__ = [
+    "Recovery",
+    "Status",
+    "learn_linear",
+    "learn_logistic",
+    "learn_model",
+    "learn_model_membership",
+    "recover",
+    "recover_s",
+    "recover_z",
+]

@@ -46,7 +46,7 @@ from recon.oracles import HostOracle, Oracle, Reply
 ROUNDING = 64.0  # how many eps of the largest gradient a difference must exceed to be a jump
 FIRST = 0.6  # first grid points per unit, width known
 FIRST_UNKNOWN = 32  # first grid points, width unknown
-CROWDED = 1.2  # expected kinks near the meeting point above which an interval is split unasked
+CROWDED = 2.0  # expected kinks near the meeting point above which an interval is split unasked
 ENOUGH = 16  # presumed single kinks for which a touch (two queries) is worth while
 FAILED_TOUCHES = 8  # touches that explain nothing, after which kinks are bracketed one by one
 
@@ -189,7 +189,7 @@ def intervals(s: Settings, state: State) -> Intervals:
     order = jnp.argsort(state.angle)
     left, right = order[:-1], order[1:]
     valid = jnp.arange(1, s.capacity) < state.filled
-    low, high = state.angle[left], jnp.where(valid, state.angle[right], state.angle[left])
+    low, high = (jnp.where(valid, state.angle[end], 0.0) for end in (left, right))
     value, slope = jnp.moveaxis(state.along[right] - state.along[left], 1, 0)
     square = jnp.sum(slope**2, 1)
     t = -jnp.sum(slope * value, 1) / jnp.where(square > 0, square, 1.0)
