@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from recon.exact import certify, lines, units
+from recon.exact import certify, lines, rounds, units
 from recon.exact.lines import Settings, State
 from recon.exact.recovery import Recovery, Status
 from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check
@@ -30,7 +30,7 @@ MEMORY = 8 << 30  # bytes of replies kept at most
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _search(s: Settings, oracle: Oracle, state: State) -> State:
-    return lines.in_jax(s, oracle, state)
+    return rounds.in_jax(s, oracle, state)
 
 
 @jax.jit
@@ -45,13 +45,13 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     """Run the rounds to their end by the driver that fits the oracle, growing the arrays."""
     while True:
         if isinstance(oracle, HostOracle):
-            state = lines.on_host(s, oracle, state)
+            state = rounds.on_host(s, oracle, state)
         else:
             state = _search(s, oracle, state)
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
         if int(state.phase) != lines.FULL or 2 * s.capacity > MOST or bytes_grown > MEMORY:
             return s, state
-        s, state = lines.twice(s), lines.grow(s, state)
+        s, state = rounds.twice(s), rounds.grow(s, state)
 
 
 def ask(oracle: AnyOracle, x: np.ndarray) -> Reply:
@@ -158,7 +158,7 @@ def _recover(
                 status = Status.RECOVERED if expected else Status.OTHER_WIDTH
                 return Recovery(network, status, cost, worst, "" if expected else found)
             outcome = Recovery(network, Status.UNCERTIFIED, cost, worst, found)
-            state = lines.bracket(s, state, limit - before.queries)
+            state = rounds.bracket(s, state, limit - before.queries)
     return outcome
 
 
