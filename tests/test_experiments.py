@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from scipy.stats import binom
 
 from recon import exact, victims
-from recon.exact import paper
+from recon.exact import asking, paper
 from recon.exact.recovery import Recovery, Status
 from recon.experiments import EXACT, EXPERIMENTS, relative_error
 from recon.experiments import algorithm1 as a1
@@ -198,7 +198,7 @@ def test_sharp_epsilon_uses_up_half_of_delta_and_no_more(width, delta, separatio
     epsilon = a1.sharp_epsilon(width, delta, separation)
     pairs = width * (width - 1) / 2
     assert pairs * lemma2_sharp(epsilon, separation) <= delta / 2
-    printed, _ = paper.theorem2_constants(width, delta, separation)
+    printed, _ = asking.theorem2_constants(width, delta, separation)
     assert epsilon > printed
 
 

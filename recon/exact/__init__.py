@@ -1,7 +1,9 @@
 """Exact recovery of two-layer ReLU networks, linear and logistic models from gradient queries."""
 
+from recon.exact.binary_search import recover_z
 from recon.exact.membership import learn_model_membership
-from recon.exact.paper import learn_linear, learn_logistic, learn_model, recover_s, recover_z
+from recon.exact.one_layer import learn_linear, learn_logistic
+from recon.exact.paper import learn_model, recover_s
 from recon.exact.recovery import Recovery, Status
 from recon.exact.two_layer import recover
 

@@ -33,8 +33,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from recon.exact import paper
-from recon.exact.paper import Hyperplanes
+from recon.exact import asking, paper
+from recon.exact.binary_search import Hyperplanes
 from recon.exact.recovery import Recovery, Status
 from recon.oracles import AnyOracle, Cost
 
@@ -57,9 +57,9 @@ def learn_model_membership(
 
     The search is a loop on the host for every kind of oracle.
     """
-    eps, l = paper.settings(dim, width, delta, separation, eps, reach, budget)
+    eps, l = asking.settings(dim, width, delta, separation, eps, reach, budget)
     left = paper.kept_back(dim, width, budget)
-    if (refused := paper.refusal(dim, width, left)) is not None:
+    if (refused := asking.refusal(dim, width, left)) is not None:
         return refused
     with jax.enable_x64(True):
         line_key, certificate_key = jax.random.split(key)
@@ -77,7 +77,7 @@ def recover_z_membership(
     budget: int | None = None,
 ) -> Hyperplanes:
     """Algorithm 1a from at most `budget` values (consumes the key)."""
-    paper.check_sizes(dim, width)
+    asking.check_sizes(dim, width)
     found: list[tuple[Cell, float]] = []
     Z, precision = np.zeros((width, dim)), 0.0
     failure: Status | None = Status.SEARCH_FAILED
@@ -222,7 +222,7 @@ class _Values:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         if self.cost.values + len(x) > self.budget:
             raise _Spent
-        values, self.precision, cost = paper.ask_values(self.oracle, x)
+        values, self.precision, cost = asking.ask_values(self.oracle, x)
         self.cost += cost
         return values
 

@@ -3,13 +3,7 @@
 For the scalar network without biases of Equation 1, f(x) = sum_i w_i max(<A_i, x>, 0).  Names
 are the paper's: Z, s, X, M, u, v, t_l, t_r, eps, l.  What is not in print is our own:
 
-- Replies at points already asked are kept, so the search asks one gradient query for each new
-  midpoint, and two for the ends of the line.  That is the fair count of Algorithm 1a.
-- "Norm > 0" is exact only where the gradient is bit-identical within a cell.  Here a change
-  counts above 16 sqrt(h) roundoffs of the larger gradient at the ends of the line, the roundoff
-  being the machine epsilon of the replies' dtype.
-- Rounding blurs a kink at t by about a roundoff in the angle arctan t.  A binary search
-  therefore also ends at roundoff^(2/3) in that angle, even where eps asks for less.
+- The search of Algorithm 1a is in `binary_search`, with what it adds to the print.
 - As printed, a width that is too small gives a wrong network silently.  Fresh value queries,
   counted in the cost, certify the network (`certify`).
 
@@ -31,18 +25,21 @@ Rank(ZX) = h, as Lemma 4 asks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from recon.exact.asking import (
+    ask_values,
+    refusal,
+    settings,
+)
+from recon.exact.binary_search import Hyperplanes, recover_z
 from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
-from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, ReplyError, check, check_values
+from recon.oracles import AnyOracle, Cost
 
 SIGN_TOLERANCE = 0.1  # how far s may lie from {-1, 0, 1} and still be rounded
 
@@ -74,219 +71,6 @@ def learn_model(
         line_key, certificate_key = jax.random.split(key)
         planes = recover_z(oracle, dim, width, line_key, eps, l, left)
         return finish(oracle, planes, certificate_key, eps, l)
-
-
-def theorem2_constants(width: int, delta: float, separation: float) -> tuple[float, float]:
-    """(eps, l) with which Algorithm 1a succeeds with probability 1 - delta (Theorem 2).
-
-    delta is split evenly between Lemma 2 (close kinks) and Lemma 3 (far kinks).  The printed
-    l = h^2 cannot reach a delta below 2 / (pi h), and the printed sum has a sign wrong.
-    """
-    if not (0 < delta < 1 and 0 < separation <= 1):
-        raise ValueError(f"delta {delta} must lie in (0, 1) and separation {separation} in (0, 1]")
-    return separation * (delta / 2) ** 1.5 / (9 * width**3), 4 * width / (math.pi * delta)
-
-
-# --- Algorithm 1a -----------------------------------------------------------------------------
-
-
-class Hyperplanes(NamedTuple):
-    """What Algorithm 1a found on the line u + t v.
-
-    Z [h, d] holds w_i A_i up to sign, in the order met, and t [h] where each binary search
-    ended, within eps past the kink; the first `found` are filled.  precision is the roundoff
-    of the replies behind Z.  failure is None where all h rows were found.
-    """
-
-    Z: np.ndarray
-    t: np.ndarray
-    u: np.ndarray
-    v: np.ndarray
-    found: int
-    precision: float
-    cost: Cost
-    failure: Status | None
-
-
-def recover_z(
-    oracle: AnyOracle,
-    dim: int,
-    width: int,
-    key: Any,
-    eps: float,
-    l: float,
-    budget: int | None = None,
-) -> Hyperplanes:
-    """Algorithm 1a: `width` sequential binary searches for a gradient change along u + t v.
-
-    Asks at most `budget` >= 2 gradient queries; consumes the key.  An `Oracle` is searched by one
-    compiled kernel, a `HostOracle` by the same code in a Python loop.
-    """
-    check_sizes(dim, width)
-    limit = np.iinfo(np.int64).max if budget is None else budget
-    if limit < 2:
-        raise ValueError(f"budget {budget} does not cover the two ends of the line")
-    with jax.enable_x64(True):
-        u, v = jax.random.normal(key, (2, dim), jnp.float64)
-        line = (u, v, jnp.float64(eps), jnp.float64(l), jnp.int64(limit))
-        if isinstance(oracle, Oracle):
-            reply = jax.eval_shape(oracle, u[None])
-            check_scalar(reply.value.shape[1])
-            precision = roundoff(reply.value.dtype, reply.gradient.dtype)
-            state = _kernel(oracle, *line, width, precision)
-        else:
-            state, precision = _on_host(oracle, *line, width)
-    asked, found = int(state.asked), int(state.found)
-    if not state.finite:
-        raise ReplyError(f"query row {asked - 1} of the search: the gradient is not finite")
-    stopped = Status.SEARCH_FAILED if state.lost else Status.BUDGET
-    return Hyperplanes(
-        Z=np.asarray(state.Z),
-        t=np.asarray(state.t),
-        u=np.asarray(u),
-        v=np.asarray(v),
-        found=found,
-        precision=precision,
-        cost=Cost(gradients=asked, numbers=asked * (1 + dim), rounds=asked - 1),
-        failure=None if found == width else stopped,
-    )
-
-
-class _State(NamedTuple):
-    """Between two queries: the bracket [t_l, t_r], the gradients there, and the rows so far."""
-
-    t_l: Any
-    t_r: Any
-    g_l: Any
-    g_r: Any
-    Z: Any
-    t: Any
-    found: Any
-    asked: Any
-    lost: Any  # the printed Failure: no gradient change in [t_l, t_r]
-    finite: Any
-
-
-def _search(
-    ask: Callable,
-    ends: jax.Array,
-    width: int,
-    precision: float,
-    eps: jax.Array,
-    l: jax.Array,
-    budget: jax.Array,
-    while_loop: Callable,
-) -> _State:
-    """Algorithm 1a with ask(t) -> gradient [d], given the gradients [2, d] at both ends.
-
-    while_loop is `lax.while_loop`, or its Python twin for a victim that cannot be traced.
-    """
-    noise = 16 * math.sqrt(width) * precision * jnp.linalg.norm(ends, axis=1).max()
-
-    def narrow(z: _State) -> jax.Array:
-        angle = jnp.arctan(z.t_r) - jnp.arctan(z.t_l)
-        return (z.t_r - z.t_l <= eps) | (angle <= precision ** (2 / 3))
-
-    def searching(z: _State) -> jax.Array:
-        return ~narrow(z) & ~z.lost & z.finite & (z.asked < budget)
-
-    def halve(z: _State) -> _State:
-        t_m = (z.t_l + z.t_r) / 2
-        return _keep_half(z, t_m, ask(t_m), noise)
-
-    def binary_search(z: _State) -> _State:
-        z = while_loop(searching, halve, z)
-        ended = narrow(z) & ~z.lost & z.finite
-        changed = jnp.linalg.norm(z.g_r - z.g_l) > noise
-        return _keep_row(z, ended & changed, ended & ~changed, l, ends[1])
-
-    def unfinished(z: _State) -> jax.Array:
-        return (z.found < width) & ~z.lost & z.finite & (narrow(z) | (z.asked < budget))
-
-    start = _State(
-        t_l=-l,
-        t_r=l,
-        g_l=ends[0],
-        g_r=ends[1],
-        Z=jnp.zeros((width, ends.shape[1])),
-        t=jnp.zeros(width),
-        found=jnp.int64(0),
-        asked=jnp.int64(2),
-        lost=jnp.bool(False),
-        finite=jnp.isfinite(ends).all(),
-    )
-    return while_loop(unfinished, binary_search, start)
-
-
-@jax.jit
-def _keep_half(z: _State, t_m: jax.Array, g_m: jax.Array, noise: jax.Array) -> _State:
-    """Lines 13-18 of binarySearch: go on in the half with the first gradient change."""
-    left = jnp.linalg.norm(z.g_l - g_m) > noise
-    right = jnp.linalg.norm(g_m - z.g_r) > noise
-    return z._replace(
-        t_l=jnp.where(left, z.t_l, t_m),
-        g_l=jnp.where(left, z.g_l, g_m),
-        t_r=jnp.where(left, t_m, z.t_r),
-        g_r=jnp.where(left, g_m, z.g_r),
-        asked=z.asked + 1,
-        lost=~left & ~right,
-        finite=jnp.isfinite(g_m).all(),
-    )
-
-
-@jax.jit
-def _keep_row(z: _State, row: jax.Array, lost: jax.Array, l: jax.Array, g_far: jax.Array) -> _State:
-    """Line 5 of recoverZ, where there is a row: Z_i, then on from t_r to the far end."""
-    return z._replace(
-        Z=z.Z.at[z.found].set(jnp.where(row, z.g_r - z.g_l, 0)),
-        t=z.t.at[z.found].set(jnp.where(row, z.t_r, 0)),
-        t_l=jnp.where(row, z.t_r, z.t_l),
-        g_l=jnp.where(row, z.g_r, z.g_l),
-        t_r=jnp.where(row, l, z.t_r),
-        g_r=jnp.where(row, g_far, z.g_r),
-        found=jnp.where(row, z.found + 1, z.found),
-        lost=z.lost | lost,
-    )
-
-
-@partial(jax.jit, static_argnames=("width", "precision"))
-def _kernel(
-    oracle: Oracle, u: Any, v: Any, eps: Any, l: Any, budget: Any, width: int, precision: float
-) -> _State:
-    """The whole of Algorithm 1a where JAX runs, the victim traced inside."""
-
-    def ask(t: jax.Array) -> jax.Array:  # [n] -> [n, d]
-        return oracle(u[None] + jnp.outer(t, v)).gradient[:, 0].astype(jnp.float64)
-
-    def one(t: jax.Array) -> jax.Array:
-        return ask(t[None])[0]
-
-    ends = ask(jnp.stack([-l, l]))
-    return _search(one, ends, width, precision, eps, l, budget, lax.while_loop)
-
-
-def _on_host(
-    oracle: HostOracle, u: Any, v: Any, eps: Any, l: Any, budget: Any, width: int
-) -> tuple[_State, float]:
-    """The same search for a victim outside JAX, with the roundoff of its replies."""
-
-    def while_loop(condition: Callable, body: Callable, z: _State) -> _State:
-        while condition(z):
-            z = body(z)
-        return z
-
-    def ask(t: jax.Array) -> Any:
-        reply = oracle(u[None] + jnp.outer(t, v))
-        check_scalar(reply.value.shape[1])
-        return reply
-
-    def one(t: jax.Array) -> jax.Array:
-        return jnp.asarray(ask(t[None]).gradient[0, 0], jnp.float64)
-
-    reply = ask(jnp.stack([-l, l]))
-    ends = jnp.asarray(reply.gradient[:, 0], jnp.float64)
-    precision = roundoff(reply.value.dtype, reply.gradient.dtype)
-    return _search(one, ends, width, precision, eps, l, budget, while_loop), precision
 
 
 # --- Algorithm 1b -----------------------------------------------------------------------------
@@ -446,133 +230,6 @@ def certificate_size(width: int, dim: int) -> int:
     return 4 + (2 * math.ceil(width / group_size(width, dim)) if dim > 1 else 0)
 
 
-# --- One layer --------------------------------------------------------------------------------
-
-
-def learn_linear(oracle: AnyOracle, dim: int) -> tuple[np.ndarray, Cost]:
-    """w [d] of f(x) = <w, x> from one gradient query (Introduction: w is the gradient anywhere).
-
-    Our addition: one value at a fresh point, counted.  ValueError if it shows another model.
-    """
-    check_sizes(dim, 1)
-    with jax.enable_x64(True):
-        x, y = _generic(dim)
-        value, w, rounding, cost = ask_gradient(oracle, x)
-        (fresh,), _, fresh_cost = ask_values(oracle, y[None])
-    for point, found in ((x, value), (y, fresh)):
-        wrong = abs(found - w @ point)
-        if wrong > 64 * rounding * np.linalg.norm(w) * np.linalg.norm(point):
-            raise ValueError(f"the model is not <w, x>: a value is off by {wrong:.3g}")
-    return w, cost + fresh_cost
-
-
-def learn_logistic(
-    oracle: AnyOracle, dim: int, x: np.ndarray | None = None
-) -> tuple[np.ndarray, Cost]:
-    """w [d] of f(x) = sigmoid(<w, x>) as gradient / (f (1 - f)) at x [d] (footnote 2).
-
-    The paper's one gradient and one membership query are at the same point, so one reply
-    answers both; the origin, the default, is where the sigmoid is steepest.  Our addition: one
-    value at a fresh point, counted.  ValueError if f is saturated at x or is another model.
-    """
-    check_sizes(dim, 1)
-    x = np.zeros(dim) if x is None else np.asarray(x, np.float64)
-    if x.shape != (dim,):
-        raise ValueError(f"x has shape {x.shape}, expected ({dim},)")
-    with jax.enable_x64(True):
-        value, gradient, rounding, cost = ask_gradient(oracle, x)
-        steepness = value * (1 - value)
-        if not steepness > 2 * rounding:
-            raise ValueError(f"no gradient to read w from: f = {value!r} at x is saturated")
-        w = gradient / steepness
-        _, y = _generic(dim)
-        if (length := np.linalg.norm(w)) > 0:  # <w, y> about 1, and not along w alone
-            y = (w / length + y / np.linalg.norm(y)) / length
-        (fresh,), _, fresh_cost = ask_values(oracle, y[None])
-    wrong = abs(fresh - 1 / (1 + math.exp(-(w @ y))))
-    if wrong > 64 * rounding / steepness:
-        raise ValueError(f"the model is not sigmoid(<w, x>): a value is off by {wrong:.3g}")
-    return w, cost + fresh_cost
-
-
-def _generic(dim: int) -> np.ndarray:
-    """Two points [2, d] in general position, always the same."""
-    return np.asarray(jax.random.normal(jax.random.key(0), (2, dim), jnp.float64))
-
-
-# --- Arguments and replies ---------------------------------------------------------------------
-
-
-def settings(
-    dim: int,
-    width: int,
-    delta: float,
-    separation: float,
-    eps: float | None,
-    reach: float | None,
-    budget: int | None,
-) -> tuple[float, float]:
-    """Checked (eps, l), by Theorem 2 where they are not given."""
-    check_sizes(dim, width)
-    default_eps, default_l = theorem2_constants(width, delta, separation)
-    eps, l = default_eps if eps is None else eps, default_l if reach is None else reach
-    if not (0 < eps < math.inf and 0 < l < math.inf):
-        raise ValueError(f"eps {eps} and reach {l} must be positive and finite")
-    if budget is not None and budget < 0:
-        raise ValueError(f"budget {budget} must not be negative")
-    return eps, l
-
-
-def check_sizes(dim: int, width: int) -> None:
-    """ValueError unless both are at least one."""
-    if dim < 1 or width < 1:
-        raise ValueError(f"dim {dim} and width {width} must be at least 1")
-
-
-def check_scalar(outputs: int) -> None:
-    """ValueError unless K = 1."""
-    if outputs != 1:
-        raise ValueError(f"the oracle answers K = {outputs} outputs; the paper's networks have one")
-
-
 def kept_back(dim: int, width: int, budget: int | None) -> int | None:
     """What a budget leaves to the search once signs and certificate are paid for."""
     return None if budget is None else max(0, budget - 2 * width - certificate_size(width, dim))
-
-
-def refusal(dim: int, width: int, left: int | None) -> Recovery | None:
-    """The outcome where asking anything would be in vain: assumption 3, or no budget."""
-    if width > dim:
-        detail = f"{width} rows in {dim} dimensions cannot be independent; nothing was asked."
-        return Recovery(None, Status.UNSOLVED, Cost(), detail=detail)
-    if left is not None and left < 2:
-        return Recovery(None, Status.BUDGET, Cost(), detail="Nothing was asked.")
-    return None
-
-
-def ask_values(oracle: AnyOracle, x: np.ndarray) -> tuple[np.ndarray, float, Cost]:
-    """Checked values [n] of a scalar oracle at x [n, d], in float64; their roundoff and cost."""
-    value = _values(oracle, x) if isinstance(oracle, Oracle) else oracle.value(x)
-    value = check_values(np.asarray(value))
-    check_scalar(value.shape[1])
-    cost = Cost(values=len(x), numbers=len(x), rounds=1)
-    return value[:, 0].astype(np.float64), roundoff(value.dtype), cost
-
-
-def ask_gradient(oracle: AnyOracle, x: np.ndarray) -> tuple[float, np.ndarray, float, Cost]:
-    """Checked value and gradient [d] of a scalar oracle at x [d]; their roundoff and cost."""
-    reply = check(oracle(jnp.asarray(x)[None]), 1, len(x))
-    check_scalar(reply.value.shape[1])
-    rounding = roundoff(reply.value.dtype, reply.gradient.dtype)
-    cost = Cost(gradients=1, numbers=1 + len(x), rounds=1)
-    return float(reply.value[0, 0]), reply.gradient[0, 0].astype(np.float64), rounding, cost
-
-
-@jax.jit
-def _values(oracle: Oracle, x: jax.Array) -> jax.Array:
-    return oracle.value(x)
-
-
-def roundoff(*dtypes: Any) -> float:
-    """The coarsest machine epsilon among the dtypes."""
-    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)

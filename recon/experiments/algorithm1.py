@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from recon import oracles, victims
-from recon.exact import paper
+from recon.exact import asking, binary_search, paper
 from recon.exact.recovery import Recovery
 from recon.experiments.common import EXACT, Row, Tell, interval, relative_error, silent
 from recon.networks import TwoLayer
@@ -46,7 +46,7 @@ def attack(key: Any, dim: int, width: int, delta: float, rule: str) -> tuple[Out
     victim_key, attack_key, error_key = jax.random.split(key, 3)
     victim = victims.random_network(victim_key, dim, width)
     separation = measured_separation(victim)
-    eps, reach = paper.theorem2_constants(width, delta, separation)
+    eps, reach = asking.theorem2_constants(width, delta, separation)
     if rule == "sharp":
         eps = sharp_epsilon(width, delta, separation)
     oracle = victims.oracle_of(victim)
@@ -57,7 +57,7 @@ def attack(key: Any, dim: int, width: int, delta: float, rule: str) -> tuple[Out
         cause = "" if error <= EXACT else "wrong"
     else:
         line_key = jax.random.split(attack_key)[0]  # as learn_model splits it: the same line
-        line = paper.recover_z(oracle, dim, width, line_key, eps, reach)
+        line = binary_search.recover_z(oracle, dim, width, line_key, eps, reach)
         t = np.sort(-(np.asarray(victim.rows) @ line.u) / (np.asarray(victim.rows) @ line.v))
         far, close = np.abs(t).max() >= reach, width > 1 and np.diff(t).min() <= eps
         cause = "far" if far else "close" if close else "other"
@@ -78,7 +78,7 @@ class Theorem1:
              all its steps; the certificate's values come on top of 2h.
 
     Every run has a new victim (d = 2h, `victims.random_network`) and a new line.  eps and l
-    follow the corrected Theorem 2 (`paper.theorem2_constants`) with the victim's own c.
+    follow the corrected Theorem 2 (`asking.theorem2_constants`) with the victim's own c.
     Rule "sharp" replaces eps by our `sharp_epsilon`, with the same guarantee from fewer
     queries.  "far" and "close" count failures by cause: a kink beyond l, two within eps.
     """
@@ -207,10 +207,10 @@ class Figure1:
             asked.extend(x)
             return victim(x), victim.gradient(x)
 
-        eps, reach = paper.theorem2_constants(2, self.delta, measured_separation(victim))
+        eps, reach = asking.theorem2_constants(2, self.delta, measured_separation(victim))
         with jax.enable_x64(True):
             key = jax.random.key(self.seed)
-            found = paper.recover_z(oracles.from_host(answer), 2, 2, key, eps, reach)
+            found = binary_search.recover_z(oracles.from_host(answer), 2, 2, key, eps, reach)
         truth = np.sort(-(victim.rows @ found.u) / (victim.rows @ found.v))
         common = {"epsilon": eps, "reach": reach}
         rows: list[Row] = []

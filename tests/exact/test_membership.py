@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon import oracles
-from recon.exact import membership, paper
+from recon.exact import asking, binary_search, membership, paper
 from recon.exact.recovery import Status
 from recon.networks import TwoLayer
 from recon.oracles import Cost, ReplyError
@@ -91,7 +91,7 @@ def test_count_has_the_form_the_docstring_gives(dim, width):
     delta = 0.01
     result = learn(oracle_of(victim(4, dim, width)), dim, width, key(4), delta=delta)
     assert result.ok
-    eps, l = paper.theorem2_constants(width, delta, 0.1)
+    eps, l = asking.theorem2_constants(width, delta, 0.1)
     halvings = math.ceil(math.log2(2 * l / eps))
     search = 2 + width * (halvings + 1)
     rows = (membership.TRIES + 1) * (width + 1) * (dim + 1)
@@ -113,7 +113,7 @@ def test_host_and_traced_oracles_agree(counting_host):
 def test_searches_the_line_of_the_gradient_method():
     truth, eps = victim(6, 12, 12), 1e-6
     by_values = membership.recover_z_membership(oracle_of(truth), 12, 12, key(6), eps, 1e3)
-    by_gradients = paper.recover_z(oracle_of(truth), 12, 12, key(6), eps, 1e3)
+    by_gradients = binary_search.recover_z(oracle_of(truth), 12, 12, key(6), eps, 1e3)
     assert by_values.failure is None
     np.testing.assert_array_equal(by_values.v, by_gradients.v)
     np.testing.assert_allclose(by_values.t, by_gradients.t, rtol=0, atol=eps)

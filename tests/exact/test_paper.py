@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon import oracles
-from recon.exact import paper
+from recon.exact import asking, binary_search, one_layer, paper
 from recon.exact.recovery import Status
 from recon.networks import TwoLayer
 from recon.oracles import Cost, ReplyError
@@ -65,7 +65,7 @@ def key(seed: int) -> jax.Array:
 
 @given(st.integers(1, 500), st.floats(1e-4, 0.99), st.floats(0.01, 1))
 def test_constants_split_delta_between_the_two_lemmas(width, delta, separation):
-    eps, l = paper.theorem2_constants(width, delta, separation)
+    eps, l = asking.theorem2_constants(width, delta, separation)
     close = 3 ** (4 / 3) * (eps / separation) ** (2 / 3) * width**2  # Lemma 2, union bound
     far = 2 / (math.pi * l) * width  # Lemma 3, union bound
     assert close == pytest.approx(delta / 2)
@@ -75,7 +75,7 @@ def test_constants_split_delta_between_the_two_lemmas(width, delta, separation):
 @pytest.mark.parametrize(("delta", "separation"), [(0, 0.1), (1, 0.1), (0.1, 0), (0.1, 1.5)])
 def test_constants_refuse_what_is_no_probability(delta, separation):
     with pytest.raises(ValueError, match="delta"):
-        paper.theorem2_constants(4, delta, separation)
+        asking.theorem2_constants(4, delta, separation)
 
 
 def test_success_rate_keeps_the_promise_of_theorem_2():
@@ -149,14 +149,14 @@ def test_result_is_the_same_whatever_the_precision_outside():
 # --- Algorithm 1a ------------------------------------------------------------------------------
 
 
-def kinks(network: TwoLayer, planes: paper.Hyperplanes) -> np.ndarray:
+def kinks(network: TwoLayer, planes: binary_search.Hyperplanes) -> np.ndarray:
     rows = np.asarray(network.rows)
     return -(rows @ planes.u) / (rows @ planes.v)
 
 
 def test_rows_come_in_the_order_of_their_kinks():
     truth, eps = victim(4, 12, 12), 1e-7
-    planes = paper.recover_z(oracle_of(truth), 12, 12, key(4), eps, 1000.0)
+    planes = binary_search.recover_z(oracle_of(truth), 12, 12, key(4), eps, 1000.0)
     t = kinks(truth, planes)
     order = np.argsort(t)
     assert planes.failure is None
@@ -171,7 +171,7 @@ def test_search_asks_the_printed_midpoints_in_the_printed_order(counting_host):
     """A literal reading of Algorithm 1a, which asks again and again, on the same line."""
     truth, eps, l = victim(6, 5, 3), 1e-3, 500.0
     seen = counting_host(truth)
-    planes = paper.recover_z(seen.oracle, 5, 3, key(6), eps, l)
+    planes = binary_search.recover_z(seen.oracle, 5, 3, key(6), eps, l)
     assert planes.failure is None
     first_asked: list[float] = []
 
@@ -181,7 +181,7 @@ def test_search_asks_the_printed_midpoints_in_the_printed_order(counting_host):
         active = np.asarray(truth.rows) @ (planes.u + t * planes.v) > 0
         return np.asarray(truth.weights[0]) * active @ np.asarray(truth.rows)
 
-    def binary_search(t_l: float, t_r: float) -> tuple[np.ndarray, float]:
+    def printed_search(t_l: float, t_r: float) -> tuple[np.ndarray, float]:
         while True:
             t_m = (t_l + t_r) / 2
             if t_r - t_l <= eps:
@@ -194,7 +194,7 @@ def test_search_asks_the_printed_midpoints_in_the_printed_order(counting_host):
 
     t_l, rows = -l, []
     for _ in range(3):
-        row, t_l = binary_search(t_l, l)
+        row, t_l = printed_search(t_l, l)
         rows.append(row)
     asked = np.concatenate(seen.log.gradients)
     near, far, midpoints = asked[0], asked[1], asked[2:]
@@ -209,7 +209,7 @@ def test_a_kink_in_the_last_stretch_is_a_row():
     """Within eps of the far end the printed search returns at once, without a midpoint."""
     truth, l = planted(np.eye(2), np.array([1.0, -2.0])), 100.0
     for seed in range(20):
-        planes = paper.recover_z(oracle_of(truth), 2, 2, key(seed), 1.2 * l, l)
+        planes = binary_search.recover_z(oracle_of(truth), 2, 2, key(seed), 1.2 * l, l)
         first, last = np.sort(kinks(truth, planes))
         if -l < first < 0 < last < l:
             break
@@ -456,7 +456,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 def test_search_refuses_a_budget_below_its_two_ends():
     with pytest.raises(ValueError, match="budget 1"):
-        paper.recover_z(oracle_of(victim(0, 4, 2)), 4, 2, key(0), 1e-6, 10.0, budget=1)
+        binary_search.recover_z(oracle_of(victim(0, 4, 2)), 4, 2, key(0), 1e-6, 10.0, budget=1)
 
 
 def test_several_outputs_are_refused(counting_host):
@@ -523,7 +523,7 @@ def test_linear_model_from_one_gradient(dim, seed):
     def fn(x):
         return x @ w, np.tile(w, (len(x), 1))
 
-    found, cost = paper.learn_linear(oracles.from_host(fn), dim)
+    found, cost = one_layer.learn_linear(oracles.from_host(fn), dim)
     np.testing.assert_array_equal(found, w)
     assert cost == Cost(gradients=1, values=1, numbers=dim + 2, rounds=2)
 
@@ -541,10 +541,10 @@ def logistic(w: np.ndarray, bias: float = 0.0) -> oracles.Oracle:
 @settings(max_examples=20)
 def test_logistic_model_from_one_gradient_and_one_value(dim, seed, log_scale):
     w = 10**log_scale * np.random.default_rng(seed).normal(size=dim)
-    found, cost = paper.learn_logistic(logistic(w), dim)
+    found, cost = one_layer.learn_logistic(logistic(w), dim)
     np.testing.assert_allclose(found, w, rtol=1e-12)
     assert cost == Cost(gradients=1, values=1, numbers=dim + 2, rounds=2)
-    elsewhere, _ = paper.learn_logistic(logistic(w), dim, x=w / (w @ w))
+    elsewhere, _ = one_layer.learn_logistic(logistic(w), dim, x=w / (w @ w))
     np.testing.assert_allclose(elsewhere, w, rtol=1e-12)
 
 
@@ -552,30 +552,30 @@ def test_logistic_model_from_one_gradient_and_one_value(dim, seed, log_scale):
 def test_a_saturated_sigmoid_says_so(along):
     w = np.array([1.0, -2.0, 0.5])
     with pytest.raises(ValueError, match="saturated"):
-        paper.learn_logistic(logistic(w), 3, x=along * w / (w @ w))
+        one_layer.learn_logistic(logistic(w), 3, x=along * w / (w @ w))
 
 
 @pytest.mark.parametrize("bias", [0.5, 1e-6])
 def test_other_models_are_not_taken_for_one_layer(bias):
     w = np.array([1.0, -2.0, 0.5])
     with pytest.raises(ValueError, match="not sigmoid"):
-        paper.learn_logistic(logistic(w, bias), 3)
+        one_layer.learn_logistic(logistic(w, bias), 3)
     with pytest.raises(ValueError, match="not sigmoid"):
-        paper.learn_logistic(oracles.from_jax(lambda x: jnp.sum(x) + 0.5), 3)
+        one_layer.learn_logistic(oracles.from_jax(lambda x: jnp.sum(x) + 0.5), 3)
     with pytest.raises(ValueError, match="saturated"):
-        paper.learn_logistic(oracle_of(victim(0, 3, 2)), 3)
+        one_layer.learn_logistic(oracle_of(victim(0, 3, 2)), 3)
     with pytest.raises(ValueError, match="not <w, x>"):
-        paper.learn_linear(oracles.from_jax(lambda x: jnp.sum(x) + bias), 3)
+        one_layer.learn_linear(oracles.from_jax(lambda x: jnp.sum(x) + bias), 3)
     with pytest.raises(ValueError, match="not <w, x>"):
-        paper.learn_linear(oracle_of(victim(0, 3, 2)), 3)
+        one_layer.learn_linear(oracle_of(victim(0, 3, 2)), 3)
     with pytest.raises(ValueError, match="not <w, x>"):
-        paper.learn_linear(logistic(w), 3)
+        one_layer.learn_linear(logistic(w), 3)
 
 
 def test_one_layer_refuses_other_shapes():
     with pytest.raises(ValueError, match="K = 3"):
-        paper.learn_linear(oracles.from_jax(lambda x: x), 3)
+        one_layer.learn_linear(oracles.from_jax(lambda x: x), 3)
     with pytest.raises(ValueError, match="dim 0"):
-        paper.learn_linear(oracles.from_jax(jnp.sum), 0)
+        one_layer.learn_linear(oracles.from_jax(jnp.sum), 0)
     with pytest.raises(ValueError, match="shape"):
-        paper.learn_logistic(logistic(np.ones(3)), 3, x=np.ones(2))
+        one_layer.learn_logistic(logistic(np.ones(3)), 3, x=np.ones(2))

@@ -1,0 +1,96 @@
+"""What the paper's algorithms share in asking: their arguments, budgets and single replies."""
+
+# ruff: noqa: E741  (l is the paper's name)
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recon.exact.recovery import Recovery, Status
+from recon.oracles import AnyOracle, Cost, Oracle, check, check_values
+
+
+def theorem2_constants(width: int, delta: float, separation: float) -> tuple[float, float]:
+    """(eps, l) with which Algorithm 1a succeeds with probability 1 - delta (Theorem 2).
+
+    delta is split evenly between Lemma 2 (close kinks) and Lemma 3 (far kinks).  The printed
+    l = h^2 cannot reach a delta below 2 / (pi h), and the printed sum has a sign wrong.
+    """
+    if not (0 < delta < 1 and 0 < separation <= 1):
+        raise ValueError(f"delta {delta} must lie in (0, 1) and separation {separation} in (0, 1]")
+    return separation * (delta / 2) ** 1.5 / (9 * width**3), 4 * width / (math.pi * delta)
+
+
+def settings(
+    dim: int,
+    width: int,
+    delta: float,
+    separation: float,
+    eps: float | None,
+    reach: float | None,
+    budget: int | None,
+) -> tuple[float, float]:
+    """Checked (eps, l), by Theorem 2 where they are not given."""
+    check_sizes(dim, width)
+    default_eps, default_l = theorem2_constants(width, delta, separation)
+    eps, l = default_eps if eps is None else eps, default_l if reach is None else reach
+    if not (0 < eps < math.inf and 0 < l < math.inf):
+        raise ValueError(f"eps {eps} and reach {l} must be positive and finite")
+    if budget is not None and budget < 0:
+        raise ValueError(f"budget {budget} must not be negative")
+    return eps, l
+
+
+def check_sizes(dim: int, width: int) -> None:
+    """ValueError unless both are at least one."""
+    if dim < 1 or width < 1:
+        raise ValueError(f"dim {dim} and width {width} must be at least 1")
+
+
+def check_scalar(outputs: int) -> None:
+    """ValueError unless K = 1."""
+    if outputs != 1:
+        raise ValueError(f"the oracle answers K = {outputs} outputs; the paper's networks have one")
+
+
+def refusal(dim: int, width: int, left: int | None) -> Recovery | None:
+    """The outcome where asking anything would be in vain: assumption 3, or no budget."""
+    if width > dim:
+        detail = f"{width} rows in {dim} dimensions cannot be independent; nothing was asked."
+        return Recovery(None, Status.UNSOLVED, Cost(), detail=detail)
+    if left is not None and left < 2:
+        return Recovery(None, Status.BUDGET, Cost(), detail="Nothing was asked.")
+    return None
+
+
+def ask_values(oracle: AnyOracle, x: np.ndarray) -> tuple[np.ndarray, float, Cost]:
+    """Checked values [n] of a scalar oracle at x [n, d], in float64; their roundoff and cost."""
+    value = _values(oracle, x) if isinstance(oracle, Oracle) else oracle.value(x)
+    value = check_values(np.asarray(value))
+    check_scalar(value.shape[1])
+    cost = Cost(values=len(x), numbers=len(x), rounds=1)
+    return value[:, 0].astype(np.float64), roundoff(value.dtype), cost
+
+
+def ask_gradient(oracle: AnyOracle, x: np.ndarray) -> tuple[float, np.ndarray, float, Cost]:
+    """Checked value and gradient [d] of a scalar oracle at x [d]; their roundoff and cost."""
+    reply = check(oracle(jnp.asarray(x)[None]), 1, len(x))
+    check_scalar(reply.value.shape[1])
+    rounding = roundoff(reply.value.dtype, reply.gradient.dtype)
+    cost = Cost(gradients=1, numbers=1 + len(x), rounds=1)
+    return float(reply.value[0, 0]), reply.gradient[0, 0].astype(np.float64), rounding, cost
+
+
+@jax.jit
+def _values(oracle: Oracle, x: jax.Array) -> jax.Array:
+    return oracle.value(x)
+
+
+def roundoff(*dtypes: Any) -> float:
+    """The coarsest machine epsilon among the dtypes."""
+    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
