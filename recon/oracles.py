@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -157,3 +158,36 @@ def from_host(fn: Callable, value_fn: Callable | None = None) -> HostOracle:
     membership queries where values alone are cheaper.
     """
     return HostOracle(fn, value_fn)
+
+
+def recorded(oracle: HostOracle, path: str | Path) -> HostOracle:
+    """The oracle with a durable record of its replies in the .npz file `path`.
+
+    Rows already in the record are answered from it, so an attack that was cut off (a service
+    that raised, a machine that went down) and is run again with the same key asks only what it
+    had not yet been told.  Written after every batch, whole or not at all; x, value and gradient
+    are its arrays.  The returned cost of an attack counts every row it used, recorded or not.
+    """
+    path = Path(path).with_suffix(".npz")
+    known: dict[bytes, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    if path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            for row in zip(file["x"], file["value"], file["gradient"], strict=True):
+                known[row[0].tobytes()] = row
+
+    def fn(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        new = {row.tobytes(): row for row in x if row.tobytes() not in known}
+        if new:
+            asked = np.stack(list(new.values()))
+            reply = oracle(asked)
+            for name, *row in zip(new, asked, *reply, strict=True):
+                known[name] = tuple(row)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial_file = path.with_suffix(".part.npz")
+            arrays = (np.stack(a) for a in zip(*known.values(), strict=True))
+            np.savez(partial_file, **dict(zip(("x", "value", "gradient"), arrays, strict=True)))
+            partial_file.replace(path)
+        rows = [known[row.tobytes()] for row in x]
+        return np.stack([r[1] for r in rows]), np.stack([r[2] for r in rows])
+
+    return HostOracle(fn)

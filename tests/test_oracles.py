@@ -1,3 +1,6 @@
+import math
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon import oracles, victims
+from recon import exact, oracles, victims
 from recon.oracles import Cost, Reply, ReplyError
 
 COSTS = st.builds(Cost, *[st.integers(0, 10**9)] * 4)
@@ -195,3 +198,30 @@ def test_the_caller_says_which_traced_rows_are_queries(counting_traced):
     seen = counting_traced(network, real=lambda rows: rows[:, 0] > 0)
     seen.oracle(jnp.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [2.0, 0.0]]))
     assert seen.cost == Cost(gradients=3, numbers=9, rounds=1)
+
+
+def test_a_record_serves_an_attack_that_was_cut_off(tmp_path):
+    with jax.enable_x64(True):
+        truth = jax.tree.map(np.asarray, victims.random_network(jax.random.key(0), 6, 5, bias=True))
+    asked: list[np.ndarray] = []
+
+    def service(x: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
+        if sum(map(len, asked)) + len(x) > most:
+            raise ConnectionError("the service is down")
+        asked.append(x)
+        return truth(x), truth.gradient(x)
+
+    def attack(most: float) -> exact.Recovery:
+        oracle = oracles.from_host(partial(service, most=most))
+        recorded = oracles.recorded(oracle, tmp_path / "replies")
+        return exact.recover(recorded, dim=6, key=jax.random.key(1), width=5)
+
+    with pytest.raises(ConnectionError, match="the service is down"):
+        attack(most=12)
+    before = sum(map(len, asked))
+    assert 0 < before <= 12
+    r = attack(most=math.inf)
+    assert r.ok
+    assert sum(map(len, asked)) == r.cost.queries == len(np.unique(np.concatenate(asked), axis=0))
+    with np.load(tmp_path / "replies.npz") as file:
+        assert len(file["x"]) == r.cost.queries
