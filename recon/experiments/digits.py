@@ -17,7 +17,6 @@ import jax
 import numpy as np
 
 from recon import data, exact, victims
-from recon.exact import membership, paper
 from recon.exact.recovery import Recovery
 from recon.experiments.algorithm1 import measured_separation
 from recon.experiments.attack import timed
@@ -119,7 +118,7 @@ def _attack(subject: Subject, method: str, key: Any, budget: int | None) -> Reco
     if method == "tangent":
         told = _told(subject, method)
         return exact.recover(oracle, dim=dim, key=key, width=told, budget=budget)
-    learn = paper.learn_model if method == "bisect" else membership.learn_model_membership
+    learn = exact.learn_model if method == "bisect" else exact.learn_model_membership
     separation = max(measured_separation(subject.network), 1e-12)
     return learn(oracle, dim, width, key, separation=separation)
 
@@ -201,7 +200,8 @@ def kink_rows(subject: Subject, recovered: TwoLayer, key: Any) -> list[Row]:
     values, again = victim(x)[:, k], recovered(x)[:, k]
     slopes = victim.gradient(x)[:, k] @ v
     samples = [
-        shared | {"kind": "sample", "t": float(a), "true": float(b), "recovered": float(c)}
+        shared
+        | {"kind": "sample", "t": float(a), "true": float(b), "recovered": float(c)}
         | {"slope": float(d)}
         for a, b, c, d in zip(t, values, again, slopes, strict=True)
     ]

@@ -36,11 +36,11 @@ def demo_kinks(figure: Any, rows: list[Row]) -> None:
         value.set(ylabel=f"{logit} at u + tv")
         value.legend()
         for k, place in enumerate(at):
-            label = "recovered kinks" if k == 0 else None
-            slope.axvline(place, color=ORANGE, linewidth=0.9, linestyle=":", label=label)
+            once = "recovered kinks" if k == 0 else None
+            slope.axvline(place, color=ORANGE, linewidth=0.9, linestyle=":", label=once)
         slope.plot(t, column(samples, "slope"), color=BLUE, drawstyle="steps-mid", label="victim")
         slope.set(ylabel="slope, d/dt", xlabel=f"t: a test digit {start} at 0, a {end} at 1")
-        slope.legend()
+        slope.legend(frameon=True, framealpha=0.95, edgecolor="white")
         slope.grid(visible=False, axis="x")
     figure.suptitle("The slope jumps where a hidden unit switches, and only there")
     caption(
@@ -53,8 +53,8 @@ def demo_kinks(figure: Any, rows: list[Row]) -> None:
 def demo_rows(figure: Any, rows: list[Row]) -> None:
     """The heaviest units as 8 x 8 images, true above recovered, and |cosine| of all with all."""
     names = list(dict.fromkeys(column(rows, "network")))
-    figure.set_size_inches(10.5, 2.6 * len(names) + 0.3)
-    parts = figure.subfigures(len(names), 2, width_ratios=(3.6, 1), squeeze=False)
+    figure.set_size_inches(11, 2.3 * len(names) + 0.4)
+    parts = figure.subfigures(len(names), 2, width_ratios=(4, 1), squeeze=False)
     worst = 0.0
     for (left, right), name in zip(parts, names, strict=True):
         mine = [row for row in rows if row["network"] == name]
@@ -69,8 +69,8 @@ def demo_rows(figure: Any, rows: list[Row]) -> None:
     figure.suptitle("Recovered rows are the true rows")
     caption(
         figure,
-        f"Rows of length one, largest difference {worst:.1g}; a sign that one unit's kink cannot "
-        "tell is turned to the true one. Units in order of weight.",
+        f"Rows of length one, the heaviest units first; largest difference {worst:.1g} in a pixel. "
+        "A kink does not tell the sign of its row: it is turned to the true one.",
     )
 
 
@@ -98,5 +98,5 @@ def _cosines(figure: Any, images: dict[str, np.ndarray]) -> None:
     shades = axis.imshow(cosines, cmap="Greys", vmin=0, vmax=1)
     axis.set(xlabel="recovered unit", ylabel="true unit", xticks=[], yticks=[])
     axis.grid(visible=False)
-    bar = figure.colorbar(shades, ax=axis, shrink=0.9, ticks=[0, 0.5, 1])
+    bar = figure.colorbar(shades, ax=axis, ticks=[0, 0.5, 1])
     bar.set_label("|cosine|")

@@ -1,0 +1,189 @@
+"""The demo, on two small networks: what it finds is the truth, what it writes can be read."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from recon import data, networks, tables
+from recon.experiments import EXACT, digits, relative_error
+
+WIDTH = 3
+SCRIPT = Path(__file__).parents[1] / "scripts" / "demo.py"
+NAMES = tuple(digits.NETWORKS)
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("script_demo", SCRIPT)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def demo(main, tmp_path_factory):
+    """(exit code, folder) of one whole run."""
+    out = tmp_path_factory.mktemp("demo")
+    return main(["--width", str(WIDTH), "--out", str(out)]), out
+
+
+@pytest.fixture(scope="module")
+def rows(demo):
+    table, _ = tables.read(demo[1])
+    return {(row["network"], row["method"]): row for row in table}
+
+
+def pair(folder, name):
+    return [networks.load(folder / f"{name}_{which}.npz") for which in ("true", "recovered")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recovered_network_is_the_victim(demo, rows, name):
+    code, out = demo
+    victim, recovered = pair(out, name)
+    with jax.enable_x64(True):
+        error = relative_error(recovered, victim, jax.random.key(99), 1_000)
+    row = rows[name, "tangent"]
+    assert code == 0
+    assert row["ok"]
+    assert error <= EXACT
+    assert row["max_error"] <= EXACT
+    assert victim.width == row["width"] == WIDTH
+    assert row["units_found"] == recovered.width
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_agreement_and_accuracy_are_counted_on_the_test_digits(demo, rows, name):
+    victim, recovered = pair(demo[1], name)
+    test, row = data.digits().test, rows[name, "tangent"]
+    said, again = (
+        net(test.x).argmax(1) if name == "classifier" else net(test.x)[:, 0] > 0
+        for net in (victim, recovered)
+    )
+    truth = test.y if name == "classifier" else test.y >= 5
+    assert row["agree"] == (said == again).sum()
+    assert row["tested"] == len(test.y)
+    assert row["accuracy"] == pytest.approx((said == truth).mean())
+    assert row["accuracy"] > (0.3 if name == "classifier" else 0.7)  # it was trained
+
+
+def test_victims_are_what_the_demo_says(demo):
+    classifier, scalar = (pair(demo[1], name)[0] for name in NAMES)
+    assert classifier.weights.shape == (10, WIDTH)
+    assert np.all(classifier.bias != 0)
+    assert scalar.weights.shape == (1, WIDTH)
+    assert not scalar.bias.any()
+    assert not scalar.offset.any()
+    np.testing.assert_allclose(np.linalg.norm(scalar.rows, axis=1), 1)
+
+
+def test_the_printed_methods_run_where_they_are_defined_and_ask_more(rows):
+    assert set(rows) == {
+        ("classifier", "tangent"),
+        *(("scalar", method) for method in digits.METHODS),
+    }
+    ours, bisect, membership = (rows["scalar", method] for method in digits.METHODS)
+    assert bisect["ok"]
+    assert bisect["max_error"] <= EXACT
+    assert ours["queries"] < bisect["queries"]
+    assert ours["rounds"] < bisect["rounds"]
+    assert membership["gradient_queries"] == 0 < membership["value_queries"]
+    assert not rows["classifier", "tangent"]["width_told"]
+
+
+def test_an_undefined_attack_is_refused(demo):
+    subject = digits.Subject("classifier", pair(demo[1], "classifier")[0], 1.0)
+    with pytest.raises(ValueError, match="not defined for the classifier"):
+        digits.attack(subject, "bisect", jax.random.key(0))
+
+
+def test_files_are_there_and_the_pictures_are_pictures(demo):
+    _, out = demo
+    assert {path.name for path in out.iterdir()} == {
+        "rows.csv",
+        "run.json",
+        "kinks.png",
+        "rows.png",
+        *(f"{name}_{which}.npz" for name in NAMES for which in ("true", "recovered")),
+    }
+    from matplotlib import image
+
+    for name in ("kinks.png", "rows.png"):
+        pixels = image.imread(out / name)
+        assert min(pixels.shape[:2]) > 300
+        assert pixels[..., :3].std() > 0.05
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kinks_along_the_line_are_where_the_slope_jumps(demo, name):
+    victim, recovered = pair(demo[1], name)
+    subject = digits.Subject(name, victim, 1.0)
+    rows = digits.kink_rows(subject, recovered, jax.random.key(1))
+    samples = [row for row in rows if row["kind"] == "sample"]
+    kinks = [row for row in rows if row["kind"] == "kink"]
+    t, slope = (np.array([row[k] for row in samples]) for k in ("t", "slope"))
+    assert t[0] == digits.SPAN[0]
+    assert t[-1] == digits.SPAN[1]
+    scale = np.abs(slope).max()
+    jumps = np.flatnonzero(np.abs(np.diff(slope)) > 1e-9 * scale)
+    assert len(jumps) > 0
+    for i in jumps:  # every jump of the victim has its kink
+        assert any(t[i] <= row["t"] <= t[i + 1] for row in kinks)
+    for row in kinks:
+        assert row["t"] == pytest.approx(row["true_t"], rel=1e-9)
+    true, again = (np.array([row[k] for row in samples]) for k in ("true", "recovered"))
+    np.testing.assert_allclose(true, again, rtol=0, atol=1e-11 * np.abs(true).max())
+    slopes = np.diff(true) / np.diff(t)  # the slope is the victim's, not a label
+    calm = np.setdiff1d(np.arange(len(slopes)), jumps)
+    np.testing.assert_allclose(slopes[calm], slope[:-1][calm], atol=1e-8 * scale)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_are_matched_one_to_one_and_pixels_agree(demo, name):
+    victim, recovered = pair(demo[1], name)
+    pairs = digits.match(victim, recovered)
+    assert sorted(pairs.unit) == list(range(recovered.width))
+    np.testing.assert_allclose(pairs.cosine, 1, rtol=1e-12)
+    rows = digits.row_rows(digits.Subject(name, victim, 1.0), recovered)
+    assert len(rows) == victim.rows.size
+    for row in rows:
+        assert row["true"] == pytest.approx(row["recovered"], abs=1e-11)
+
+
+def test_matching_undoes_order_sign_and_scale():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4, 6))
+    order, factor = np.array([2, 0, 3, 1]), np.array([-2.0, 0.5, -1.0, 3.0])
+
+    def network(rows):
+        zeros = np.zeros(4)
+        return networks.TwoLayer(rows, zeros, np.ones((1, 4)), np.zeros((1, 6)), np.zeros(1))
+
+    pairs = digits.match(network(rows), network(factor[:, None] * rows[order]))
+    np.testing.assert_array_equal(order[pairs.unit], range(4))
+    np.testing.assert_array_equal(pairs.sign, np.sign(factor[pairs.unit]))
+    np.testing.assert_allclose(pairs.cosine, 1)
+
+
+def test_a_failure_is_said_and_no_earlier_result_is_left(main, demo, tmp_path, capsys):
+    for stale in ("kinks.png", "classifier_recovered.npz"):
+        (tmp_path / stale).write_bytes((demo[1] / stale).read_bytes())
+    assert main(["--width", str(WIDTH), "--out", str(tmp_path), "--budget", "4"]) == 1
+    printed = capsys.readouterr()
+    for name in NAMES:
+        assert f"The {name} was not recovered. The query budget ran out" in printed.err
+    assert "failed" in printed.out
+    assert not list(tmp_path.glob("*.png"))
+    assert not list(tmp_path.glob("*_recovered.npz"))
+    table, _ = tables.read(tmp_path)
+    assert [row["status"] for row in table if row["method"] == "tangent"] == ["BUDGET"] * 2
+
+
+def test_settings_that_make_no_sense_are_refused(main, tmp_path, capsys):
+    assert main(["--width", "0", "--out", str(tmp_path)]) == 2
+    assert "width must be at least 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
