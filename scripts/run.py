@@ -25,6 +25,7 @@ from recon import figures, tables
 from recon.experiments import EXPERIMENTS, Attack, Experiment, Row
 
 RESULTS = Path("results")
+WIDE = 160  # columns of a table that no terminal bounds
 console = Console(stderr=True)  # progress and messages; what is asked for goes to stdout
 
 
@@ -84,13 +85,20 @@ def exact(args: ExactArgs) -> int:
     if args.json:
         print(json.dumps(summary))
     else:
-        Console().print(_attack_table(args.attack, summary))
+        _print(_attack_table(args.attack, summary))
     if args.out is not None:
         if recovery.ok and recovery.network is not None:
             console.print(f"Saved {recovery.network.save(args.out)}")
         else:
             console.print("Not saved: the network was not recovered.")
     return 0 if recovery.ok else 1
+
+
+def _print(table: Table) -> None:
+    out = Console()
+    if not out.is_terminal:
+        out.width = WIDE
+    out.print(table)
 
 
 def _shape(attack: Attack) -> str:
@@ -132,7 +140,7 @@ def run(name: str, experiment: Experiment, args: ExperimentArgs) -> int:
     with console.status(f"{name} ...") as status:
         rows = experiment.run(lambda row: status.update(f"{name}: {_brief(row, experiment)}"))
     seconds = time.perf_counter() - start
-    Console().print(_rows_table(name, rows, experiment))
+    _print(_rows_table(name, rows, experiment))
     if args.small and args.out is None:
         return 0
     folder = RESULTS / name if args.out is None else args.out
@@ -154,7 +162,7 @@ def _brief(row: Row, experiment: Experiment) -> str:
 def _rows_table(name: str, rows: list[Row], experiment: Experiment) -> Table:
     table = Table(title=name)
     for column in experiment.shown:
-        table.add_column(column.replace("_", " "), justify="right")
+        table.add_column(column.replace("_", " "), justify="right", overflow="fold")
     for row in rows:
         table.add_row(*[_shown(row.get(column)) for column in experiment.shown])
     return table

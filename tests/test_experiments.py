@@ -265,12 +265,24 @@ def test_queries_and_robust_find_small_victims_exactly(small_rows):
     assert named["antiparallel", True]["fewer_units"] == 2  # some pairs share a hyperplane
 
 
+def _and_a_far_unit(net):
+    """The network with one unit more, which is off within a million of the origin."""
+    row = np.eye(1, net.rows.shape[1])
+    return replace(
+        net,
+        rows=np.concatenate([net.rows, row]),
+        bias=np.append(net.bias, -1e6),
+        weights=np.append(net.weights, [[1.0]], axis=1),
+    )
+
+
 @pytest.mark.parametrize(
     ("answer", "counted"),
     [
         (lambda net: (net, Status.RECOVERED), "exact"),
         (lambda net: (replace(net, weights=net.weights * 1.001), Status.RECOVERED), "wrong"),
         (lambda net: (replace(net, offset=net.offset * np.nan), Status.RECOVERED), "wrong"),
+        (lambda net: (_and_a_far_unit(net), Status.RECOVERED), "near_only"),
         (lambda net: (net, Status.BUDGET), "failed"),
         (lambda net: (None, Status.NOISY), "failed"),
     ],
@@ -284,7 +296,7 @@ def test_robust_believes_no_status(answer, counted, monkeypatch):
     for row in replace(Robust().small(), inside_runs=3, outside_runs=3).run():
         assert row[counted] == row["victims"] == 3
         assert row["queries_per_unit"] == 2
-        assert sum(row[name] for name in ("exact", "failed", "wrong")) == 3
+        assert sum(row[name] for name in ("exact", "near_only", "failed", "wrong")) == 3
         assert (row["failures"] is None) == (counted != "failed")
 
 

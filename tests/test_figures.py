@@ -1,0 +1,87 @@
+"""Figures come from rows alone, are the same for the same rows, and legible without colour."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from recon import figures, tables
+from recon.experiments import EXPERIMENTS
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@pytest.fixture(scope="module")
+def rows_of():
+    """Committed rows; those of the small form for an experiment whose long run is yet to come."""
+    small = {}
+
+    def rows(name):
+        if (RESULTS / name / "rows.csv").exists():
+            return tables.read(RESULTS / name)[0]
+        if name not in small:
+            small[name] = EXPERIMENTS[name].small().run()
+        return small[name]
+
+    return rows
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_the_same_rows_give_the_same_picture(name, tmp_path, rows_of):
+    tables.write(tmp_path, rows_of(name), {})
+    path = figures.draw(name, tmp_path)
+    assert path == tmp_path / f"{name}.png"
+    first = path.read_bytes()
+    assert first.startswith(b"\x89PNG")
+    assert figures.draw(name, tmp_path).read_bytes() == first
+
+
+@pytest.mark.parametrize("folder", sorted(RESULTS.glob("*")), ids=lambda folder: folder.name)
+def test_committed_results_have_a_record_and_their_figure(folder):
+    rows, record = tables.read(folder)
+    assert rows
+    assert record["command"].startswith("python scripts/")
+    assert "changes" not in record["versions"]["recon"], "measured from code nobody can check out"
+    if folder.name in figures.FIGURES:
+        assert (folder / f"{folder.name}.png").exists()
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_series_can_be_told_apart_without_colour(name, rows_of):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figures.FIGURES[name](figure, rows_of(name))
+    assert figure.get_suptitle()
+    for axis in figure.axes:
+        assert axis.get_xlabel()
+        handles, labels = axis.get_legend_handles_labels()
+        looks = Counter()
+        for handle in handles:
+            line = handle[0] if isinstance(handle, tuple) else handle
+            if hasattr(line, "get_linestyle") and hasattr(line, "get_marker"):
+                filled = str(line.get_markerfacecolor()) not in ("none", "white")
+                looks[line.get_linestyle(), str(line.get_marker()), filled] += 1
+            else:  # a bar: its hatch, or how bright it is, tells
+                red, green, blue, _ = line.get_facecolor()
+                looks[line.get_hatch(), round(0.3 * red + 0.59 * green + 0.11 * blue, 1)] += 1
+        assert max(looks.values(), default=1) == 1, f"{labels} look alike: {looks}"
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_a_figure_has_the_name_of_its_experiment(name):
+    assert name in EXPERIMENTS
+
+
+def test_no_rows_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        figures.draw("lemma2", tmp_path)
+    with pytest.raises(KeyError):
+        figures.draw("no such figure", tmp_path)
+
+
+def test_importing_figures_does_not_import_matplotlib():
+    code = "import sys, recon.figures; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
