@@ -1,0 +1,189 @@
+"""What is known of kinks along a line: meeting points, their density, and the rank of jumps."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recon.exact import lines, rounds
+from recon.networks import TwoLayer
+from recon.oracles import Reply
+
+EPS = float(np.finfo(np.float64).eps)
+ONE = lines.Settings(3, 1, 16, "float64", EPS)
+TWO = lines.Settings(3, 2, 16, "float64", EPS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+def network(rows, bias, weights):
+    """Units with `weights` [K, h] and a linear part."""
+    outputs, dim = len(weights), len(rows[0])
+    slope = np.linspace(-1, 1, outputs * dim).reshape(outputs, dim)
+    parts = (rows, bias, weights, slope, np.ones(outputs))
+    return TwoLayer(*(jnp.asarray(a, float) for a in parts))
+
+
+begin = jax.jit(lines.begin, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _asked(s, state, victim):
+    x = rounds.queries(s, state, jnp.zeros((), int), s.capacity)
+    reply = Reply(victim(x), victim.gradient(x))
+    return rounds.settle(s, rounds.store(s, state, jnp.zeros((), int), x, reply))
+
+
+def asked(s, victim, angles, seed=0):
+    """The state of a search that has asked at these angles, in this order."""
+    state = begin(s, jax.random.key(seed), jnp.asarray(-1), jnp.asarray(1000))
+    n = len(angles)
+    i = np.arange(s.capacity)
+    pairs = np.where((i < n - 1)[:, None], np.stack([i, i + 1], 1), -1)
+    state = state._replace(
+        size=jnp.asarray(n),
+        place=jnp.asarray(np.resize(np.asarray(angles, float), s.capacity)),
+        pairs=jnp.asarray(np.concatenate([pairs, np.full_like(pairs, -1)])),
+    )
+    return _asked(s, state, victim)
+
+
+def kinks_of(victim, state):
+    """Angles [h] at which the line crosses the victim's hyperplanes."""
+    t = -(victim.rows @ state.u + victim.bias) / (victim.rows @ state.v)
+    return np.arctan(np.asarray(t))
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.7, -40.0])
+def test_tangents_meet_at_the_kink_of_a_single_unit(bias):
+    victim = network([[0.6, 0.0, 0.8]], [bias], [[-2.5]])
+    for seed in range(10):
+        state = asked(ONE, victim, [-1.5, 1.5], seed)
+        (kink,) = kinks_of(victim, state)
+        iv = lines.intervals(ONE, state)
+        inside = -1.5 < kink < 1.5
+        assert bool(iv.kink[0]) == inside
+        assert not iv.kink[1:].any()
+        assert (iv.low[0], iv.high[0]) == (-1.5, 1.5)
+        if inside:
+            assert abs(iv.meet[0] - kink) <= iv.blur[0] <= 1e-8
+
+
+def test_tangents_of_two_opposite_units_can_meet_outside_of_their_interval():
+    victim = network([[1.0, 0, 0], [1.0, 0, 0]], [0.0, -0.5], [[2.0, -1.9]])
+    for seed in range(10):
+        state = asked(ONE, victim, [-1.5, 1.5], seed)
+        kinks = kinks_of(victim, state)
+        if np.abs(kinks).max() < 1.5:
+            iv = lines.intervals(ONE, state)
+            assert iv.kink[0]
+            assert not kinks.min() < iv.meet[0] < kinks.max()
+
+
+def test_intervals_come_in_the_order_of_their_angles():
+    victim = network([[0.6, 0.0, 0.8]], [0.1], [[1.0]])
+    state = asked(ONE, victim, [0.5, -1.0, 1.2, -0.2])
+    iv = lines.intervals(ONE, state)
+    np.testing.assert_array_equal(iv.low[:3], [-1.0, -0.2, 0.5])
+    np.testing.assert_array_equal(iv.high[:3], [-0.2, 0.5, 1.2])
+    np.testing.assert_array_equal(iv.left[:3], [1, 3, 0])
+    np.testing.assert_array_equal(iv.right[:3], [3, 0, 2])
+
+
+@pytest.mark.parametrize("rate", [2.0, 20.0, 200.0])
+def test_the_density_of_poisson_kinks_is_estimated(rate):
+    capacity, seeds = 512, 40
+    estimate = jax.jit(lines.density)
+    found = []
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        count = int(np.clip(4 * rate, 64, capacity - 1))
+        ends = np.sort(rng.uniform(-np.pi / 2, np.pi / 2, count + 1))
+        kinks = rng.uniform(-np.pi / 2, np.pi / 2, rng.poisson(rate * np.pi))
+        holds = np.histogram(kinks, ends)[0] > 0
+        unused = np.zeros(capacity - 1 - count)
+        low, high = np.append(ends[:-1], unused), np.append(ends[1:], unused)
+        none = jnp.zeros(capacity - 1)
+        kink = jnp.asarray(np.append(holds, unused.astype(bool)))
+        iv = lines.Intervals(none, none, jnp.asarray(low), jnp.asarray(high), none, none, kink)
+        found.append(float(estimate(iv)))
+    assert np.mean(found) == pytest.approx(rate, rel=5 / np.sqrt(np.pi * rate * seeds) + 0.05)
+    assert np.std(found) < 3 * np.sqrt(rate)
+
+
+def test_kinks_everywhere_have_no_finite_density():
+    ends = np.linspace(-1.5, 1.5, 16)
+    none, all_ = jnp.zeros(15), jnp.ones(15, bool)
+    iv = lines.Intervals(
+        none, none, jnp.asarray(ends[:-1]), jnp.asarray(ends[1:]), none, none, all_
+    )
+    assert lines.density(iv) == np.inf
+
+
+def compared(victim, state):
+    pairs = jnp.asarray([[0, 1]] * TWO.capacity)
+    differs, several = jax.jit(lines.compare, static_argnums=0)(TWO, state, pairs)
+    return bool(differs[0]), bool(several[0])
+
+
+ROWS = [[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "bias", "weights", "several"),
+    [
+        (ROWS[:1], [0.3], [[1.0], [2.0]], False),
+        (ROWS, [0.3, -0.2], [[1.0, 2.0], [2.0, -1.0]], True),
+        # parallel columns of W: rank one whatever the rows, so nothing is certain
+        (ROWS, [0.3, -0.2], [[1.0, 2.0], [-1.0, -2.0]], False),
+        # one hyperplane: one kink
+        ([ROWS[0], ROWS[0]], [0.3, 0.3], [[1.0, 2.0], [2.0, -1.0]], False),
+        # parallel rows: the gradient's jump is of rank one, the intercepts say more
+        ([ROWS[0], ROWS[0]], [0.3, -0.2], [[1.0, 2.0], [2.0, -1.0]], True),
+        ([ROWS[0], ROWS[0]], [0.3, -0.2], [[1.0, 1.0], [2.0, 2.0]], False),
+    ],
+)
+def test_the_rank_of_a_jump_tells_several_units(rows, bias, weights, several):
+    victim = network(rows, bias, weights)
+    for seed in range(10):
+        state = asked(TWO, victim, [-1.57, 1.57], seed)
+        assert compared(victim, state) == (True, several)
+
+
+def test_points_of_one_cell_do_not_differ():
+    victim = network(ROWS, [0.3, -0.2], [[1.0, 2.0], [2.0, -1.0]])
+    for seed in range(20):
+        state = asked(TWO, victim, [0.0, 1e-4], seed)
+        kinks = kinks_of(victim, state)
+        crossed = bool(((kinks > 0) & (kinks < 1e-4)).any())
+        assert compared(victim, state)[0] == crossed
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_a_shift_of_the_intercept_alone_is_a_difference(size):
+    """Two parallel units of opposite weights: the gradient is the same on both sides."""
+    victim = network([ROWS[0], ROWS[0]], [0.2, -0.2], [[size, -size], [0.0, 0.0]])
+    differences = 0
+    for seed in range(10):
+        state = asked(TWO, victim, [-1.5, 1.5], seed)
+        inside = np.abs(kinks_of(victim, state)).max() < 1.5
+        if inside:
+            assert compared(victim, state)[0]
+        differences += inside
+    assert differences > 0
+
+
+def test_biases_of_a_bias_free_network_are_exactly_zero(random_truth, attack):
+    for seed in range(5):
+        found = attack(random_truth(seed, bias=False), seed).network
+        assert not found.bias.any()
+        assert not found.offset.any()
+        assert found.width == 10
