@@ -101,7 +101,8 @@ def demo(args: Args) -> int:
     for subject in subjects:
         told = attacked[subject.name, "tangent"].row["width_told"]
         console.print(f"[bold]{_title(subject)}; h {'told' if told else 'not told'}[/]")
-        console.print(_table(subject, attacked), end="")
+        console.print(_table(subject, attacked))
+        console.print()
     console.print(
         LEGEND.format(points=digits.POINTS, tested=len(data.digits().test.y)), style="dim"
     )
@@ -193,7 +194,7 @@ def _queries(row: Row) -> str:
 
 
 def _table(subject: digits.Subject, attacked: Results) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for head, least in (
         ("method", 11),
         ("units", 5),

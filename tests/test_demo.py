@@ -1,5 +1,6 @@
 """The demo, on two small networks: what it finds is the truth, what it writes can be read."""
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -61,11 +62,11 @@ def test_agreement_and_accuracy_are_counted_on_the_test_digits(demo, rows, name)
     victim, recovered = pair(demo[1], name)
     test, row = data.digits().test, rows[name, "tangent"]
     said, again = (
-        net(test.x).argmax(1) if name == "classifier" else net(test.x)[:, 0] > 0
+        net(test.x).argmax(1) if name == "classifier" else net(test.x)[:, 0] > 1e-6
         for net in (victim, recovered)
     )
     truth = test.y if name == "classifier" else test.y >= 5
-    assert row["agree"] == (said == again).sum()
+    assert row["agree"] == (said == again).sum() == len(test.y)
     assert row["tested"] == len(test.y)
     assert row["accuracy"] == pytest.approx((said == truth).mean())
     assert row["accuracy"] > (0.3 if name == "classifier" else 0.7)  # it was trained
@@ -167,6 +168,16 @@ def test_matching_undoes_order_sign_and_scale():
     np.testing.assert_array_equal(order[pairs.unit], range(4))
     np.testing.assert_array_equal(pairs.sign, np.sign(factor[pairs.unit]))
     np.testing.assert_allclose(pairs.cosine, 1)
+
+
+def test_a_decision_is_made_beyond_rounding():
+    network = networks.TwoLayer(
+        np.eye(2), np.zeros(2), np.ones((1, 2)), np.zeros((1, 2)), np.zeros(1)
+    )
+    nudged = dataclasses.replace(network, offset=np.array([1e-16]))
+    x = np.array([[-1.0, -1.0], [1.0, 0.0], [-1.0, 1e-3]])
+    for net in (network, nudged):
+        np.testing.assert_array_equal(digits.decisions(net, x), [False, True, True])
 
 
 def test_a_failure_is_said_and_no_earlier_result_is_left(main, demo, tmp_path, capsys):

@@ -124,9 +124,15 @@ def _attack(subject: Subject, method: str, key: Any, budget: int | None) -> Reco
 
 
 def decisions(network: TwoLayer, x: np.ndarray) -> np.ndarray:
-    """What a network says of x [n, d]: the class [n], or whether its one output is positive."""
+    """What a network says of x [n, d]: the class [n], or whether its one output is positive.
+
+    Positive means beyond rounding: where every unit is off, one network may say 0 and an
+    equal one 1e-16.
+    """
     values = jax.tree.map(np.asarray, network)(x)
-    return values[:, 0] > 0 if values.shape[1] == 1 else values.argmax(1)
+    if values.shape[1] > 1:
+        return values.argmax(1)
+    return values[:, 0] > 1e-9 * np.abs(values).max()
 
 
 class Match(NamedTuple):
