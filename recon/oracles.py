@@ -184,10 +184,10 @@ def recorded(oracle: HostOracle, path: str | Path) -> HostOracle:
                 known[name] = tuple(row)
             path.parent.mkdir(parents=True, exist_ok=True)
             partial_file = path.with_suffix(".part.npz")
-            arrays = (np.stack(a) for a in zip(*known.values(), strict=True))
-            np.savez(partial_file, **dict(zip(("x", "value", "gradient"), arrays, strict=True)))
+            rows, value, gradient = map(np.stack, zip(*known.values(), strict=True))
+            np.savez(partial_file, x=rows, value=value, gradient=gradient)
             partial_file.replace(path)
-        rows = [known[row.tobytes()] for row in x]
-        return np.stack([r[1] for r in rows]), np.stack([r[2] for r in rows])
+        told = [known[row.tobytes()] for row in x]
+        return np.stack([r[1] for r in told]), np.stack([r[2] for r in told])
 
     return HostOracle(fn)

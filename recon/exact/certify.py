@@ -3,8 +3,9 @@
 Apart from the attack: it sees the recovered network and the oracle, nothing of the search.
 Three kinds of fresh points, one round:
 
-- beside every hyperplane of the network at once (`touch`): each unit that is really
-  several gives itself away there, at y or at -y, and so does any unit that was missed;
+- beside every hyperplane of the network at once (`touch`), near the origin and far out: each
+  unit that is really several gives itself away there, at y or at -y, and so does a unit that
+  was missed, however far from the origin it sets in, up to the ends of the line;
 - standard normal points, the distribution errors are reported on;
 - points on a fresh line through the origin region, far and near.
 
@@ -47,14 +48,15 @@ def points(
 ) -> np.ndarray:
     """Fresh queries [n, d] for a network of which the first `count` units are real.
 
-    `normal` standard normal points, one on the line u + t v, then 4 for each group of rows.
-    scale is the size of the victim's gradient, by which the rounding of a row is judged.
+    `normal` standard normal points, one on the line u + t v, then for each group of rows a pair
+    near the origin and a pair as far out as the line reaches.  scale is the size of the victim's
+    gradient, by which the rounding of a row is judged.
     """
     groups = -(-count // group_size(network.rows.shape[1]))
-    if network.rows.shape[1] == 1:
-        groups = 0  # a hyperplane is a point: there is nothing to touch from afar
-    x = _points(key, network, jnp.asarray(count), eps, normal, u, v, scale)
-    return np.asarray(x)[: normal + ON_LINE + 4 * groups]
+    fresh, touched, far = _points(key, network, jnp.asarray(count), eps, normal, u, v, scale)
+    if groups == 0 or network.rows.shape[1] == 1:  # nothing to touch, or only points
+        return np.concatenate([fresh, far])
+    return np.concatenate([fresh, np.asarray(touched)[: 4 * groups]])
 
 
 @partial(jax.jit, static_argnums=(3, 4))
@@ -67,9 +69,9 @@ def _points(
     u: Array,
     v: Array,
     scale: Array,
-) -> Array:
+) -> tuple[Array, Array, Array]:
     width, dim = network.rows.shape
-    normal_key, line_key, side_key, touch_key = jax.random.split(key, 4)
+    normal_key, line_key, side_key, touch_key, far_key = jax.random.split(key, 5)
     around = jax.random.normal(normal_key, (normal, dim), network.rows.dtype)
     t = jnp.tan(jax.random.uniform(line_key, (ON_LINE, 1), u.dtype, -1.5, 1.5))
     group = group_size(dim)
@@ -77,6 +79,7 @@ def _points(
     members = jnp.arange(groups * group).reshape(groups, group)
     sides = jax.random.rademacher(side_key, (groups, group), network.rows.dtype)
     strength = jnp.linalg.norm(network.weights, axis=0)
+    reach = eps**-0.5 * jnp.linalg.norm(v)
 
     def one(key: Array, i: Array, side: Array) -> Array:
         valid = i < count
@@ -84,18 +87,21 @@ def _points(
         rows, keep, inverse = touch.factor(network.rows[i], valid)
         bias = network.bias[i]
         foot = jnp.linalg.norm(jnp.where(keep, bias, 0.0))
-        radius = 10 * (jnp.sqrt(1.0 * dim) + foot)
         blur = scale / jnp.where(valid, strength[i], 1.0)
-        margin = side * jnp.minimum(1e3 * eps * jnp.maximum(blur, 16.0), 1e-2) * radius
-        pairs = [
-            touch.touch(key, rows, inverse, jnp.where(keep, m - bias, 0.0), radius)
-            for m in (margin, -margin)
-        ]
-        return jnp.concatenate(pairs)
+        margin = side * jnp.minimum(1e3 * eps * jnp.maximum(blur, 16.0), 1e-2)
+
+        def pair(radius: Array, margin: Array) -> Array:
+            level = jnp.where(keep, margin * radius - bias, 0.0)
+            return touch.touch(key, rows, inverse, level, radius)
+
+        return jnp.concatenate([pair(10 * (dim**0.5 + foot), margin), pair(reach, -margin)])
 
     each = (jax.random.split(touch_key, groups), members, sides)
     touched = jax.lax.map(lambda a: one(*a), each)
-    return jnp.concatenate([around, u[None] + t * v[None], touched.reshape(-1, dim)])
+    away = jax.random.normal(far_key, (1, dim), u.dtype)
+    away = away * (reach / jnp.linalg.norm(away))
+    fresh = jnp.concatenate([around, u[None] + t * v[None]])
+    return fresh, touched.reshape(-1, dim), jnp.concatenate([away, -away])
 
 
 @jax.jit

@@ -31,7 +31,11 @@ def plan(s: Settings, state: State) -> State:
     """What to ask next, from all that is known; ends the search when nothing is left to ask."""
     iv = lines.intervals(s, state)
     width = iv.high - iv.low
-    narrow = width <= lines.resolution(s) + 16 * iv.blur
+    # a reply from far out has a poor intercept: ask nearer, so that the kink is placed well
+    far = (jnp.cos(iv.meet) > 16 * jnp.cos(end) for end in (iv.low, iv.high))
+    noisy = (state.noise[point] > 0 for point in (iv.left, iv.right))
+    distant = reduce(or_, map(and_, far, noisy))
+    narrow = width <= lines.resolution(s) + jnp.where(distant, 0.0, 16 * iv.blur)
     open_ = iv.kink & ~state.single[iv.left] & ~narrow
     rate = jnp.where(state.width < 0, lines.density(iv), state.width.astype(float) / jnp.pi)
     near = jnp.minimum(iv.meet - iv.low, iv.high - iv.meet)
@@ -39,10 +43,7 @@ def plan(s: Settings, state: State) -> State:
     inside = (iv.meet > iv.low - iv.blur) & (iv.meet < iv.high + iv.blur)
     multi = open_ & (state.multi[iv.left] | ~inside | (crowd > CROWDED))
     multi = multi | (open_ & (state.failed >= lines.FAILED_TOUCHES))
-    # a reply from far out has a poor intercept: ask nearer, so that the kink is placed well
-    far = (jnp.cos(iv.meet) > 16 * jnp.cos(end) for end in (iv.low, iv.high))
-    noisy = (state.noise[point] > 0 for point in (iv.left, iv.right))
-    coarse = iv.kink & ~narrow & inside & reduce(or_, map(and_, far, noisy))
+    coarse = iv.kink & ~narrow & inside & distant
     enough = (jnp.sum(iv.kink) == state.width) & ~jnp.any(coarse)
     split = (multi | coarse) & ~enough
     presumed = open_ & ~split & ~enough
