@@ -40,7 +40,7 @@ bench: $(VENV)/installed-bench
 	@$(RUN) scripts/run.py bench-exact
 
 figures: install
-	@$(RUN) scripts/run.py figures
+	@$(RUN) scripts/plot.py all
 
 clean:
 	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
