@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recon import figures, tables
-from recon.experiments import EXPERIMENTS, Attack, Experiment, Row
+from recon.experiments import EXPERIMENTS, Attack, Experiment, Row, Summarised
 
 RESULTS = Path("results")
 WIDE = 160  # columns of a table that no terminal bounds
@@ -140,13 +140,15 @@ def run(name: str, experiment: Experiment, args: ExperimentArgs) -> int:
     with console.status(f"{name} ...") as status:
         rows = experiment.run(lambda row: status.update(f"{name}: {_brief(row, experiment)}"))
     seconds = time.perf_counter() - start
-    _print(_rows_table(name, rows, experiment))
+    few = experiment.summary(rows) if isinstance(experiment, Summarised) else rows
+    _print(_rows_table(name, few, experiment))
     if args.small and args.out is None:
         return 0
     folder = RESULTS / name if args.out is None else args.out
     settings = json.loads(json.dumps(dataclasses.asdict(experiment)))  # type: ignore[call-overload]
     record = tables.run_record(seeds=[experiment.seed], seconds=seconds, settings=settings)
     console.print(f"Wrote {tables.write(folder, rows, record)} after {seconds:.0f} s")
+    tables.write_text(folder / "table.md", tables.markdown(few, experiment.shown))
     if name in figures.FIGURES:
         try:
             console.print(f"Drew {figures.draw(name, folder)}")

@@ -7,7 +7,8 @@ and a function in `recon.figures`.
 
 from recon.experiments.algorithm1 import Figure1, Theorem1
 from recon.experiments.attack import Queries, Robust, Speed
-from recon.experiments.common import EXACT, Experiment, Row, relative_error
+from recon.experiments.bench import Bench
+from recon.experiments.common import EXACT, Experiment, Row, Summarised, relative_error
 from recon.experiments.lemmas import Lemma2, Lemma3
 from recon.experiments.single import Attack
 
@@ -19,6 +20,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "queries": Queries(),
     "robust": Robust(),
     "speed": Speed(),
+    "bench_exact": Bench(),
 }
 
-__all__ = ["EXACT", "EXPERIMENTS", "Attack", "Experiment", "Row", "relative_error"]
+__all__ = ["EXACT", "EXPERIMENTS", "Attack", "Experiment", "Row", "Summarised", "relative_error"]

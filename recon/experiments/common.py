@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -41,6 +41,14 @@ class Experiment(Protocol):
 
     def run(self, tell: Tell = silent) -> list[Row]:
         """Measure; `tell` hears each row as it is ready."""
+
+
+@runtime_checkable
+class Summarised(Protocol):
+    """An experiment whose rows are too many to read."""
+
+    def summary(self, rows: list[Row]) -> list[Row]:
+        """Few rows, with the columns of `shown`."""
 
 
 def interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
