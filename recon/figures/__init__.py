@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recon import tables
-from recon.figures import attack, plane, theory
+from recon.figures import attack, bench, plane, theory
 from recon.figures.style import STYLE, Row
 
 FIGURES: dict[str, Callable[[Any, list[Row]], None]] = {
@@ -22,6 +22,7 @@ FIGURES: dict[str, Callable[[Any, list[Row]], None]] = {
     "figure1": plane.figure1,
     "queries": attack.queries,
     "robust": attack.robust,
+    "bench_exact": bench.bench,
 }
 
 
