@@ -28,6 +28,7 @@ from recon.oracles import Reply
 
 NORMAL = 2  # fresh standard normal points
 NORMAL_IF_OTHER_WIDTH = 16  # the same, where the width found is not the one told
+FEW = 8  # units up to which as many normal points are asked as where the width is another
 ON_LINE = 1  # fresh points on the search's line
 
 
@@ -53,10 +54,14 @@ def points(
     gradient, by which the rounding of a row is judged.
     """
     groups = -(-count // group_size(network.rows.shape[1]))
-    fresh, touched, far = _points(key, network, jnp.asarray(count), eps, normal, u, v, scale)
-    if groups == 0 or network.rows.shape[1] == 1:  # nothing to touch, or only points
-        return np.concatenate([fresh, far])
-    return np.concatenate([fresh, np.asarray(touched)[: 4 * groups]])
+    fresh, touched, keep, alone, far = (
+        np.asarray(a) for a in _points(key, network, jnp.asarray(count), eps, normal, u, v, scale)
+    )
+    if network.rows.shape[1] == 1:  # a hyperplane is a point: nothing to touch from afar
+        groups, keep = 0, np.zeros_like(keep)
+    left = ~keep[:count]  # rows that depend on others of their group
+    alone = alone[:count][left].reshape(-1, network.rows.shape[1])
+    return np.concatenate([fresh, touched[: 4 * groups], alone, far[: 0 if groups else 2]])
 
 
 @partial(jax.jit, static_argnums=(3, 4))
@@ -69,7 +74,7 @@ def _points(
     u: Array,
     v: Array,
     scale: Array,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, ...]:
     width, dim = network.rows.shape
     normal_key, line_key, side_key, touch_key, far_key = jax.random.split(key, 5)
     around = jax.random.normal(normal_key, (normal, dim), network.rows.dtype)
@@ -81,7 +86,7 @@ def _points(
     strength = jnp.linalg.norm(network.weights, axis=0)
     reach = eps**-0.5 * jnp.linalg.norm(v)
 
-    def one(key: Array, i: Array, side: Array) -> Array:
+    def one(key: Array, i: Array, side: Array) -> tuple[Array, Array, Array]:
         valid = i < count
         i = jnp.minimum(i, width - 1)
         rows, keep, inverse = touch.factor(network.rows[i], valid)
@@ -94,14 +99,20 @@ def _points(
             level = jnp.where(keep, margin * radius - bias, 0.0)
             return touch.touch(key, rows, inverse, level, radius)
 
-        return jnp.concatenate([pair(10 * (dim**0.5 + foot), margin), pair(reach, -margin)])
+        near = 10 * (dim**0.5 + foot)
+        around = jax.random.normal(key, rows.shape, rows.dtype) * (near / dim**0.5)
+        n, level = network.rows[i], margin[:, None] * near * jnp.asarray([[1.0, -1.0]])
+        level = level - (jnp.sum(around * n, 1) + bias)[:, None]
+        alone = around[:, None, :] + level[:, :, None] * n[:, None, :]
+        return jnp.concatenate([pair(near, margin), pair(reach, -margin)]), keep, alone
 
     each = (jax.random.split(touch_key, groups), members, sides)
-    touched = jax.lax.map(lambda a: one(*a), each)
+    touched, keep, alone = jax.lax.map(lambda a: one(*a), each)
     away = jax.random.normal(far_key, (1, dim), u.dtype)
     away = away * (reach / jnp.linalg.norm(away))
     fresh = jnp.concatenate([around, u[None] + t * v[None]])
-    return fresh, touched.reshape(-1, dim), jnp.concatenate([away, -away])
+    touched, keep, alone = touched.reshape(-1, dim), keep.reshape(-1), alone.reshape(-1, 2, dim)
+    return fresh, touched, keep, alone, jnp.concatenate([away, -away])
 
 
 @jax.jit

@@ -79,9 +79,10 @@ class State(NamedTuple):
     filled: Array  # points asked
     angle: Array  # [N], inf where unused
     gradient: Array  # [N, K, d]
-    offset: Array  # [N, K] intercept f - g x, zero where below its rounding error
-    along: Array  # [N, 2, K] tangent in line coordinates: value at u, slope along v
+    offset: Array  # [N, K] intercept f - g x
+    along: Array  # [N, 2, K] its linear part in line coordinates: value at u, slope along v
     noise: Array  # [N] rounding error of the intercept
+    biased: Array  # whether any intercept exceeded its rounding error
     jump: Array  # [N] interval holds a kink
     multi: Array  # [N] known to hold several
     single: Array  # [N] certified to hold one
@@ -136,6 +137,7 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
         offset=jnp.zeros((n, k)),
         along=jnp.zeros((n, 2, k)),
         noise=jnp.zeros(n),
+        biased=jnp.zeros((), bool),
         jump=no,
         multi=no,
         single=no,
@@ -170,6 +172,14 @@ class Intervals(NamedTuple):
     kink: Array  # holds at least one
 
 
+def intercepts(state: State) -> tuple[Array, Array]:
+    """Intercepts [N, K] and their rounding errors [N]; exactly zero if none was seen to differ.
+
+    One that is below its own rounding error beside others that are not is still in doubt by it.
+    """
+    return jnp.where(state.biased, state.offset, 0.0), jnp.where(state.biased, state.noise, 0.0)
+
+
 def intervals(s: Settings, state: State) -> Intervals:
     """Where neighbouring tangents meet: t* = -<slope, value> / <slope, slope> of the difference."""
     order = jnp.argsort(state.angle)
@@ -177,11 +187,13 @@ def intervals(s: Settings, state: State) -> Intervals:
     valid = jnp.arange(1, s.capacity) < state.filled
     low, high = (jnp.where(valid, state.angle[end], 0.0) for end in (left, right))
     value, slope = jnp.moveaxis(state.along[right] - state.along[left], 1, 0)
+    offset, noise = intercepts(state)
+    value = value + offset[right] - offset[left]
     square = jnp.sum(slope**2, 1)
     t = -jnp.sum(slope * value, 1) / jnp.where(square > 0, square, 1.0)
     t = jnp.where(square > 0, t, jnp.inf)
     tiny = ROUNDING * s.eps * state.scale
-    error = state.noise[left] + state.noise[right] + tiny * jnp.linalg.norm(state.u)
+    error = noise[left] + noise[right] + tiny * jnp.linalg.norm(state.u)
     # in the angle, a relative error of t is worth at most half of itself
     blur = error / jnp.sqrt(jnp.where(square > 0, square, 1.0)) / (1 + t**2)
     blur = blur + tiny * jnp.linalg.norm(state.v) / jnp.sqrt(jnp.where(square > 0, square, 1.0))
@@ -242,9 +254,10 @@ def compare(s: Settings, state: State, pairs: Array) -> tuple[Array, Array]:
     """Whether the intervals pairs [c, 2] hold a kink, and whether certainly several: [c], [c]."""
     left, right = pairs[:, 0], pairs[:, 1]
     jump = state.gradient[right] - state.gradient[left]
-    offset = state.offset[right] - state.offset[left]
+    offset, noise = intercepts(state)
+    offset = offset[right] - offset[left]
     tiny = ROUNDING * s.eps * state.scale
-    noise = (state.noise[left] + state.noise[right])[:, None]
+    noise = (noise[left] + noise[right])[:, None]
     differs = (jnp.sqrt(jnp.sum(jump**2, (1, 2))) > tiny) | (jnp.abs(offset) > noise).any(1)
     if s.outputs == 1:
         return differs, jnp.zeros_like(differs)

@@ -12,7 +12,7 @@ Measured (results/queries): about 1.5 queries a unit in 10-20 rounds, where bise
 from __future__ import annotations
 
 from functools import partial, reduce
-from operator import and_, or_
+from operator import or_
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,7 @@ def plan(s: Settings, state: State) -> State:
     width = iv.high - iv.low
     # a reply from far out has a poor intercept: ask nearer, so that the kink is placed well
     far = (jnp.cos(iv.meet) > 16 * jnp.cos(end) for end in (iv.low, iv.high))
-    noisy = (state.noise[point] > 0 for point in (iv.left, iv.right))
-    distant = reduce(or_, map(and_, far, noisy))
+    distant = reduce(or_, far) & state.biased
     narrow = width <= lines.resolution(s) + jnp.where(distant, 0.0, 16 * iv.blur)
     open_ = iv.kink & ~state.single[iv.left] & ~narrow
     rate = jnp.where(state.width < 0, lines.density(iv), state.width.astype(float) / jnp.pi)
@@ -83,7 +82,8 @@ def presumed_rows(state: State, left: Array, right: Array) -> tuple[Array, Array
     The outputs are mixed with fixed random weights into one; a row points along the line.
     """
     jump = jnp.einsum("k,skd->sd", state.mix, state.gradient[right] - state.gradient[left])
-    offset = (state.offset[right] - state.offset[left]) @ state.mix
+    offset, _ = lines.intercepts(state)
+    offset = (offset[right] - offset[left]) @ state.mix
     size = jnp.linalg.norm(jump, axis=1)
     size = jnp.where(left < 0, 1.0, jnp.where(size > 0, size, 1.0))
     sign = jnp.where(jump @ state.v < 0, -1.0, 1.0) / size
@@ -138,9 +138,8 @@ def store(s: Settings, state: State, chunk: Array, x: Array, reply: Reply) -> St
     largest = jnp.max(jnp.where(on_line, jnp.linalg.norm(size, axis=1), 0.0))
     scale = jnp.maximum(state.scale, largest)  # of the terms a gradient sums, as far as seen
     rounding = 16 * s.eps * (jnp.abs(value) + scale * jnp.linalg.norm(x, axis=1)[:, None])
-    offset = jnp.where(jnp.abs(offset) <= rounding, 0.0, offset)
-    along = jnp.stack([gradient @ state.u + offset, gradient @ state.v], 1)
-    noise = jnp.where(offset == 0, 0.0, rounding).max(1)
+    biased = (on_line[:, None] & (jnp.abs(offset) > rounding)).any()
+    along = jnp.stack([gradient @ state.u, gradient @ state.v], 1)
     to = jnp.where(on_line, state.filled + slot, s.capacity)  # out of bounds: dropped
     answer = jnp.where(asked & ~on_line, slot - state.size, 2 * s.groups)
     return state._replace(
@@ -148,7 +147,8 @@ def store(s: Settings, state: State, chunk: Array, x: Array, reply: Reply) -> St
         gradient=state.gradient.at[to].set(gradient, mode="drop"),
         offset=state.offset.at[to].set(offset, mode="drop"),
         along=state.along.at[to].set(along, mode="drop"),
-        noise=state.noise.at[to].set(noise, mode="drop"),
+        noise=state.noise.at[to].set(rounding.max(1), mode="drop"),
+        biased=state.biased | biased,
         answers=state.answers.at[answer].set(
             jnp.einsum("k,nkd->nd", state.mix, gradient), mode="drop"
         ),
@@ -212,7 +212,7 @@ def learn_touches(s: Settings, state: State) -> State:
         to = jnp.where(touched & explained, left, s.capacity)
         single = single.at[to].set(one_kink, mode="drop")
         multi = multi.at[to].set(~one_kink, mode="drop")
-        return single, multi, jnp.where(explained, failed, failed + 1)
+        return single, multi, jnp.where(explained & touched.any(), failed, failed + 1)
 
     carry = (state.single, state.multi, state.failed)
     single, multi, failed = lax.fori_loop(0, state.touches, one, carry)

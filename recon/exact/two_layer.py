@@ -144,7 +144,8 @@ def _recover(
                 network = units.sharpen(network, far, x, ask(oracle, x.astype(s.dtype)))
                 before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
             expected = width is None or width == count
-            normal = certify.NORMAL if expected else certify.NORMAL_IF_OTHER_WIDTH
+            sure = expected and count > certify.FEW
+            normal = certify.NORMAL if sure else certify.NORMAL_IF_OTHER_WIDTH
             line = (state.u, state.v, state.scale)
             x = certify.points(check_key, network, count, s.eps, normal, *line).astype(s.dtype)
             if cost.queries + len(x) > limit:

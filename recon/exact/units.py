@@ -42,14 +42,16 @@ def _units(state: State, left: Array, right: Array, real: Array, home: Array) ->
     inward = state.angle[right] <= state.angle[home]
     sign = jnp.where(inward, -1.0, 1.0)
     jump = (state.gradient[right] - state.gradient[left]) * sign[:, None, None]
-    offset = (state.offset[right] - state.offset[left]) * sign[:, None]
+    offset, _ = lines.intercepts(state)
+    home_offset = offset[home]
+    offset = (offset[right] - offset[left]) * sign[:, None]
     row = jnp.einsum("hkd,hk->hd", jump, jump @ state.v)
     size = jnp.linalg.norm(row, axis=1)
     row = row * (jnp.where((row @ state.v > 0) == inward, -1.0, 1.0) / size)[:, None]
     weight = jnp.einsum("hkd,hd->hk", jump, row)
     bias = jnp.sum(weight * offset, 1) / jnp.sum(weight**2, 1)
     weight = jnp.where(real[:, None], weight, 0.0)
-    return TwoLayer(row, bias, weight.T, state.gradient[home], state.offset[home])
+    return TwoLayer(row, bias, weight.T, state.gradient[home], home_offset)
 
 
 def read_off(s: Settings, state: State) -> tuple[TwoLayer, int, np.ndarray]:
@@ -60,7 +62,7 @@ def read_off(s: Settings, state: State) -> tuple[TwoLayer, int, np.ndarray]:
     left, right = np.asarray(iv.left)[iv.kink], np.asarray(iv.right)[iv.kink]
     count = len(left)
     missing = (0, -count % PADDING or (PADDING if count == 0 else 0))
-    noise = np.asarray(state.noise)
+    noise = np.asarray(lines.intercepts(state)[1])
     error = noise[left] + noise[right]
     real = np.pad(np.ones(count, bool), missing)
     network = _units(state, np.pad(left, missing), np.pad(right, missing), real, home)
