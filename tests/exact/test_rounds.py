@@ -27,8 +27,7 @@ def recover(oracle, seed=0, **options):
 # --- One algorithm, two drivers -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("told", [None, WIDTH])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("bias", "told"), [(False, None), (True, None), (True, WIDTH)])
 def test_both_drivers_do_the_same(random_truth, attack, error, counting_host, bias, told):
     for seed in range(5):
         truth = random_truth(seed, bias=bias)
@@ -161,7 +160,7 @@ def test_a_full_array_grows_and_the_answer_stays(random_truth, attack, error):
 def test_a_number_that_makes_no_sense_is_named(random_truth, counting_host, name, number):
     seen = counting_host(random_truth(0))
     options = {"dim": DIM, "key": jax.random.key(0), name: number}
-    with pytest.raises(ValueError, match="NaN" if np.isnan(number) else f"{name} must be a whole"):
+    with pytest.raises(ValueError, match=f"{name} must be a whole|NaN"):
         exact.recover(seen.oracle, **options)
     assert seen.cost == Cost()
 
