@@ -52,8 +52,11 @@ class ReplyError(ValueError):
     """A reply that cannot be used; the message names the query row."""
 
 
-def check(reply: Reply, n: int, dim: int) -> Reply:
-    """The reply as arrays of shape [n, K] and [n, K, d], or a ReplyError that names the row."""
+def check(reply: Reply, n: int, dim: int, known: int | None = None) -> Reply:
+    """The reply as arrays of shape [n, K] and [n, K, d], or a ReplyError that names the row.
+
+    known: the outputs K of earlier replies, if there were any.
+    """
     value, gradient = np.asarray(reply[0]), np.asarray(reply[1])
     if value.ndim == 1 and gradient.ndim == 2:  # a scalar network answered without its K = 1 axis
         value, gradient = value[:, None], gradient[:, None, :]
@@ -62,6 +65,8 @@ def check(reply: Reply, n: int, dim: int) -> Reply:
         raise ReplyError(f"values have shape {value.shape}, expected ({n}, K) for {n} query rows")
     if gradient.shape != (n, outputs, dim):
         raise ReplyError(f"gradients have shape {gradient.shape}, expected ({n}, {outputs}, {dim})")
+    if known not in (None, outputs):
+        raise ReplyError(f"{outputs} outputs, where earlier replies had {known}")
     check_values(value)
     bad = ~np.isfinite(gradient).all(axis=(1, 2))
     if bad.any():
@@ -95,6 +100,8 @@ class Oracle:
 
         def one(row: jax.Array) -> Reply:
             value, pull = jax.vjp(lambda r: jnp.atleast_1d(self.f(self.params, r)), row)
+            if value.ndim != 1:
+                raise ReplyError(f"f maps {row.shape} to {value.shape}, not to [K] or a scalar")
             (gradient,) = jax.vmap(pull)(jnp.eye(value.shape[0], dtype=value.dtype))
             return Reply(value, gradient)
 
@@ -111,16 +118,18 @@ class HostOracle:
 
     fn: Callable[[np.ndarray], tuple[Any, Any]]
     value_fn: Callable[[np.ndarray], Any] | None = None
+    outputs: int | None = None  # K, once known
 
     def __call__(self, x: Any) -> Reply:
         """Checked replies to x [n, d]; raises ReplyError."""
-        x = np.asarray(x)
+        x = np.array(x)  # the victim's own, to scribble on
+        n, dim = x.shape
         value, gradient = self.fn(x)
-        return check(Reply(value, gradient), *x.shape)
+        return check(Reply(value, gradient), n, dim, self.outputs)
 
     def value(self, x: Any) -> np.ndarray:
         """Checked values [n, K]; raises ReplyError."""
-        x = np.asarray(x)
+        x = np.array(x)
         value = np.asarray(self.fn(x)[0] if self.value_fn is None else self.value_fn(x))
         value = value[:, None] if value.ndim == 1 else value
         if value.ndim != 2 or value.shape[0] != x.shape[0]:

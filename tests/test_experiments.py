@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from scipy.stats import binom
 
 from recon import exact, victims
-from recon.exact import asking, paper
+from recon.exact import asking
 from recon.exact.recovery import Recovery, Status
 from recon.experiments import EXACT, EXPERIMENTS, relative_error
 from recon.experiments import algorithm1 as a1
@@ -221,7 +221,7 @@ def test_theorem1_counts_causes_and_keeps_to_the_bound(small_rows):
     ("reach", "eps", "cause"), [(1e-9, 1e-12, "far"), (1e9, 1e8, "close"), (1e6, 1e-6, "")]
 )
 def test_a_failed_search_is_put_down_to_its_cause(reach, eps, cause, monkeypatch):
-    monkeypatch.setattr(paper, "theorem2_constants", lambda *_: (eps, reach))
+    monkeypatch.setattr(asking, "theorem2_constants", lambda *_: (eps, reach))
     with jax.enable_x64(True):
         outcome, *used = a1.attack(jax.random.key(5), 4, 2, 0.5, "paper")
     assert outcome.cause == cause
@@ -313,7 +313,8 @@ def test_queries_counts_an_uncertified_network_as_not_ok(monkeypatch):
 def test_speed_compares_with_the_victims_own_time(small_rows):
     for row in small_rows("speed"):
         assert row["ok"]
-        assert 0 < row["seconds"] < row["seconds_with_compile"]
+        assert row["seconds"] > 0
+        assert row["seconds_with_compile"] > 0  # not more than seconds: it may be compiled already
         assert row["ratio"] == pytest.approx(row["seconds"] / row["batch_seconds"])
 
 

@@ -28,6 +28,7 @@ from recon.oracles import Reply
 
 NORMAL = 2  # fresh standard normal points
 NORMAL_IF_OTHER_WIDTH = 16  # the same, where the width found is not the one told
+NORMAL_IF_MISSING = 64  # the same, where fewer were found than told, or none
 FEW = 8  # units up to which as many normal points are asked as where the width is another
 ON_LINE = 1  # fresh points on the search's line
 

@@ -34,6 +34,7 @@ from jax import Array, lax
 ROUNDING = 64.0  # how many eps of the largest gradient a difference must exceed to be a jump
 FIRST = 0.6  # first grid points per unit, width known
 FIRST_UNKNOWN = 32  # first grid points, width unknown
+MANY = 1000  # neighbouring intervals with kinks that it takes to doubt the victim's kind
 FAILED_TOUCHES = 8  # touches that explain nothing, after which kinks are bracketed one by one
 
 
@@ -87,7 +88,7 @@ class State(NamedTuple):
     multi: Array  # [N] known to hold several
     single: Array  # [N] certified to hold one
     tries: Array  # [N] splits that did not split
-    scale: Array  # largest gradient norm seen
+    scale: Array  # largest norm seen of a gradient, or of the difference of two neighbours
     failed: Array  # touches that explained nothing
     queries: Array
     rounds: Array
@@ -241,26 +242,31 @@ def split_at(s: Settings, state: State, iv: Intervals, coarse: Array) -> Array:
     far = jnp.where(jnp.abs(iv.low) > jnp.abs(iv.high), iv.low, iv.high)
     at = jnp.where(coarse & inside, (iv.meet + far) / 2, at)
     stuck = (tries >= 4) & (tries % 2 == 1)
-    fits = (at > iv.low + 0.01 * close) & (at < iv.high - 0.01 * close) & ~stuck
+    fits = (at > iv.low + 0.01 * close) & (at < iv.high - 0.01 * close) & ~stuck & iv.kink
     return jnp.where(fits, at, (iv.low + iv.high) / 2)
 
 
 def resolution(s: Settings) -> float:
-    """Angle below which two kinks count as one: a quarter of the digits."""
-    return s.eps**0.5
+    """Angle below which two kinks count as one: half of the digits, or, where that is coarse
+    beside the distance of kinks (float32), nearly all of them.
+    """
+    return min(s.eps**0.5, 1e-5)
 
 
-def compare(s: Settings, state: State, pairs: Array) -> tuple[Array, Array]:
-    """Whether the intervals pairs [c, 2] hold a kink, and whether certainly several: [c], [c]."""
+def compare(s: Settings, state: State, pairs: Array) -> tuple[Array, Array, Array]:
+    """Whether the intervals pairs [c, 2] hold a kink, whether certainly several, and the norm
+    of the gradients' difference: [c] each.
+    """
     left, right = pairs[:, 0], pairs[:, 1]
     jump = state.gradient[right] - state.gradient[left]
     offset, noise = intercepts(state)
     offset = offset[right] - offset[left]
     tiny = ROUNDING * s.eps * state.scale
     noise = (noise[left] + noise[right])[:, None]
-    differs = (jnp.sqrt(jnp.sum(jump**2, (1, 2))) > tiny) | (jnp.abs(offset) > noise).any(1)
+    size = jnp.sqrt(jnp.sum(jump**2, (1, 2)))
+    differs = (size > tiny) | (jnp.abs(offset) > noise).any(1)
     if s.outputs == 1:
-        return differs, jnp.zeros_like(differs)
+        return differs, jnp.zeros_like(differs), size
     # One unit's jump is w n^T with intercept w b: rank one.  From any w that is not
     # orthogonal, D^T w gives n and D n gives w again.
     row = jnp.einsum("ckd,ck->cd", jump, jump @ state.v)
@@ -270,4 +276,23 @@ def compare(s: Settings, state: State, pairs: Array) -> tuple[Array, Array]:
     crossing = jnp.sum(offset * weight, 1) / jnp.maximum(jnp.sum(weight**2, 1), 1e-300)
     apart = jnp.abs(offset - crossing[:, None] * weight) > 4 * noise + tiny
     several = (jnp.sqrt(jnp.sum(rest**2, (1, 2))) > 4 * tiny) | apart.any(1)
-    return differs, differs & several
+    return differs, differs & several, size
+
+
+def unlike(s: Settings, state: State) -> Array:
+    """Whether the replies are plainly not of a piecewise linear function.
+
+    Of a smooth function every interval holds a "kink", and neighbouring jumps are in proportion
+    to their intervals; of noise every interval too, and neighbouring jumps turn back.
+    """
+    iv = intervals(s, state)
+    both = iv.kink[1:] & iv.kink[:-1]
+    jump = (state.along[iv.right] - state.along[iv.left]).reshape(len(iv.kink), -1)
+    length = jnp.tan(iv.high) - jnp.tan(iv.low)
+    slope = jump / jnp.where(length > 0, length, 1.0)[:, None]
+    size, steep = jnp.linalg.norm(jump, axis=1), jnp.linalg.norm(slope, axis=1)
+    change = jnp.linalg.norm(slope[1:] - slope[:-1], axis=1) / (steep[1:] + steep[:-1])
+    turn = jnp.sum(jump[1:] * jump[:-1], 1) / (size[1:] * size[:-1])
+    smooth = jnp.nanmedian(jnp.where(both, change, jnp.nan)) < 0.1
+    noisy = jnp.nanmean(jnp.where(both, turn, jnp.nan)) < -0.25
+    return (jnp.sum(both) >= MANY) & (smooth | noisy)

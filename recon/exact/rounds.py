@@ -24,6 +24,7 @@ from recon.exact.lines import Settings, State
 from recon.oracles import HostOracle, Oracle, Reply
 
 CROWDED = 2.0  # expected kinks near the meeting point above which an interval is split unasked
+GRID = 1024  # points a line is searched with, at least, where units told are missing
 ENOUGH = 16  # presumed single kinks for which a touch (two queries) is worth while
 
 
@@ -34,18 +35,23 @@ def plan(s: Settings, state: State) -> State:
     # a reply from far out has a poor intercept: ask nearer, so that the kink is placed well
     far = (jnp.cos(iv.meet) > 16 * jnp.cos(end) for end in (iv.low, iv.high))
     distant = reduce(or_, far) & state.biased
-    narrow = width <= lines.resolution(s) + jnp.where(distant, 0.0, 16 * iv.blur)
+    by_one = state.failed >= lines.FAILED_TOUCHES  # bracketed, which cannot go below the blur
+    blurred = by_one & ~distant & ~state.multi[iv.left]
+    narrow = width <= lines.resolution(s) + jnp.where(blurred, 16 * iv.blur, 0.0)
     open_ = iv.kink & ~state.single[iv.left] & ~narrow
     rate = jnp.where(state.width < 0, lines.density(iv), state.width.astype(float) / jnp.pi)
     near = jnp.minimum(iv.meet - iv.low, iv.high - iv.meet)
     crowd = rate * (near + 0.25 * (width - near))
     inside = (iv.meet > iv.low - iv.blur) & (iv.meet < iv.high + iv.blur)
     multi = open_ & (state.multi[iv.left] | ~inside | (crowd > CROWDED))
-    multi = multi | (open_ & (state.failed >= lines.FAILED_TOUCHES))
+    multi = multi | (open_ & by_one)
     coarse = iv.kink & ~narrow & inside & distant
     enough = (jnp.sum(iv.kink) == state.width) & ~jnp.any(coarse)
     split = (multi | coarse) & ~enough
     presumed = open_ & ~split & ~enough
+    # units are missing and no interval is in doubt: kinks that cancel hide in an empty one
+    missing = (jnp.sum(iv.kink) < state.width) & ~jnp.any(split | presumed)
+    split = split | (missing & ~iv.kink & (width > jnp.pi / jnp.maximum(GRID, 2 * state.width)))
     touching = jnp.any(presumed) & ((jnp.sum(presumed) >= ENOUGH) | ~jnp.any(split))
 
     left_over = state.budget - state.queries
@@ -170,10 +176,10 @@ def settle(s: Settings, state: State) -> State:
             lines.compare(s, state, here),
         )
 
-    found = (jnp.zeros(2 * n, bool), jnp.zeros(2 * n, bool))
+    found = (jnp.zeros(2 * n, bool), jnp.zeros(2 * n, bool), jnp.zeros(2 * n))
     for start, stop in ((0, filled[0]), (n, filled[1])):
         found = lax.fori_loop(start // chunk, -(-stop // chunk), one, found)
-    jump, several = found
+    jump, several, step = found
     used = state.pairs[:, 0] >= 0
     owner = jnp.where(used, state.pairs[:, 0], n)
     parent = jnp.concatenate([state.parent, state.parent])
@@ -187,6 +193,7 @@ def settle(s: Settings, state: State) -> State:
         multi=state.multi.at[owner].set(multi & used, mode="drop"),
         single=state.single.at[owner].set(inherits & state.single[parent], mode="drop"),
         tries=state.tries.at[owner].set(inherited, mode="drop"),
+        scale=jnp.maximum(state.scale, jnp.max(step)),  # units may cancel in every gradient
         filled=state.filled + state.size,
         queries=state.queries + state.size,
     )

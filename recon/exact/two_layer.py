@@ -9,6 +9,7 @@ then a second line; a network that no certificate vouches for is never `ok`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from recon.exact.lines import Settings, State
 from recon.exact.recovery import Recovery, Status
 from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check
 
-CERTIFIED = 2e4  # eps: the largest deviation that is still rounding
+CERTIFIED = 1e3  # eps: the largest deviation that is still rounding
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 17  # points on a line at most, unless a budget is given
 MEMORY = 8 << 30  # bytes of replies kept at most
@@ -39,17 +40,25 @@ def _ask(oracle: Oracle, x: Array) -> Reply:
 
 
 _begin = jax.jit(lines.begin, static_argnums=0)
+_unlike = jax.jit(lines.unlike, static_argnums=0)
 
 
 def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
-    """Run the rounds to their end by the driver that fits the oracle, growing the arrays."""
+    """Run the rounds to their end by the driver that fits the oracle, growing the arrays.
+
+    Ends lines.FULL where the victim is plainly of another kind, or takes far too many points.
+    """
+    told = int(state.width)
+    most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
     while True:
         if isinstance(oracle, HostOracle):
             state = rounds.on_host(s, oracle, state)
         else:
             state = _search(s, oracle, state)
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
-        if int(state.phase) != lines.FULL or 2 * s.capacity > MOST or bytes_grown > MEMORY:
+        if int(state.phase) != lines.FULL or 2 * s.capacity > most or bytes_grown > MEMORY:
+            return s, state
+        if bool(_unlike(s, state)):
             return s, state
         s, state = rounds.twice(s), rounds.grow(s, state)
 
@@ -105,8 +114,10 @@ def recover(
     arguments that make no sense, and lets an oracle's own exceptions through.
     """
     for name, number, least in (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0)):
-        if number is not None and (number != int(number) or number < least):
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {number}")
+        if number is None and name != "dim":
+            continue
+        if not isinstance(number, (int, np.integer)) or number < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
     with jax.enable_x64(True):
         return _recover(oracle, dim, key, width, budget)
 
@@ -117,6 +128,8 @@ def _recover(
     if budget is not None and budget < 1:
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
     outputs, dtype, replies, cost = form(oracle, dim)
+    if isinstance(oracle, HostOracle):
+        oracle = replace(oracle, outputs=outputs)
     eps = float(max(jnp.finfo(dtype).eps, jnp.finfo(replies).eps))
     capacity = 256 if width is None else -(-int(1.7 * width + 64) // 128) * 128
     settings = Settings(dim, outputs, capacity, dtype, eps)
@@ -145,7 +158,9 @@ def _recover(
                 before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
             expected = width is None or width == count
             sure = expected and count > certify.FEW
-            normal = certify.NORMAL if sure else certify.NORMAL_IF_OTHER_WIDTH
+            missing = count == 0 or (width is not None and count < width)
+            unsure = certify.NORMAL_IF_MISSING if missing else certify.NORMAL_IF_OTHER_WIDTH
+            normal = certify.NORMAL if sure else unsure
             line = (state.u, state.v, state.scale)
             x = certify.points(check_key, network, count, s.eps, normal, *line).astype(s.dtype)
             if cost.queries + len(x) > limit:

@@ -45,12 +45,17 @@ def _units(state: State, left: Array, right: Array, real: Array, home: Array) ->
     offset, _ = lines.intercepts(state)
     home_offset = offset[home]
     offset = (offset[right] - offset[left]) * sign[:, None]
+    peak = jnp.max(jnp.abs(jump), (1, 2))  # so that squares neither overflow nor vanish
+    peak = jnp.where(peak > 0, peak, 1.0)[:, None]
+    jump, offset = jump / peak[:, :, None], offset / peak
     row = jnp.einsum("hkd,hk->hd", jump, jump @ state.v)
     size = jnp.linalg.norm(row, axis=1)
+    size = jnp.where(size > 0, size, 1.0)  # a shift of the intercept alone is no unit
     row = row * (jnp.where((row @ state.v > 0) == inward, -1.0, 1.0) / size)[:, None]
     weight = jnp.einsum("hkd,hd->hk", jump, row)
-    bias = jnp.sum(weight * offset, 1) / jnp.sum(weight**2, 1)
-    weight = jnp.where(real[:, None], weight, 0.0)
+    square = jnp.sum(weight**2, 1)
+    bias = jnp.sum(weight * offset, 1) / jnp.where(square > 0, square, 1.0)
+    weight = jnp.where(real[:, None], weight * peak, 0.0)
     return TwoLayer(row, bias, weight.T, state.gradient[home], home_offset)
 
 
