@@ -34,7 +34,7 @@ from jax import Array, lax
 ROUNDING = 64.0  # how many eps of the largest gradient a difference must exceed to be a jump
 FIRST = 0.6  # first grid points per unit, width known
 FIRST_UNKNOWN = 32  # first grid points, width unknown
-MANY = 1000  # neighbouring intervals with kinks that it takes to doubt the victim's kind
+MANY = 400  # neighbouring intervals with kinks that it takes to doubt the victim's kind
 FAILED_TOUCHES = 8  # touches that explain nothing, after which kinks are bracketed one by one
 
 

@@ -24,7 +24,7 @@ from recon.exact.lines import Settings, State
 from recon.oracles import HostOracle, Oracle, Reply
 
 CROWDED = 2.0  # expected kinks near the meeting point above which an interval is split unasked
-GRID = 1024  # points a line is searched with, at least, where units told are missing
+GRID = 128  # points a line is searched with, at least, where units told are missing
 ENOUGH = 16  # presumed single kinks for which a touch (two queries) is worth while
 
 

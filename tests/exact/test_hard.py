@@ -21,12 +21,12 @@ def _hat(truth, gap):
 
 def test_where_units_are_missing_the_search_goes_on(random_truth, attack, error):
     recovered = 0
-    for seed in range(20):
+    for seed in range(10):
         truth = _hat(random_truth(seed), 0.3)
         found = attack(truth, seed + 1000, width=10)
         assert not found.ok or error(found.network, truth) < 1e-11
         recovered += found.ok
-    assert recovered >= 15
+    assert recovered >= 7
 
 
 def test_a_function_that_is_zero_nearly_everywhere_is_not_taken_for_zero():
@@ -44,7 +44,7 @@ def test_a_function_that_is_zero_nearly_everywhere_is_not_taken_for_zero():
         assert not found.ok or mostly < 0.05
 
 
-@pytest.mark.parametrize("angle", [1e-2, 1e-4])
+@pytest.mark.parametrize("angle", [1e-2, pytest.param(1e-4, marks=pytest.mark.slow)])
 def test_units_that_all_but_cancel(random_truth, attack, error, angle):
     """The gradients stay small where the terms they sum are 1,000 times as large."""
     for seed in range(5):
@@ -60,7 +60,7 @@ def test_units_that_all_but_cancel(random_truth, attack, error, angle):
             assert found.ok
 
 
-@pytest.mark.parametrize(("dim", "width"), [(16, 32), (10, 64)])
+@pytest.mark.parametrize(("dim", "width"), [(16, 32), pytest.param(10, 64, marks=pytest.mark.slow)])
 def test_float32_victims_with_more_units_than_inputs(random_truth, attack, error, dim, width):
     for seed in range(6):
         truth = jax.tree.map(np.float32, random_truth(seed, dim, width))
@@ -79,9 +79,15 @@ def test_outputs_near_the_ends_of_the_range_are_no_error(random_truth, attack, s
     assert not found.ok or np.allclose(found.network(x), truth(x), rtol=1e-9, atol=1e-9 * size)
 
 
-@pytest.mark.parametrize("width", [None, 10])
 @pytest.mark.parametrize(
-    "bend", [jnp.tanh, jnp.sin, lambda z: jax.nn.softplus(10 * z) / 10], ids=["tanh", "sin", "soft"]
+    ("bend", "width"),
+    [
+        (jnp.tanh, None),
+        pytest.param(jnp.tanh, 10, marks=pytest.mark.slow),
+        pytest.param(jnp.sin, None, marks=pytest.mark.slow),
+        pytest.param(lambda z: jax.nn.softplus(10 * z) / 10, None, marks=pytest.mark.slow),
+    ],
+    ids=["tanh", "tanh, width told", "sin", "softplus"],
 )
 def test_smooth_victims_are_given_up_early(random_truth, bend, width):
     truth = jax.tree.map(np.asarray, random_truth(0))
@@ -95,7 +101,7 @@ def test_smooth_victims_are_given_up_early(random_truth, bend, width):
     assert found.cost.queries < 15_000
 
 
-@pytest.mark.parametrize("noise", [1e-2, 1e-8])
+@pytest.mark.parametrize("noise", [pytest.param(1e-2, marks=pytest.mark.slow), 1e-8])
 def test_noisy_replies_are_given_up_early(random_truth, noise):
     truth, rng = random_truth(0), np.random.default_rng(1)
 
