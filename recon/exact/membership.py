@@ -57,14 +57,8 @@ def learn_model_membership(
 
     The search is a loop on the host for every kind of oracle.
     """
-    eps, l = asking.settings(dim, width, delta, separation, eps, reach, budget)
-    left = paper.kept_back(dim, width, budget)
-    if (refused := asking.refusal(dim, width, left)) is not None:
-        return refused
-    with jax.enable_x64(True):
-        line_key, certificate_key = jax.random.split(key)
-        planes = recover_z_membership(oracle, dim, width, line_key, eps, l, left)
-        return paper.finish(oracle, planes, certificate_key, eps, l)
+    constants = asking.settings(dim, width, delta, separation, eps, reach, budget)
+    return paper.learn_by(recover_z_membership, oracle, dim, width, key, *constants, budget)
 
 
 def recover_z_membership(

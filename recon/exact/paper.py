@@ -25,6 +25,7 @@ Rank(ZX) = h, as Lemma 4 asks.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -63,13 +64,27 @@ def learn_model(
     certificate are kept back from the search.  Works in float64.  Raises ValueError for
     arguments or an oracle that do not fit, ReplyError for replies that are not finite.
     """
-    eps, l = settings(dim, width, delta, separation, eps, reach, budget)
+    constants = settings(dim, width, delta, separation, eps, reach, budget)
+    return learn_by(recover_z, oracle, dim, width, key, *constants, budget)
+
+
+def learn_by(
+    search: Callable[..., Hyperplanes],
+    oracle: AnyOracle,
+    dim: int,
+    width: int,
+    key: Any,
+    eps: float,
+    l: float,
+    budget: int | None,
+) -> Recovery:
+    """Algorithm 1, its first part done by `search`, a function like `recover_z`."""
     left = kept_back(dim, width, budget)
     if (refused := refusal(dim, width, left)) is not None:
         return refused
     with jax.enable_x64(True):
         line_key, certificate_key = jax.random.split(key)
-        planes = recover_z(oracle, dim, width, line_key, eps, l, left)
+        planes = search(oracle, dim, width, line_key, eps, l, left)
         return finish(oracle, planes, certificate_key, eps, l)
 
 
