@@ -97,7 +97,9 @@ def robust(figure: Any, rows: list[Row]) -> None:
         sum(row[name] for row in rows for name in names)
         for names in (("wrong", "near_only"), ("victims",))
     )
-    figure.suptitle(f"Recovered or truthfully refused, but for {wrong or 'none'} of {attacks:,}")
+    figure.suptitle(
+        f"{attacks:,} attacks: {wrong or 'no'} wrong network{'s' * (wrong != 1)} said to be right"
+    )
     caption(
         figure,
         "Counts: exact of all. Exact: relative error below 1e-11 on Gaussian points and 1e7 times "
