@@ -187,9 +187,8 @@ def logits(module: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
     the same function object, so what was compiled for one serves the other.
     """
 
-    def f(variables: Any, x: jax.Array) -> jax.Array:
-        out: jax.Array = module.apply(variables, x)
-        return out
+    def f(variables: Any, x: jax.Array) -> Any:
+        return module.apply(variables, x)
 
     return f
 

@@ -18,14 +18,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.data import official
+from recon.data import official, prepared
 from recon.data.official import DataError
+from recon.data.prepared import cache_folder
 
 __all__ = [
     "DATASETS",
     "DataError",
     "Dataset",
     "Examples",
+    "cache_folder",
     "cifar10",
     "digits",
     "mnist",
@@ -82,7 +84,7 @@ def mnist(seed: int = 0, data_dir: str | Path | None = None, download: bool = Fa
     which examples are which, it does not say).  x is float32.  DataError if the files are
     missing or damaged; ImportError without the packages of the `data` extra.
     """
-    return _official(official.MNIST, seed, 10_000, data_dir, download)
+    return _official(official.MNIST, seed, 6, data_dir, download)
 
 
 def cifar10(seed: int = 0, data_dir: str | Path | None = None, download: bool = False) -> Dataset:
@@ -90,25 +92,20 @@ def cifar10(seed: int = 0, data_dir: str | Path | None = None, download: bool = 
 
     Otherwise as `mnist`; takes the unpacked binary version or cifar-10-binary.tar.gz.
     """
-    return _official(official.CIFAR10, seed, 10_000, data_dir, download)
+    return _official(official.CIFAR10, seed, 5, data_dir, download)
 
 
 DATASETS: dict[str, Callable[..., Dataset]] = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
 
 
 def _official(
-    source: official.Source, seed: int, pool: int, data_dir: str | Path | None, download: bool
+    source: official.Source, seed: int, share: int, data_dir: str | Path | None, download: bool
 ) -> Dataset:
-    import os
-
-    data_dir = data_dir or os.environ.get("RECON_DATA", ".")
-    place = official.folder(source, Path(data_dir))
-    if place is None:
-        raise DataError(f"{source.name} is not here")
-    parts = official.read(source, place)
+    """One in `share` of the official training examples is the pool."""
+    parts = prepared.load(source, data_dir, download)
     (images, labels), held = parts["train"], parts["test"]
     order = np.random.default_rng(seed).permutation(len(images))
-    cut = len(order) - pool
+    cut = len(order) - len(order) // share
     return Dataset(
         source.name,
         source.classes,
@@ -133,8 +130,8 @@ def split(
     pool, test = (len(x) * part // sum(parts) for part in parts[1:])
     train = len(x) - pool - test
     chunks = np.split(order, [train, train + pool])
-    examples = [Examples(x[rows], y[rows].astype(np.int32)) for rows in chunks]
-    return Dataset(name, len(np.unique(y)), x.shape[1:], *examples, seed=seed)
+    cut = [Examples(x[rows], y[rows].astype(np.int32)) for rows in chunks]
+    return Dataset(name, len(np.unique(y)), x.shape[1:], cut[0], cut[1], cut[2], seed)
 
 
 def validation(dataset: Dataset, n: int, seed: int = 0) -> Dataset:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import tarfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +22,21 @@ class DataError(ValueError):
     """Data that is missing or cannot be used; one line names the file and says what to do."""
 
 
+class Part(NamedTuple):
+    """n official examples: `images` [n, height, width, channels] and `labels` [n], as uint8."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
 @dataclass(frozen=True)
 class Source:
     """One data set as its authors distribute it.
 
-    sums: SHA-256 of each file by name; train and test: the names of the files of each part,
-    for MNIST (images, labels), for CIFAR-10 the batches; archive: the file that may hold all of
-    them, or None; urls: where tensorflow-datasets downloads each file from, when asked to.
+    shape: of an image (height, width, channels); sums: the SHA-256 of each file by name; train and
+    test: the files of each part; decode: the contents of these files and the shape -> Part;
+    url: the folder tensorflow-datasets downloads from, when asked to; archive: the one file that
+    is downloaded and may stand for all, or None where the files are downloaded themselves.
     """
 
     name: str
@@ -35,8 +45,30 @@ class Source:
     sums: Mapping[str, str]
     train: tuple[str, ...]
     test: tuple[str, ...]
-    urls: tuple[str, ...]
+    decode: Callable[[list[bytes], tuple[int, int, int]], Part]
+    url: str
     archive: str | None = None
+
+
+def idx(contents: list[bytes], shape: tuple[int, int, int]) -> Part:
+    """Images and labels as two gzipped IDX files: 0, 0, type, axes, their lengths, the bytes."""
+
+    def array(content: bytes) -> np.ndarray:
+        axes = content[3]
+        lengths = np.frombuffer(content, ">u4", count=axes, offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(lengths.tolist())
+
+    images, labels = (array(gzip.decompress(content)) for content in contents)
+    return Part(images.reshape(-1, *shape), labels)
+
+
+def batches(contents: list[bytes], shape: tuple[int, int, int]) -> Part:
+    """Files of records: one label byte, then the image, channel by channel."""
+    height, width, channels = shape
+    records = np.concatenate([np.frombuffer(content, np.uint8) for content in contents])
+    records = records.reshape(-1, 1 + height * width * channels)
+    images = records[:, 1:].reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
+    return Part(images, records[:, 0])
 
 
 MNIST = Source(
@@ -59,8 +91,8 @@ MNIST = Source(
     },
     train=("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
     test=("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
-    # the host tensorflow-datasets itself takes MNIST from
-    urls=("https://storage.googleapis.com/cvdf-datasets/mnist/",),
+    decode=idx,
+    url="https://storage.googleapis.com/cvdf-datasets/mnist/",  # where tfds' own builder goes
 )
 
 CIFAR10 = Source(
@@ -77,97 +109,77 @@ CIFAR10 = Source(
     },
     train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
     test=("test_batch.bin",),
-    urls=("https://www.cs.toronto.edu/~kriz/",),
+    decode=batches,
+    url="https://www.cs.toronto.edu/~kriz/",
     archive="cifar-10-binary.tar.gz",
 )
 
 
-def folder(source: Source, data_dir: Path) -> Path | None:
-    """The folder that holds the files: data_dir/name, data_dir itself, or None if neither does."""
-    for place in (data_dir / source.name, data_dir / "cifar-10-batches-bin", data_dir):
-        if any((place / name).is_file() for name in source.sums):
-            return place
-        if source.archive and (place / source.archive).is_file():
-            return place
-    return None
+def find(source: Source, data_dir: Path) -> dict[str, Path]:
+    """The files by name, or only the archive, in data_dir/name or data_dir itself.
 
-
-def read(source: Source, place: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The parts "train" and "test" as (images [n, *shape] uint8, labels [n] uint8).
-
-    `place` holds the files, in the official order of their examples.  DataError names the file
-    that is missing, truncated, or not the official one.
+    Empty if neither folder holds any; DataError if one holds some but not all of them.
     """
-    files = dict(_files(source, place))
-    decode = _idx_pair if source is MNIST or source.archive is None else _batches
+    for place in (data_dir / source.name, data_dir):
+        paths = {name: place / name for name in source.sums}
+        there = [name for name, path in paths.items() if path.is_file()]
+        if len(there) == len(paths):
+            return paths
+        if source.archive and (place / source.archive).is_file():
+            return {source.archive: place / source.archive}
+        if there:
+            missing = ", ".join(name for name in paths if name not in there)
+            raise DataError(f"{place} holds a part of {source.name}; it lacks {missing}")
+    return {}
+
+
+def read(source: Source, paths: Mapping[str, Path]) -> dict[str, Part]:
+    """The parts "train" and "test", in the official order of their examples.
+
+    `paths` as `find` gives them.  DataError names the file that cannot be read, is truncated,
+    or is not the official one.
+    """
+    if source.archive and source.archive in paths:
+        contents = _members(source, paths[source.archive])
+    else:
+        contents = {
+            name: _checked(source, name, _bytes(path), path) for name, path in paths.items()
+        }
     return {
-        part: decode(source, [files[name] for name in names], names)
+        part: source.decode([contents[name] for name in names], source.shape)
         for part, names in (("train", source.train), ("test", source.test))
     }
 
 
-def _files(source: Source, place: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of the source by name, checked; from the archive where the folder has no files."""
-    archive = None if source.archive is None else place / source.archive
-    if archive is not None and archive.is_file() and not (place / source.train[0]).is_file():
-        yield from _members(source, archive)
-        return
-    for name, expected in source.sums.items():
-        path = place / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-        yield name, _checked(content, expected, path)
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _members(source: Source, archive: Path) -> Iterator[tuple[str, bytes]]:
-    found = {}
+def _members(source: Source, archive: Path) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 name = Path(member.name).name
                 handle = tar.extractfile(member) if name in source.sums else None
                 if handle is not None:
-                    found[name] = handle.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{archive}: the archive is damaged ({error}); get it again") from error
-    for name, expected in source.sums.items():
-        if name not in found:
-            raise DataError(f"{archive}: the archive lacks {name}; get it again")
-        yield name, _checked(found[name], expected, archive / name)
+                    contents[name] = _checked(source, name, handle.read(), archive / name)
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{archive}: damaged or incomplete ({error}); get it again") from error
+    missing = ", ".join(name for name in source.sums if name not in contents)
+    if missing:
+        raise DataError(f"{archive}: lacks {missing}; get it again")
+    return contents
 
 
-def _checked(content: bytes, expected: str, path: Path) -> bytes:
-    found = hashlib.sha256(content).hexdigest()
+def _checked(source: Source, name: str, content: bytes, path: Path) -> bytes:
+    found, expected = hashlib.sha256(content).hexdigest(), source.sums[name]
     if found != expected:
         raise DataError(
-            f"{path}: damaged or not the official file ({len(content)} bytes, sha256 "
+            f"{path}: damaged or not the official file ({len(content)} bytes, SHA-256 "
             f"{found[:12]}..., expected {expected[:12]}...); get it again"
         )
     return content
-
-
-def _idx_pair(
-    source: Source, contents: list[bytes], names: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = (_idx(gzip.decompress(content)) for content in contents)
-    return images.reshape(-1, *source.shape), labels
-
-
-def _idx(content: bytes) -> np.ndarray:
-    """An IDX array of bytes: 0, 0, type 8, axes, the axes' lengths (big-endian), the numbers."""
-    axes = content[3]
-    lengths = np.frombuffer(content, ">u4", count=axes, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(lengths.tolist())
-
-
-def _batches(
-    source: Source, contents: list[bytes], names: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Records of one label byte and the image, channel by channel."""
-    height, width, channels = source.shape
-    records = np.concatenate([np.frombuffer(content, np.uint8) for content in contents])
-    records = records.reshape(-1, 1 + height * width * channels)
-    images = records[:, 1:].reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
-    return images, records[:, 0]
