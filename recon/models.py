@@ -115,10 +115,15 @@ def _flat(x: jax.Array) -> jax.Array:
 def _pool(x: jax.Array) -> jax.Array:
     """The maximum of each 2x2 window; an odd last row or column is dropped.
 
-    A side of one pixel is not pooled, so that no image is too small.
+    A side of one pixel is not pooled, so that no image is too small.  Equal maxima share the
+    gradient (frameworks mostly give it to the first): ties are common, as every window of a black
+    background is one.  Written with reshape: on CPU a training step of `conv_large` takes half
+    the time it takes with `nn.max_pool`, with labels, and two thirds with gradients.
     """
-    window = tuple(min(2, side) for side in x.shape[-3:-1])
-    return nn.max_pool(x, window, strides=window)
+    *batch, height, width, channels = x.shape
+    a, b = min(2, height), min(2, width)
+    x = x[..., : height // a * a, : width // b * b, :]
+    return x.reshape(*batch, height // a, a, width // b, b, channels).max(axis=(-4, -2))
 
 
 def _norm(x: jax.Array) -> jax.Array:

@@ -24,12 +24,14 @@ from recon.data.prepared import cache_folder
 
 __all__ = [
     "DATASETS",
+    "SHAPES",
     "DataError",
     "Dataset",
     "Examples",
     "cache_folder",
     "cifar10",
     "digits",
+    "load",
     "mnist",
     "split",
     "validation",
@@ -96,6 +98,16 @@ def cifar10(seed: int = 0, data_dir: str | Path | None = None, download: bool = 
 
 
 DATASETS: dict[str, Callable[..., Dataset]] = {"digits": digits, "mnist": mnist, "cifar10": cifar10}
+SHAPES = {"digits": (8, 8, 1), "mnist": official.MNIST.shape, "cifar10": official.CIFAR10.shape}
+
+
+def load(
+    name: str, seed: int = 0, data_dir: str | Path | None = None, download: bool = False
+) -> Dataset:
+    """The data set `name` of DATASETS; ValueError names those there are."""
+    if name not in DATASETS:
+        raise ValueError(f"no data set {name!r}; there are {', '.join(DATASETS)}")
+    return digits(seed) if name == "digits" else DATASETS[name](seed, data_dir, download)
 
 
 def _official(
