@@ -160,8 +160,8 @@ def _train(
         if done % EVERY == 0 or done == training.steps:
             if not math.isfinite(loss):
                 raise FloatingPointError(
-                    f"the training of {model} on {dataset.name} has loss {float(loss)} after step {done}; "
-                    "a smaller learning rate may help"
+                    f"the training of {model} on {dataset.name} has loss {float(loss)} after "
+                    f"step {done}; a smaller learning rate may help"
                 )
             tell(done, training.steps, float(loss))
     return jax.tree.map(np.asarray, variables)
@@ -201,7 +201,8 @@ def _save(path: Path, variables: Any, accuracy: float) -> None:
 def _load(path: Path, template: Any) -> tuple[Any, float] | None:
     """What is kept at `path`, or None if there is nothing, or nothing of use."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, as np.load leaves a damaged file open
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             kept = dict(file)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile):
         return None
