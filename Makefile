@@ -50,12 +50,12 @@ clean:
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "recon needs Python 3.11 or later; try: make PYTHON=python3.12"; exit 1; }
-	@echo "Setting up $(VENV) once: about 1 GB on disk, a minute or two ..."
+	@echo "Setting up $(VENV) once: about 1.2 GB on disk, a minute or two ..."
 	@$(RUN) -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
 	  echo "Without ensurepip: trying the pip of $(PYTHON) ..."; \
 	  $(PYTHON) -m venv --clear --without-pip $(VENV) && \
 	  $(PYTHON) -m pip --python $(RUN) install --quiet pip; }
-	@$(INSTALL) '.[plot,test,dev]' || { echo "The packages could not be installed: pip has to" \
+	@$(INSTALL) '.[plot,data,test,dev]' || { echo "The packages could not be installed: pip has to" \
 	  "reach its package index, or find the versions of constraints.txt on disk."; exit 1; }
 	@touch $@
 

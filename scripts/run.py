@@ -3,6 +3,8 @@
     python scripts/run.py exact --dim 100 --width 64     attack; --help lists the options
     python scripts/run.py lemma2                         rows, record and figure in results/lemma2/
     python scripts/run.py lemma2 --small                 the same in seconds, only shown
+    python scripts/run.py fig2-mnist --data-dir FOLDER   FOLDER holds the official files in mnist/
+    python scripts/run.py claims                         results/claims.md from the committed rows
 
 Exit code of `exact`: 0 if the network was recovered, 1 if not, 2 for settings that make no sense.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +25,17 @@ from rich.console import Console
 from rich.table import Table
 
 from recon import figures, tables
-from recon.experiments import EXPERIMENTS, Attack, Experiment, Row, Summarised
+from recon.data import DataError
+from recon.experiments import (
+    EXPERIMENTS,
+    Attack,
+    Experiment,
+    Resumable,
+    Row,
+    SettingsError,
+    Summarised,
+    claims,
+)
 
 RESULTS = Path("results")
 WIDE = 160  # columns of a table that no terminal bounds
@@ -50,6 +63,22 @@ class ExperimentArgs:
     """Folder to write to [results/NAME]."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ResumableArgs(ExperimentArgs):
+    """The same for an experiment with data and settings; killed, it goes on where it was."""
+
+    data_dir: Path | None = None
+    """Folder with mnist/ and cifar10/ in their official files [$RECON_DATA]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClaimsArgs:
+    """Write the paper's claims beside our committed rows."""
+
+    results: Path = RESULTS
+    """The results folder; claims.md is written there."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Dispatch on the first word; returns the exit code."""
     name, rest = (argv[0], argv[1:]) if argv else ("--help", [])
@@ -58,15 +87,43 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if name == "exact":
         return exact(tyro.cli(ExactArgs, prog="run.py exact", args=rest))
-    experiment = EXPERIMENTS.get(name.replace("-", "_"))
-    if experiment is None:
-        names = ", ".join(["exact", *EXPERIMENTS])
+    if name == "claims":
+        folder = tyro.cli(ClaimsArgs, prog="run.py claims", args=rest).results
+        console.print(f"Wrote {tables.write_text(folder / claims.FILE, claims.markdown(folder))}")
+        return 0
+    key = name.replace("-", "_")
+    if key not in EXPERIMENTS:
+        names = ", ".join(["exact", "claims", *EXPERIMENTS])
         print(f"There is no experiment {name!r}; there are {names}.", file=sys.stderr)
         return 2
-    args = tyro.cli(
-        ExperimentArgs, prog=f"run.py {name}", description=type(experiment).__doc__, args=rest
-    )
-    return run(name.replace("-", "_"), experiment, args)
+    experiment, args = _parse(name, EXPERIMENTS[key], rest)
+    try:
+        return run(key, experiment, args)
+    except (SettingsError, DataError, ImportError) as error:
+        print(f"{error}", file=sys.stderr)
+        return 2
+
+
+def _parse(
+    name: str, experiment: Experiment, argv: Sequence[str]
+) -> tuple[Experiment, ExperimentArgs]:
+    """The experiment to run; of a resumable one every setting is an option."""
+    experiment = experiment.small() if "--small" in argv else experiment
+    options: dict[str, Any] = {
+        "prog": f"run.py {name}",
+        "description": type(experiment).__doc__,
+        "args": argv,
+    }
+    if not isinstance(experiment, Resumable):
+        return experiment, tyro.cli(ExperimentArgs, **options)
+    kind: Any = type(experiment)
+    settings = Annotated[kind, tyro.conf.arg(name="")], dataclasses.field(default=experiment)
+    fields = [("settings", *settings)]
+    both = dataclasses.make_dataclass("Args", fields, bases=(ResumableArgs,), frozen=True)
+    args: Any = tyro.cli(both, **options)
+    if args.data_dir is not None:
+        os.environ["RECON_DATA"] = str(args.data_dir)
+    return args.settings, args
 
 
 def _line(item: tuple[str, Experiment]) -> str:
@@ -135,10 +192,21 @@ def _none(number: float | None, of_what: str) -> str:
 
 def run(name: str, experiment: Experiment, args: ExperimentArgs) -> int:
     """One experiment: measure, show, write, draw."""
-    experiment = experiment.small() if args.small else experiment
     start = time.perf_counter()
     with console.status(f"{name} ...") as status:
-        rows = experiment.run(lambda row: status.update(f"{name}: {_brief(row, experiment)}"))
+
+        def note(text: str) -> None:
+            status.update(f"{name}: {text}")
+
+        def tell(row: Row) -> None:
+            note(_brief(row, experiment))
+            if not console.is_terminal and isinstance(experiment, Resumable):
+                console.print(_brief(row, experiment), soft_wrap=True)  # a log of hours has lines
+
+        if isinstance(experiment, Resumable):
+            rows = experiment.run(tell, note)
+        else:
+            rows = experiment.run(tell)
     seconds = time.perf_counter() - start
     few = experiment.summary(rows) if isinstance(experiment, Summarised) else rows
     _print(_rows_table(name, few, experiment))
@@ -146,7 +214,8 @@ def run(name: str, experiment: Experiment, args: ExperimentArgs) -> int:
         return 0
     folder = RESULTS / name if args.out is None else args.out
     settings = json.loads(json.dumps(dataclasses.asdict(experiment)))  # type: ignore[call-overload]
-    record = tables.run_record(seeds=[experiment.seed], seconds=seconds, settings=settings)
+    took = experiment.seconds(rows) if isinstance(experiment, Resumable) else seconds
+    record = tables.run_record(seeds=[experiment.seed], seconds=took, settings=settings)
     console.print(f"Wrote {tables.write(folder, rows, record)} after {seconds:.0f} s")
     tables.write_text(folder / "table.md", tables.markdown(few, experiment.shown))
     if name in figures.FIGURES:
@@ -158,7 +227,7 @@ def run(name: str, experiment: Experiment, args: ExperimentArgs) -> int:
 
 
 def _brief(row: Row, experiment: Experiment) -> str:
-    return ", ".join(f"{k} {_shown(row.get(k))}" for k in experiment.shown)
+    return ", ".join(f"{k} {_shown(row[k])}" for k in experiment.shown if k in row)
 
 
 def _rows_table(name: str, rows: list[Row], experiment: Experiment) -> Table:

@@ -8,9 +8,12 @@ and a function in `recon.figures`.
 from recon.experiments.algorithm1 import Figure1, Theorem1
 from recon.experiments.attack import Queries, Robust, Speed
 from recon.experiments.bench import Bench
+from recon.experiments.cells import Resumable, SettingsError
 from recon.experiments.common import EXACT, Experiment, Row, Summarised, relative_error
 from recon.experiments.lemmas import Lemma2, Lemma3
+from recon.experiments.matching import Figure2, Figure3, Figure4
 from recon.experiments.single import Attack
+from recon.experiments.sweep import Sweep
 
 EXPERIMENTS: dict[str, Experiment] = {
     "lemma2": Lemma2(),
@@ -21,6 +24,20 @@ EXPERIMENTS: dict[str, Experiment] = {
     "robust": Robust(),
     "speed": Speed(),
     "bench_exact": Bench(),
+    "fig2_mnist": Figure2(),
+    "fig3_mnist": Figure3(),
+    "fig4_mnist": Figure4(),
+    "sweep": Sweep(),
 }
 
-__all__ = ["EXACT", "EXPERIMENTS", "Attack", "Experiment", "Row", "Summarised", "relative_error"]
+__all__ = [
+    "EXACT",
+    "EXPERIMENTS",
+    "Attack",
+    "Experiment",
+    "Resumable",
+    "Row",
+    "SettingsError",
+    "Summarised",
+    "relative_error",
+]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recon import tables
-from recon.figures import attack, bench, plane, theory
+from recon.figures import attack, bench, matching, plane, theory
 from recon.figures.style import STYLE, Row
 
 FIGURES: dict[str, Callable[[Any, list[Row]], None]] = {
@@ -23,6 +23,9 @@ FIGURES: dict[str, Callable[[Any, list[Row]], None]] = {
     "queries": attack.queries,
     "robust": attack.robust,
     "bench_exact": bench.bench,
+    "fig2_mnist": matching.figure2,
+    "fig3_mnist": matching.figure3,
+    "fig4_mnist": matching.figure4,
 }
 
 

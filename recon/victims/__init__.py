@@ -1,4 +1,4 @@
-"""Victims to attack: random networks with a planted truth, and networks trained on digits."""
+"""Victims to attack: random networks with a planted truth, and networks trained on images."""
 
 from __future__ import annotations
 
@@ -13,6 +13,22 @@ import numpy as np
 
 from recon import data, oracles
 from recon.networks import TwoLayer
+from recon.victims.classifiers import Classifier, Training, classifier, sizes
+
+__all__ = [
+    "KINDS",
+    "Classifier",
+    "Trained",
+    "Training",
+    "TwoLayer",
+    "classifier",
+    "digits_classifier",
+    "digits_scalar",
+    "oracle_of",
+    "random_network",
+    "random_outside",
+    "sizes",
+]
 
 
 def random_network(

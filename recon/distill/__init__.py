@@ -1,0 +1,35 @@
+"""Reconstruction by gradient matching (sections 4 and 5): a student trained on a victim's replies.
+
+    bank       queries bought once, and what the victim replied
+    losses     l_G, l_M and their sum l_J
+    training   one step, a run, many runs; the switch between backends
+    probe      accuracy and agreement with the victim
+    checkpoint a run on disk between chunks of steps
+
+    bank = distill.buy(victim, x)
+    run = distill.train(key, distill.Hyper(), bank, distill.Student(init, apply), probe)
+
+The optimizer and every number in `Hyper` are our own choices; the paper gives none.
+"""
+
+from recon.distill.bank import Bank, buy
+from recon.distill.checkpoint import CheckpointError
+from recon.distill.losses import LOSSES, Hyper, Student
+from recon.distill.probe import Probe, evaluate
+from recon.distill.training import Run, start, step, train, train_many
+
+__all__ = [
+    "LOSSES",
+    "Bank",
+    "CheckpointError",
+    "Hyper",
+    "Probe",
+    "Run",
+    "Student",
+    "buy",
+    "evaluate",
+    "start",
+    "step",
+    "train",
+    "train_many",
+]

@@ -1,0 +1,119 @@
+"""A run on disk between chunks of steps: one .npz file, whole or not at all.
+
+NumPy's own format rather than orbax: the state is one small pytree on one host, a file that
+anyone can open, written beside its target and renamed, and no folder of shards to clean up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class CheckpointError(OSError):
+    """A run that could not be saved; `run` is its result where it was finished, else None."""
+
+    def __init__(self, message: str, run: Any = None):
+        super().__init__(message)
+        self.run = run
+
+
+def settings(
+    key: Any, hyper: Any, bank: Any, state: Any, probe: Any, chunk: int, measure: int
+) -> dict[str, Any]:
+    """What must be the same for a run to go on, by name; arrays by their SHA-256."""
+    named = {name: np.asarray(value).tolist() for name, value in asdict(hyper).items()}
+    return named | {
+        "chunk": chunk,
+        "measure": measure,
+        "key": _digest(jax.random.key_data(key)),
+        "bank": _digest(bank),
+        "probe": _digest(probe),
+        "initial variables": _digest(state.variables),
+    }
+
+
+def _digest(tree: Any) -> str:
+    leaves, structure = jax.tree.flatten(tree)
+    digest = hashlib.sha256(str(structure).encode())
+    for leaf in map(np.ascontiguousarray, leaves):
+        digest.update(f"{leaf.shape}{leaf.dtype}".encode())
+        digest.update(leaf.data)
+    return digest.hexdigest()
+
+
+class Store:
+    """The file of one run: `load` once before the first step, `save` after every chunk."""
+
+    def __init__(self, path: str | Path, settings: dict[str, Any]):
+        self.path = Path(path).with_suffix(".npz") if Path(path).suffix != ".npz" else Path(path)
+        self.settings = json.loads(json.dumps(settings))
+        self.trouble = ""
+
+    def load(self, state: Any, curves: dict[str, list]) -> Any:
+        """What was saved, or the arguments if nothing was.
+
+        ValueError if the file is of another run, naming what differs, or is no saved run;
+        CheckpointError at once, before any step, where nothing can be written.
+        """
+        if not self.path.exists():
+            self._write({"settings": np.array(json.dumps(self.settings))}, probe=True)
+            if self.trouble:
+                raise CheckpointError(self.trouble)
+            return state, curves
+        try:
+            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+                arrays = dict(file)
+            before = json.loads(str(arrays["settings"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{self.path} is not a saved run: {error}") from error
+        names = sorted(self.settings.keys() | before.keys())
+        other = [n for n in names if self.settings.get(n) != before.get(n)]
+        if other:
+            raise ValueError(
+                f"{self.path} is a run with other settings ({', '.join(other)}): "
+                "give the same ones to go on, or another file to start anew"
+            )
+        leaves, structure = jax.tree.flatten(_plain(state))
+        saved = [arrays[f"state{i}"] for i in range(len(leaves))]
+        state = _wrapped(jax.tree.unflatten(structure, map(jax.numpy.asarray, saved)), state)
+        saved_curves = {n: arrays[f"curve {n}"] for n in curves if f"curve {n}" in arrays}
+        curves = {n: [saved_curves[n]] if n in saved_curves else [] for n in curves}
+        return state, curves
+
+    def save(self, state: Any, curves: dict[str, list]) -> None:
+        """Write it all.  A disk that fills up does not stop the run: `trouble` then says so."""
+        arrays = {f"state{i}": np.asarray(v) for i, v in enumerate(jax.tree.leaves(_plain(state)))}
+        arrays |= {f"curve {name}": np.concatenate(v) for name, v in curves.items() if v}
+        arrays["settings"] = np.array(json.dumps(self.settings))
+        self._write(arrays)
+
+    def _write(self, arrays: dict[str, Any], probe: bool = False) -> None:
+        part = self.path.with_suffix(".part.npz")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(part, **arrays)
+            part.unlink() if probe else part.replace(self.path)
+            self.trouble = ""
+        except OSError as error:
+            self.trouble = f"the run could not be saved to {self.path}: {error.strerror or error}"
+            with contextlib.suppress(OSError):  # the folder itself cannot be written
+                part.unlink(missing_ok=True)
+
+
+def _plain(state: Any) -> Any:
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+def _wrapped(state: Any, like: Any) -> Any:
+    return state._replace(
+        key=jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(like.key))
+    )

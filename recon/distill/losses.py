@@ -1,0 +1,146 @@
+"""What a student is trained on: l_J = l_G + lambda l_M (section 4), on one batch of replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+TRACED, STATIC = {"traced": True}, {"traced": False}
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """The settings of a run.  Traced fields may be arrays under vmap; static ones define a compile.
+
+    learning_rate: Adam's, at the start of a cosine decay to zero; weight: lambda of l_M;
+    budget: the leading rows of the bank in use; sigma: the noise of the student's own SmoothGrad.
+    steps: T; batch: rows a step, or the whole budget where that is less; loss: a row of LOSSES;
+    points: how many noisy points the student's gradient is averaged over, 0 for its plain gradient.
+    Defaults are our own choices.
+    """
+
+    learning_rate: Any = field(default=2e-3, metadata=TRACED)
+    weight: Any = field(default=0.1, metadata=TRACED)
+    budget: Any = field(default=10, metadata=TRACED)
+    sigma: Any = field(default=0.1, metadata=TRACED)
+    steps: int = field(default=3000, metadata=STATIC)
+    batch: int = field(default=64, metadata=STATIC)
+    loss: str = field(default="projection", metadata=STATIC)
+    points: int = field(default=0, metadata=STATIC)
+
+
+jax.tree_util.register_dataclass(
+    Hyper,
+    data_fields=[f.name for f in fields(Hyper) if f.metadata["traced"]],
+    meta_fields=[f.name for f in fields(Hyper) if not f.metadata["traced"]],
+)
+
+
+@dataclass(frozen=True)
+class Student:
+    """A model to be trained: init(key) -> variables; apply(variables, x [n, d]) -> logits [n, K].
+
+    `apply` treats every row alone (no BatchNorm in training mode): the gradients of a whole batch
+    then come from one backward pass of the batch.  Hashed by its two functions: keep one
+    Student for many runs and they share what was compiled.
+    """
+
+    init: Callable[[Any], Any]
+    apply: Callable[[Any, jax.Array], jax.Array]
+
+
+class Batch(NamedTuple):
+    """n rows of a bank, their weights [n] (sum one), and the scale l_G is divided by."""
+
+    x: jax.Array
+    probabilities: jax.Array
+    gradient: Any
+    label: jax.Array
+    weights: jax.Array
+    scale: jax.Array
+
+
+Pull = Callable[[jax.Array], jax.Array]  # cotangents [n, K] of the logits -> rows [n, d]
+
+
+def _jacobian(pull: Pull, batch: Batch, key: Any) -> jax.Array:
+    """|J - J^|_F^2 for each row, [n]: K backward passes of the batch."""
+    n, outputs = batch.probabilities.shape
+    basis = jnp.eye(outputs, dtype=batch.x.dtype)[:, None, :]
+    rows = jax.vmap(pull)(jnp.broadcast_to(basis, (outputs, n, outputs)))
+    return _square(rows - jnp.swapaxes(batch.gradient, 0, 1), (0, 2))
+
+
+def _projection(pull: Pull, batch: Batch, key: Any) -> jax.Array:
+    """|r^T J - r^T J^|^2 for r ~ N(0, I_K), [n]: one backward pass, unbiased for |J - J^|_F^2."""
+    r = jax.random.normal(key, batch.probabilities.shape, batch.x.dtype)
+    return _square(pull(r) - jnp.einsum("nk,nkd->nd", r, batch.gradient), 1)
+
+
+def _top(pull: Pull, batch: Batch, key: Any) -> jax.Array:
+    """|g - g^|^2 for the logit of the victim's class, [n]: one backward pass."""
+    hot = jax.nn.one_hot(batch.label, batch.probabilities.shape[1], dtype=batch.x.dtype)
+    return _square(pull(hot) - batch.gradient, 1)
+
+
+def _square(x: jax.Array, axis: Any) -> jax.Array:
+    return jnp.sum(x * x, axis=axis)
+
+
+# Each loss, and how many axes the bank's gradient has for it; None: membership, no l_G.
+LOSSES: dict[str, tuple[Callable[[Pull, Batch, Any], jax.Array] | None, int]] = {
+    "jacobian": (_jacobian, 3),
+    "projection": (_projection, 3),
+    "top": (_top, 2),
+    "membership": (None, 0),
+}
+
+
+def joint(
+    variables: Any, student: Student, hyper: Hyper, batch: Batch, key: Any
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """l_J = l_G + lambda l_M of a batch, and (l_G, l_M); without l_G it is l_M.
+
+    l_G is divided by the mean of |J|^2 over the budget, so that 1 is the error of a constant
+    student and one learning rate and lambda serve all victims (our choice).  l_M is the
+    cross-entropy between the victim's probabilities and the student's.
+    """
+    matching, _ = LOSSES[hyper.loss]
+    noise_key, loss_key = jax.random.split(key)
+    logits, pull = jax.vjp(lambda x: student.apply(variables, x), batch.x)
+    entropy = -jnp.sum(batch.probabilities * jax.nn.log_softmax(logits), axis=1)
+    l_m = jnp.sum(batch.weights * entropy)
+    if matching is None:
+        return l_m, (jnp.zeros_like(l_m), l_m)
+    if hyper.points:
+        pull = _smoothed(variables, student, hyper, batch.x, noise_key)
+    else:
+        pull = _first(pull)
+    l_g = jnp.sum(batch.weights * matching(pull, batch, loss_key)) / batch.scale
+    return l_g + jnp.asarray(hyper.weight, l_m.dtype) * l_m, (l_g, l_m)
+
+
+def _first(pull: Callable[[jax.Array], tuple[jax.Array]]) -> Pull:
+    return lambda cotangent: pull(cotangent)[0]
+
+
+def _smoothed(variables: Any, student: Student, hyper: Hyper, x: jax.Array, key: Any) -> Pull:
+    """The student's SmoothGrad with fresh noise: cotangents [n, K] -> averaged rows [n, d].
+
+    With few points the loss is biased by the variance of their mean; with 0 points the plain
+    gradient is held against the victim's smoothed one, which costs `points` times less.
+    """
+    n, dim = x.shape
+    noise = jax.random.normal(key, (hyper.points, n, dim), x.dtype)
+    at = x[None] + jnp.asarray(hyper.sigma, x.dtype) * noise
+    _, pull = jax.vjp(lambda z: student.apply(variables, z), at.reshape(-1, dim))
+
+    def smooth(cotangent: jax.Array) -> jax.Array:
+        (rows,) = pull(jnp.tile(cotangent, (hyper.points, 1)))
+        return rows.reshape(hyper.points, n, dim).mean(axis=0)
+
+    return smooth

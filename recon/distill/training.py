@@ -1,0 +1,303 @@
+"""A training step, a run of them in chunks, and many runs at once or in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from recon.distill import checkpoint
+from recon.distill.bank import Bank
+from recon.distill.losses import LOSSES, Batch, Hyper, Student, joint
+from recon.distill.probe import Probe, evaluate
+
+_ADAM = optax.scale_by_adam()
+Progress = Callable[[int, dict[str, np.ndarray]], None]
+
+
+class State(NamedTuple):
+    """A run between two steps: all that the next step depends on, beside settings and bank.
+
+    `finite` turns False at the first step whose loss or gradient is not finite; from then on
+    the variables stay what they were before that step.
+    """
+
+    variables: Any
+    optimizer: Any
+    key: Any
+    done: jax.Array
+    scale: jax.Array
+    finite: jax.Array
+
+
+@dataclass(frozen=True)
+class Run:
+    """What training gave; of `train_many` every array has a leading axis of R runs.
+
+    variables: the student; curves: `loss` l_J, `gradient` l_G and `membership` l_M at every
+    step [T] (nan after a failure), and `accuracy` and `agreement` with the victim in [0, 1]
+    at the steps `measured`; failures: for each run a sentence, empty where it went well.
+    """
+
+    variables: Any
+    curves: dict[str, np.ndarray]
+    measured: tuple[int, ...]
+    failures: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not any(self.failures)
+
+
+def start(key: Any, hyper: Hyper, bank: Bank, student: Student) -> State:
+    """The state before the first step; the key is consumed."""
+    init_key, step_key = jax.random.split(key)
+    variables = student.init(init_key)
+    used = jnp.arange(len(bank)) < hyper.budget
+    scale = jnp.ones((), bank.x.dtype)
+    if LOSSES[hyper.loss][0] is not None:
+        squares = jnp.sum(bank.gradient**2, axis=tuple(range(1, bank.gradient.ndim)))
+        scale = jnp.sum(jnp.where(used, squares, 0)) / jnp.sum(used).astype(squares.dtype)
+    done, finite = jnp.zeros((), jnp.int32), jnp.ones((), bool)
+    return State(variables, _ADAM.init(variables), step_key, done, scale, finite)
+
+
+def step(
+    state: State, hyper: Hyper, bank: Bank, student: Student, rows: int
+) -> tuple[State, dict[str, jax.Array]]:
+    """One Adam step on `rows` rows; returns the losses before it.
+
+    The rows are drawn from the budget afresh, or are the whole budget where it is not larger.
+    """
+    key, draw_key, loss_key = jax.random.split(state.key, 3)
+    order, whole = jnp.arange(rows), hyper.budget <= rows
+    drawn = jax.random.randint(draw_key, (rows,), 0, hyper.budget)
+    chosen = jnp.where(whole, jnp.minimum(order, hyper.budget - 1), drawn)
+    weights = jnp.where(whole, order < hyper.budget, True).astype(bank.x.dtype)
+    batch = Batch(
+        x=bank.x[chosen],
+        probabilities=bank.probabilities[chosen],
+        gradient=None if bank.gradient is None else bank.gradient[chosen],
+        label=bank.label[chosen],
+        weights=weights / jnp.sum(weights),
+        scale=state.scale,
+    )
+    value = jax.value_and_grad(joint, has_aux=True)
+    (loss, (l_g, l_m)), slope = value(state.variables, student, hyper, batch, loss_key)
+    decay = 0.5 * (1 + jnp.cos(jnp.pi * state.done.astype(loss.dtype) / hyper.steps))
+    rate = jnp.asarray(hyper.learning_rate, loss.dtype) * decay
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer count with floats
+        updates, optimizer = _ADAM.update(slope, state.optimizer)
+    variables = jax.tree.map(lambda v, u: v - rate.astype(u.dtype) * u, state.variables, updates)
+    # An overflow in the gradient would otherwise be seen one step too late, in the variables.
+    finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(slope))
+    variables, optimizer = jax.tree.map(
+        partial(jnp.where, finite), (variables, optimizer), (state.variables, state.optimizer)
+    )
+    after = State(variables, optimizer, key, state.done + 1, state.scale, finite)
+    losses = {"loss": loss, "gradient": l_g, "membership": l_m}
+    return after, jax.tree.map(lambda v: jnp.where(finite, v, jnp.nan), losses)
+
+
+@partial(jax.jit, static_argnames=("student", "many"))
+def _start(key: Any, hyper: Any, bank: Bank, student: Student, many: bool) -> Any:
+    one = partial(start, bank=bank, student=student)
+    return (jax.vmap(one) if many else one)(key, hyper)
+
+
+@partial(jax.jit, static_argnames=("student", "rows", "many"))
+def _step(state: Any, hyper: Any, bank: Bank, student: Student, rows: int, many: bool) -> Any:
+    one = partial(step, bank=bank, student=student, rows=rows)
+    return (jax.vmap(one) if many else one)(state, hyper)
+
+
+@partial(jax.jit, static_argnames=("student", "rows", "many", "steps"))
+def _scan(
+    state: Any, hyper: Any, bank: Bank, student: Student, rows: int, many: bool, steps: int
+) -> Any:
+    def one(state: Any, _: Any) -> Any:
+        return _step(state, hyper, bank, student, rows, many)
+
+    return jax.lax.scan(one, state, None, length=steps)
+
+
+def advance(
+    state: State, hyper: Hyper, bank: Bank, student: Student, rows: int, many: bool, steps: int
+) -> tuple[State, dict[str, jax.Array]]:
+    """`steps` steps, and their losses stacked [steps] (or [steps, R]).
+
+    The one switch by backend: a scan on accelerators; on a CPU, where a convolution inside a
+    scan runs 10-17 times slower, a loop over the jitted step.
+    """
+    if jax.default_backend() != "cpu":
+        return _scan(state, hyper, bank, student, rows, many, steps)
+    losses = []
+    for _ in range(steps):
+        state, loss = _step(state, hyper, bank, student, rows, many)
+        losses.append(loss)
+    return state, jax.tree.map(lambda *each: jnp.stack(each), *losses)
+
+
+def train(
+    key: Any,
+    hyper: Hyper,
+    bank: Bank,
+    student: Student,
+    probe: Probe | None = None,
+    *,
+    chunk: int = 250,
+    measure: int = 0,
+    progress: Progress | None = None,
+    save: str | Path | None = None,
+) -> Run:
+    """Train one student on the first `hyper.budget` rows of the bank.
+
+    `probe` is measured after the last step, and after every `measure` chunks if not 0.
+    `progress(done, losses)` is called after every chunk of steps with the chunk's curves.
+    `save` names an .npz file that is written after every chunk; if it is there, the run goes
+    on from it, to the same bits.  ValueError for settings that do not fit the bank, or do not
+    fit the saved run; CheckpointError if the file cannot be written.
+    """
+    return _drive(key, hyper, bank, student, probe, False, chunk, measure, progress, save)
+
+
+def train_many(
+    keys: Any,
+    hypers: Hyper,
+    bank: Bank,
+    student: Student,
+    probe: Probe | None = None,
+    *,
+    mapper: str = "vmap",
+    chunk: int = 250,
+    measure: int = 0,
+    progress: Progress | None = None,
+    save: str | Path | None = None,
+) -> Run:
+    """R runs: keys [R], and every traced field of `hypers` a number for all or an array [R].
+
+    mapper "vmap" runs them at once (right for dense layers, and on accelerators); "loop" one
+    after another, since batched kernels make slow grouped convolutions on a CPU.  The two
+    agree to rounding.  Other options as for `train`; in a loop the files of `save` are numbered.
+    """
+    count = len(keys)
+    hypers = jax.tree.map(lambda v: jnp.broadcast_to(jnp.asarray(v), (count,)), hypers)
+    if mapper == "vmap":
+        return _drive(keys, hypers, bank, student, probe, True, chunk, measure, progress, save)
+    if mapper != "loop":
+        raise ValueError(f"no mapper {mapper!r}; there are vmap, loop")
+    runs = []
+    for r in range(count):
+        path = None if save is None else Path(save).with_suffix(f".{r}.npz")
+        hyper = jax.tree.map(lambda v, r=r: v[r], hypers)
+        last = (chunk, measure, progress, path)
+        runs.append(_drive(keys[r], hyper, bank, student, probe, False, *last))
+    failures = (run.failures[0].replace("run 0", f"run {r}") for r, run in enumerate(runs))
+    variables, curves = jax.tree.map(
+        lambda *each: jnp.stack(each), *((run.variables, run.curves) for run in runs)
+    )
+    return Run(variables, jax.device_get(curves), runs[0].measured, tuple(failures))
+
+
+def _drive(
+    key: Any,
+    hyper: Hyper,
+    bank: Bank,
+    student: Student,
+    probe: Probe | None,
+    many: bool,
+    chunk: int,
+    measure: int,
+    progress: Progress | None,
+    save: str | Path | None,
+) -> Run:
+    _check(hyper, bank, chunk)
+    rows = int(min(hyper.batch, np.max(hyper.budget)))
+    state = _start(key, hyper, bank, student, many)
+    curves: dict[str, Any] = {name: [] for name in ("loss", "gradient", "membership")}
+    curves |= {name: [] for name in (("accuracy", "agreement") if probe is not None else ())}
+    every = measure * chunk or hyper.steps
+    schedule = [*range(every, hyper.steps, every), hyper.steps]
+    store = None
+    if save is not None:
+        named = checkpoint.settings(key, hyper, bank, state, probe, chunk, measure)
+        store = checkpoint.Store(save, named)
+        state, curves = store.load(state, curves)
+    done = int(np.max(state.done))
+    while done < hyper.steps and np.any(state.finite):
+        steps = min(chunk, hyper.steps - done)
+        state, losses = advance(state, hyper, bank, student, rows, many, steps)
+        done += steps
+        part = {name: np.asarray(value) for name, value in losses.items()}
+        for name, value in part.items():
+            curves[name].append(value)
+        if probe is not None and done in schedule:
+            _measure(curves, student, state.variables, probe, many)
+        if store is not None:
+            store.save(state, curves)
+        if progress is not None:
+            progress(done, part)
+    if done < hyper.steps:  # all runs have failed; what is not measured yet would not differ
+        for at in schedule:
+            if probe is not None and at > done:
+                _measure(curves, student, state.variables, probe, many)
+        for name in ("loss", "gradient", "membership"):
+            shape = (hyper.steps - done, *curves[name][0].shape[1:])
+            curves[name].append(np.full(shape, np.nan, curves[name][0].dtype))
+    measured = tuple(schedule) if probe is not None else ()
+    run = _finish(state, hyper, curves, measured, many)
+    if store is not None and store.trouble:
+        raise checkpoint.CheckpointError(store.trouble, run)
+    return run
+
+
+def _measure(
+    curves: dict[str, list], student: Student, variables: Any, probe: Probe, many: bool
+) -> None:
+    for name, score in zip(
+        ("accuracy", "agreement"), evaluate(student, variables, probe, many), strict=True
+    ):
+        curves[name].append(score[None])
+
+
+def _finish(
+    state: State, hyper: Hyper, curves: dict[str, list], measured: tuple[int, ...], many: bool
+) -> Run:
+    stacked = {name: np.concatenate(parts) for name, parts in curves.items()}
+    if many:  # [T, R] -> [R, T]
+        stacked = {name: np.moveaxis(value, 0, 1) for name, value in stacked.items()}
+    failures = []
+    for r, loss in enumerate(np.atleast_2d(stacked["loss"])):
+        bad = np.flatnonzero(~np.isfinite(loss))
+        failures.append("")
+        if len(bad):
+            failures[r] = (
+                f"run {r} stopped at step {bad[0] + 1} of {hyper.steps}: the loss or its "
+                f"gradient is not finite; the variables are those after step {bad[0]}"
+            )
+    return Run(state.variables, stacked, measured, tuple(failures))
+
+
+def _check(hyper: Hyper, bank: Bank, chunk: int) -> None:
+    """ValueError, in one sentence, for settings that the bank cannot serve."""
+    if hyper.loss not in LOSSES:
+        raise ValueError(f"no loss {hyper.loss!r}; there are {', '.join(LOSSES)}")
+    for name, value in (("steps", hyper.steps), ("batch", hyper.batch), ("chunk", chunk)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    budgets = np.atleast_1d(hyper.budget)
+    if budgets.min() < 1 or budgets.max() > len(bank):
+        worst = budgets.max() if budgets.max() > len(bank) else budgets.min()
+        raise ValueError(f"a budget of {worst} queries is not in 1 ... {len(bank)}, the pool")
+    matching, axes = LOSSES[hyper.loss]
+    if matching is not None and (bank.gradient is None or bank.gradient.ndim != axes):
+        shape = None if bank.gradient is None else bank.gradient.shape
+        want = "(N, K, d)" if axes == 3 else "(N, d)"
+        raise ValueError(f"the loss {hyper.loss!r} needs gradients {want}, the bank has {shape}")

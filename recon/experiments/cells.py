@@ -1,0 +1,112 @@
+"""Finished cells of a long experiment, kept so that a killed run goes on where it was.
+
+A cell is a few rows that are trained together.  It is kept in `data.cache_folder()`/cells as
+one JSON file, under a digest of all that its rows depend on: settings, victim, queries, the
+code that measures (comments and docstrings left out), versions and device.  So a run that is
+started again takes what it finds and measures the rest, and a change of any of these measures
+anew.  The folder can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import platform
+import warnings
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+
+from recon import data, tables
+from recon.experiments.common import Experiment, Row, Tell, silent
+
+Note = Callable[[str], None]
+
+MEASURING = (
+    *("distill", "data", "victims", "models.py", "explanations.py", "oracles.py"),
+    *("experiments/subjects.py", "experiments/students.py"),
+)
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
+
+
+@runtime_checkable
+class Resumable(Experiment, Protocol):
+    """An experiment of minutes to hours, whose finished cells are kept."""
+
+    def run(self, tell: Tell = silent, note: Note = quiet) -> list[Row]:
+        """Measure; `tell` hears each row as it is ready, `note` what is done in between."""
+
+    def seconds(self, rows: list[Row]) -> float:
+        """What the rows took in all, in whichever run they were measured."""
+
+
+class SettingsError(ValueError):
+    """Settings that an experiment cannot run with, in one sentence."""
+
+
+def load(settings: Any) -> list[Row] | None:
+    """The rows of a finished cell, or None."""
+    try:
+        kept = json.loads(_path(settings).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(kept, list) and all(isinstance(row, dict) for row in kept)
+    return kept if whole else None
+
+
+def save(settings: Any, rows: list[Row]) -> None:
+    """Keep a finished cell; where that fails the run goes on, and says so."""
+    path = _path(settings)
+    try:
+        tables.write_text(path, json.dumps(rows))
+    except OSError as error:
+        warnings.warn(
+            f"{path.parent} cannot be written ({error.strerror}): this run could not go on after "
+            "it was killed; set RECON_CACHE to a folder with room",
+            stacklevel=2,
+        )
+
+
+def digest(arrays: Iterable[Any]) -> str:
+    """A name for what arrays hold."""
+    total = hashlib.sha256()
+    for array in map(np.ascontiguousarray, arrays):
+        total.update(f"{array.shape} {array.dtype}".encode())
+        total.update(array.data)
+    return total.hexdigest()
+
+
+def _path(settings: Any) -> Path:
+    everything = json.dumps([settings, *_surroundings()], sort_keys=True)
+    name = hashlib.sha256(everything.encode()).hexdigest()[:32]
+    return data.cache_folder() / "cells" / f"{name}.json"
+
+
+@cache
+def _surroundings() -> tuple[str, ...]:
+    versions = (platform.python_version(), jax.__version__, np.__version__)
+    device = jax.devices()[0]
+    return code(Path(__file__).parents[1]), *versions, device.platform, device.device_kind
+
+
+def code(package: Path) -> str:
+    """A digest of what the files that measure do: comments and docstrings do not change it."""
+    total = hashlib.sha256()
+    for name in MEASURING:
+        place = package / name
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                documented = ast.Module | ast.ClassDef | ast.FunctionDef
+                if isinstance(node, documented) and ast.get_docstring(node) is not None:
+                    del node.body[0]
+            total.update(f"{path.relative_to(package).as_posix()} {ast.dump(tree)}".encode())
+    return total.hexdigest()

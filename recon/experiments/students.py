@@ -1,0 +1,211 @@
+"""Students trained on a victim's replies and scored: what the figures and the sweep share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recon import data, distill
+from recon.distill import Bank, Hyper, Student
+from recon.experiments import cells
+from recon.experiments.cells import Note, SettingsError
+from recon.experiments.common import Row
+from recon.experiments.subjects import DISTRIBUTIONS, KINDS, Subject
+
+CONVOLUTIONAL = ("conv", "conv_large", "vgg11", "resnet18")
+MAPPERS = ("auto", "vmap", "loop")
+TAIL = 0.05  # of the steps, the last ones, that a residual is the mean of
+
+
+@cache
+def student(model: str, shape: tuple[int, ...], classes: int) -> Student:
+    """A model as a student; the same object for the same arguments, so it compiles once."""
+    from recon import models  # flax is heavy
+
+    module = models.build(model, shape, classes)
+    x = jnp.zeros(int(np.prod(shape)))
+    return Student(lambda key: module.init(key, x), models.logits(module))
+
+
+def mapper_for(model: str, chosen: str = "auto") -> str:
+    """How runs are mapped; "auto": vmap, but on a CPU a loop for convolutions.
+
+    On a CPU kernels that are batched over runs make slow grouped convolutions.
+    """
+    if chosen != "auto":
+        return chosen
+    return "loop" if model in CONVOLUTIONAL and jax.default_backend() == "cpu" else "vmap"
+
+
+def rows_from(bank: Bank, first: int, count: int) -> Bank:
+    """`count` rows of the bank from row `first` on, around its end; a copy unless it is all."""
+    if first == 0 and count == len(bank):
+        return bank
+    rows = (first + np.arange(count)) % len(bank)
+    return jax.tree.map(lambda part: part[rows], bank)
+
+
+def rebuild(
+    subject: Subject,
+    model: str,
+    kind: str,
+    hypers: Sequence[Hyper],
+    key: Any,
+    first: int,
+    mapper: str,
+    together: bool,
+    note: Note,
+) -> Iterator[Row]:
+    """A row for each of `hypers`: a student of class `model` trained on `kind` queries, scored.
+
+    Every run starts from the same weights (`key`, not consumed) and asks the subject's queries
+    from `first` on.  Runs whose batches have one size are trained at once where the mapper
+    is vmap, all budgets of one batch size with `together`; in a loop each is a cell of its own.
+    """
+    mapper = mapper_for(model, mapper)
+    for group in _groups(hypers, mapper, together):
+        settings = {
+            "subject": subject.digest,
+            "victim": subject.victim.model,
+            "student": model,
+            "kind": kind,
+            "hypers": [asdict(h) for h in group],
+            "key": np.asarray(jax.random.key_data(key)).tolist(),
+            "first": first,
+            "mapper": mapper,
+        }
+        rows = cells.load(settings)
+        if rows is None:
+            rows = _train(subject, model, kind, group, key, first, mapper, note)
+            cells.save(settings, rows)
+        yield from rows
+
+
+def _groups(hypers: Sequence[Hyper], mapper: str, together: bool) -> list[list[Hyper]]:
+    """Runs that share what is compiled: steps, batch, loss, points and the rows of a step."""
+    if mapper == "loop":
+        return [[hyper] for hyper in hypers]
+    groups: dict[Any, list[Hyper]] = {}
+    for hyper in hypers:
+        rows = hyper.batch if together else min(hyper.batch, hyper.budget)
+        groups.setdefault((hyper.steps, hyper.batch, hyper.points, rows), []).append(hyper)
+    return list(groups.values())
+
+
+def _train(
+    subject: Subject,
+    model: str,
+    kind: str,
+    hypers: list[Hyper],
+    key: Any,
+    first: int,
+    mapper: str,
+    note: Note,
+) -> list[Row]:
+    victim, loss, steps = subject.victim, KINDS[kind].loss, hypers[0].steps
+    trained = student(model, subject.dataset.shape, subject.dataset.classes)
+    largest = max(hyper.budget for hyper in hypers)
+    bank = rows_from(subject.bank(kind), first, largest)
+    budgets = ", ".join(f"{budget:,}" for budget in sorted({hyper.budget for hyper in hypers}))
+    what = f"{victim.model} as {model}, {kind} x {budgets}"
+
+    def progress(done: int, losses: dict[str, np.ndarray]) -> None:
+        note(f"{what}: step {done:,} of {steps:,}, loss {np.mean(losses['loss'][-1]):.2g}")
+
+    note(what)
+    traced: dict[str, Any] = {
+        name: jnp.asarray([getattr(hyper, name) for hyper in hypers])
+        for name in ("learning_rate", "weight", "budget", "sigma")
+    }
+    start = time.perf_counter()
+    run = distill.train_many(
+        jnp.stack([key] * len(hypers)),
+        replace(hypers[0], loss=loss, **traced),
+        bank,
+        trained,
+        subject.probe,
+        mapper=mapper,
+        progress=progress,
+    )
+    seconds = (time.perf_counter() - start) / len(hypers)
+    return [
+        {
+            "budget": hyper.budget,
+            "accuracy": float(run.curves["accuracy"][r, -1]),
+            "agreement": float(run.curves["agreement"][r, -1]),
+            "victim_accuracy": victim.accuracy,
+            "numbers": bank.cost(hyper.budget).numbers,
+            "gradient_loss": None if loss == "membership" else _residual(run, "gradient", r),
+            "membership_loss": _residual(run, "membership", r),
+            "steps": hyper.steps,
+            "batch": hyper.batch,
+            "learning_rate": hyper.learning_rate,
+            "weight": None if loss == "membership" else hyper.weight,
+            "points": hyper.points,
+            "seconds": seconds,
+            "failure": run.failures[r] or None,
+        }
+        for r, hyper in enumerate(hypers)
+    ]
+
+
+def _residual(run: distill.Run, name: str, r: int) -> float | None:
+    """The mean of a loss over the last steps; None where it is not finite."""
+    curve = run.curves[name][r]
+    mean = float(np.mean(curve[-max(1, int(TAIL * len(curve))) :]))
+    return mean if np.isfinite(mean) else None
+
+
+def across_seeds(
+    subject: Subject,
+    model: str,
+    hypers: Mapping[str, Sequence[Hyper]],
+    seeds: int,
+    seed: int,
+    mapper: str,
+    together: bool,
+    note: Note,
+) -> Iterator[Row]:
+    """A row for each kind of query, seed and one of the kind's settings."""
+    for kind in sorted(hypers, key=[*KINDS].index):  # those that share replies are neighbours
+        for s in range(seeds):
+            key = jax.random.fold_in(jax.random.key(seed), s)
+            first = s * len(subject.x) // seeds
+            of = {"kind": kind, "seed": s}
+            rows = rebuild(subject, model, kind, hypers[kind], key, first, mapper, together, note)
+            yield from (of | row for row in rows)
+
+
+def check(
+    models_used: Iterable[str],
+    kinds: Sequence[str],
+    distribution: str,
+    dataset: str,
+    mapper: str,
+    numbers: Mapping[str, Sequence[float]],
+) -> None:
+    """SettingsError, in one sentence, for a name there is not or a number below 1."""
+    from recon import models  # flax is heavy
+
+    for what, given, known in (
+        ("model", models_used, models.MODELS),
+        ("kind of query", kinds, KINDS),
+        ("distribution", (distribution,), DISTRIBUTIONS),
+        ("data set", (dataset,), data.DATASETS),
+        ("mapper", (mapper,), MAPPERS),
+    ):
+        if not given:
+            raise SettingsError(f"no {what} is given")
+        for name in given:
+            if name not in known:
+                raise SettingsError(f"there is no {what} {name!r}; there are {', '.join(known)}")
+    for what, values in numbers.items():
+        if not values or min(values) < 1:
+            raise SettingsError(f"{what} must be at least 1, got {values or 'none'}")

@@ -1,0 +1,174 @@
+"""Hyperparameters of the students, chosen on images that are neither test nor pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import ClassVar
+
+import jax
+import numpy as np
+
+from recon import data
+from recon.distill import Hyper
+from recon.experiments.cells import Note, SettingsError, quiet
+from recon.experiments.common import Row, Tell, silent
+from recon.experiments.students import across_seeds, check
+from recon.experiments.subjects import load, subject_of, trained
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Learning rate, lambda, steps and batch of each student and kind of query.
+
+    Claim:   none of the paper's: it gives no hyperparameters.
+    Command: scripts/run.py sweep
+    Time:    not run in full yet; a run that is killed goes on.
+    Expect:  a best setting for each student and kind inside the grid, not at its edge.
+
+    The victim is trained on the train part less `held_out` images, and students are scored on
+    those; the test part is not read.  A setting's score is the mean validation accuracy over
+    budgets and seeds.  The best go into `recon.experiments.hyper.HYPER`, which a test holds to the
+    committed rows.  More: --students linear mlp conv --steps 1500 6000 --batches 16 64 --seeds 3.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = (
+        "student",
+        "kind",
+        "learning_rate",
+        "weight",
+        "steps",
+        "batch",
+        "accuracy",
+        "worst_accuracy",
+        "settings",
+        "runs",
+        "seconds",
+    )
+    students: tuple[str, ...] = ("mlp",)
+    """Students; each rebuilds a victim of its own class."""
+    kinds: tuple[str, ...] = ("gradient", "smoothgrad", "top", "membership")
+    """Kinds of queries."""
+    budgets: tuple[int, ...] = (10, 100, 1_000)
+    """How many queries; the score is the mean over these."""
+    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 5e-3, 1e-2)
+    """Adam's, at the start of its decay."""
+    weights: tuple[float, ...] = (0.01, 0.1, 1.0)
+    """Lambda; membership queries have none."""
+    steps: tuple[int, ...] = (1_500,)
+    """Training steps."""
+    batches: tuple[int, ...] = (64,)
+    """Queries a step."""
+    seeds: int = 1
+    """Draws of the queries and of the first weights."""
+    held_out: int = 10_000
+    """Training images that students are scored on, and the victim does not see."""
+    distribution: str = "pool"
+    """What is asked: pool or gaussian."""
+    dataset: str = "mnist"
+    """The data set."""
+    victim_steps: int = 4_000
+    """Training steps of the victim."""
+    mapper: str = "auto"
+    """As in fig2_mnist."""
+    together: bool = False
+    """As in fig2_mnist."""
+    download: bool = False
+    """Download the data set where it is not on disk."""
+    seed: int = 0
+    """Seed of the split, the victim, the queries and the students."""
+
+    def small(self) -> Sweep:
+        """Digits, the linear student, a grid of two by two."""
+        few = replace(self, dataset="digits", students=("linear",), kinds=("gradient",))
+        few = replace(few, budgets=(10, 100), learning_rates=(1e-3, 1e-2), weights=(0.1, 1.0))
+        return replace(few, steps=(100,), held_out=200, victim_steps=1_000, together=True)
+
+    def run(self, tell: Tell = silent, note: Note = quiet) -> list[Row]:
+        """Rows, one a student; `tell` hears each.  Errors as those of `Matching.run`."""
+        numbers = {
+            "a budget": self.budgets,
+            "steps": self.steps,
+            "a batch": self.batches,
+            "seeds": (self.seeds,),
+            "victim_steps": (self.victim_steps,),
+        }
+        check(self.students, self.kinds, self.distribution, self.dataset, self.mapper, numbers)
+        for what, values in (("learning rate", self.learning_rates), ("weight", self.weights)):
+            if not values or min(values) <= 0:
+                raise SettingsError(f"every {what} must be above 0, got {values or 'none'}")
+        rows: list[Row] = []
+        with jax.enable_x64(False):
+            dataset = load(self.dataset, self.seed, self.download, self.distribution, self.budgets)
+            try:
+                dataset = data.validation(dataset, self.held_out, self.seed)
+            except ValueError as error:
+                raise SettingsError(str(error)) from error
+            for name in self.students:
+                for row in self._student(dataset, name, note):
+                    rows.append(row)
+                    tell(row)
+        return rows
+
+    def _student(self, dataset: data.Dataset, name: str, note: Note) -> Iterator[Row]:
+        victim = trained(dataset, name, self.seed, self.victim_steps, note)
+        most = max(self.budgets)
+        subject = subject_of(dataset, victim, self.distribution, most, self.seeds, self.seed)
+        names = {"dataset": dataset.name, "student": name, "distribution": self.distribution}
+        hypers = {kind: self.grid(kind) for kind in self.kinds}
+        options = (self.mapper, self.together, note)
+        for row in across_seeds(subject, name, hypers, self.seeds, self.seed, *options):
+            yield names | row
+
+    def grid(self, kind: str) -> list[Hyper]:
+        """Every setting with every budget."""
+        weights = (Hyper().weight,) if kind == "membership" else self.weights
+        return [
+            Hyper(learning_rate=rate, weight=weight, steps=steps, batch=batch, budget=budget)
+            for steps, batch, rate, weight, budget in product(
+                self.steps, self.batches, self.learning_rates, weights, self.budgets
+            )
+        ]
+
+    def summary(self, rows: list[Row]) -> list[Row]:
+        """The best setting of each student and kind."""
+        return best(rows)
+
+    def seconds(self, rows: list[Row]) -> float:
+        """The training time of all students."""
+        return sum(row["seconds"] for row in rows)
+
+
+def best(rows: list[Row]) -> list[Row]:
+    """For each student and kind the setting with the highest mean validation accuracy.
+
+    Of equals the first; a setting with a student that failed is not chosen.
+    """
+    setting = ("learning_rate", "weight", "steps", "batch")
+    scores: dict[tuple, dict[tuple, list[Row]]] = {}
+    for row in rows:
+        of = scores.setdefault((row["student"], row["kind"]), {})
+        of.setdefault(tuple(row[name] for name in setting), []).append(row)
+    chosen = []
+    for (student, kind), settings in scores.items():
+        means = {
+            values: float(np.mean([row["accuracy"] for row in of]))
+            for values, of in settings.items()
+            if all(row["failure"] is None for row in of)
+        }
+        if not means:
+            continue
+        top = max(means, key=means.__getitem__)
+        chosen.append(
+            {"student": student, "kind": kind}
+            | dict(zip(setting, top, strict=True))
+            | {
+                "accuracy": means[top],
+                "worst_accuracy": min(means.values()),
+                "settings": len(settings),
+                "runs": sum(map(len, settings.values())),
+                "seconds": sum(row["seconds"] for of in settings.values() for row in of),
+            }
+        )
+    return chosen

@@ -1,0 +1,82 @@
+"""What a service shows about one answer: gradients, and gradients averaged over noise.
+
+Every explanation is a pure function of (f, x, key): f maps one input [d] to K logits, x is one
+input [d], and key is a JAX key that only the noisy ones use.  `vmap` over x and key for a batch.
+The paper writes "the gradient" and does not say of what for ten classes; its Figure 2 agrees
+with the full Jacobian of the logits alone, so that is the gradient query here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Function = Callable[[jax.Array], jax.Array]
+Explanation = Callable[[Function, jax.Array, Any], jax.Array]
+
+
+def jacobian(f: Function, x: jax.Array, key: Any = None) -> jax.Array:
+    """The Jacobian [K, d] of the logits f(x) [K] at x [d]: the paper's gradient query."""
+    value, pull = jax.vjp(f, x)
+    (rows,) = jax.vmap(pull)(jnp.eye(value.shape[0], dtype=value.dtype))
+    out: jax.Array = rows
+    return out
+
+
+def top_gradient(f: Function, x: jax.Array, key: Any = None) -> jax.Array:
+    """The gradient [d] of the largest logit of f(x) [K] at x [d], the first of equals.
+
+    What explanation services mostly return; the paper does not use it.
+    """
+    return class_gradient(f, x, jnp.argmax(f(x)))
+
+
+def class_gradient(f: Function, x: jax.Array, label: Any) -> jax.Array:
+    """The gradient [d] of logit `label`, an integer in 0 ... K-1 that may be traced."""
+    value, pull = jax.vjp(f, x)
+    (row,) = pull(jax.nn.one_hot(label, value.shape[0], dtype=value.dtype))
+    out: jax.Array = row
+    return out
+
+
+def smoothgrad(
+    f: Function,
+    x: jax.Array,
+    key: Any,
+    explain: Explanation = jacobian,
+    n: int = 50,
+    sigma: Any = 0.1,
+) -> jax.Array:
+    """The mean of `explain` at x + z_1, ..., x + z_n, shaped as one of them (section 4).
+
+    z_i ~ N(0, sigma^2 I): sigma is a standard deviation, in units of x.  The paper prints
+    N(0, sigma I), which could mean a variance; we read it as the SmoothGrad authors define it.
+    `top_gradient` names the class afresh at every noisy point; for one class throughout use
+    `smooth_top_gradient`.  n and sigma are our own choices (the paper's stand in its missing
+    Appendix D).  ValueError if n < 1.
+    """
+    if n < 1:
+        raise ValueError(f"SmoothGrad averages over n >= 1 points, got n = {n}")
+    noise = jax.random.normal(key, (n, *x.shape), x.dtype)
+    at = x[None] + jnp.asarray(sigma, x.dtype) * noise
+    return jax.vmap(lambda z: explain(f, z, None))(at).mean(axis=0)
+
+
+def smooth_top_gradient(
+    f: Function, x: jax.Array, key: Any, n: int = 50, sigma: Any = 0.1
+) -> jax.Array:
+    """SmoothGrad [d] of the logit that is largest at x itself, at every noisy point."""
+    label = jnp.argmax(f(x))
+    return smoothgrad(f, x, key, lambda g, z, _: class_gradient(g, z, label), n, sigma)
+
+
+EXPLANATIONS: dict[str, Explanation] = {
+    "jacobian": jacobian,
+    "top_gradient": top_gradient,
+    "smoothgrad": partial(smoothgrad, explain=jacobian),
+    "smooth_top_gradient": smooth_top_gradient,
+}

@@ -1,0 +1,470 @@
+import dataclasses
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recon import distill, explanations, models
+from recon.distill import Bank, Hyper, Student, checkpoint, losses, training
+from recon.oracles import Cost
+
+DIM, OUTPUTS, N = 6, 3, 12
+
+
+def student_of(module, dim=DIM):
+    return Student(lambda key: module.init(key, jnp.zeros(dim)), models.logits(module))
+
+
+LINEAR = student_of(models.linear((DIM,), OUTPUTS))
+MLP = student_of(models.mlp(8, OUTPUTS))
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return jax.random.normal(jax.random.key(0), (OUTPUTS, DIM))
+
+
+@pytest.fixture(scope="module")
+def bank(weights):
+    """A linear victim: its Jacobian is `weights` everywhere."""
+    x = jax.random.normal(jax.random.key(1), (N, DIM))
+    return distill.buy(lambda x: weights @ x, x)
+
+
+@pytest.fixture(scope="module")
+def curved():
+    """A victim with a different Jacobian at every query."""
+    f, variables = models.logits(models.mlp(8, OUTPUTS)), MLP.init(jax.random.key(2))
+    x = jax.random.normal(jax.random.key(3), (N, DIM))
+    return distill.buy(lambda x: f(variables, x), x)
+
+
+@pytest.fixture(scope="module")
+def probe(weights):
+    x = jax.random.normal(jax.random.key(4), (50, DIM))
+    classes = jnp.argmax(x @ weights.T, axis=1)
+    return distill.Probe(x, (classes + 1) % OUTPUTS, classes)
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+def for_loss(bank, loss):
+    return bank.top() if loss == "top" else bank
+
+
+# --- the bank
+
+
+def test_a_bank_holds_the_replies_of_the_victim(weights, bank):
+    np.testing.assert_allclose(
+        bank.gradient, np.broadcast_to(weights, (N, OUTPUTS, DIM)), rtol=1e-6
+    )
+    logits = np.asarray(bank.x @ weights.T)
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(bank.probabilities, odds / odds.sum(1, keepdims=True), rtol=1e-5)
+    assert np.array_equal(bank.label, logits.argmax(1))
+    assert np.array_equal(bank.top().gradient, np.asarray(weights)[bank.label])
+    assert np.array_equal(bank.hard().probabilities.argmax(1), bank.label)
+    assert set(np.unique(bank.hard().probabilities)) == {0.0, 1.0}
+
+
+def test_a_reply_does_not_depend_on_how_many_are_bought(weights):
+    x = jax.random.normal(jax.random.key(5), (7, DIM))
+    f, key = (lambda x: jnp.sin(weights @ x)), jax.random.key(6)
+    explain = explanations.EXPLANATIONS["smoothgrad"]
+    few = distill.buy(f, x[:3], explain, key, chunk=2)
+    many = distill.buy(f, x, explain, key, chunk=4)
+    np.testing.assert_allclose(few.gradient, many.gradient[:3], rtol=1e-5, atol=1e-6)
+    assert float(jnp.std(many.gradient)) > 0
+
+
+def test_costs_count_rows_and_numbers(weights, bank):
+    assert bank.cost(4) == Cost(gradients=4, numbers=4 * OUTPUTS * (DIM + 1), rounds=1)
+    assert bank.top().cost(4) == Cost(gradients=4, numbers=4 * (OUTPUTS + DIM), rounds=1)
+    plain = distill.buy(lambda x: weights @ x, bank.x, explain=None)
+    assert plain.cost(5) == Cost(values=5, numbers=5 * OUTPUTS, rounds=1)
+    with pytest.raises(ValueError, match=r"13 queries is not in 0 \.\.\. 12"):
+        bank.cost(13)
+    with pytest.raises(ValueError, match="whole Jacobians"):
+        plain.top()
+    with pytest.raises(ValueError, match=r"expected \(N, d\)"):
+        distill.buy(lambda x: x, bank.x[0])
+
+
+# --- the losses
+
+
+def batch_of(bank, rows=N):
+    return losses.Batch(
+        x=bank.x[:rows],
+        probabilities=bank.probabilities[:rows],
+        gradient=bank.gradient[:rows],
+        label=bank.label[:rows],
+        weights=jnp.full(rows, 1 / rows),
+        scale=jnp.float32(2.0),
+    )
+
+
+def parts(bank, loss, key=7, **settings):
+    hyper = Hyper(loss=loss, weight=0.5, **settings)
+    variables = MLP.init(jax.random.key(8))
+    total, (l_g, l_m) = losses.joint(
+        variables, MLP, hyper, batch_of(for_loss(bank, loss)), jax.random.key(key)
+    )
+    return float(total), float(l_g), float(l_m)
+
+
+def test_the_joint_loss_is_the_papers(curved):
+    variables = MLP.init(jax.random.key(8))
+    logits = np.asarray(MLP.apply(variables, curved.x), np.float64)
+    rows = jax.vmap(lambda x: explanations.jacobian(lambda z: MLP.apply(variables, z), x))
+    jacobians = np.asarray(rows(curved.x), np.float64)
+    shifted = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    l_m = -(np.asarray(curved.probabilities) * shifted).sum(1).mean()
+    square = (jacobians - np.asarray(curved.gradient)) ** 2
+    whole = square.sum((1, 2)).mean() / 2.0
+    own = np.take_along_axis(square.sum(2), np.asarray(curved.label)[:, None], 1).mean() / 2.0
+    np.testing.assert_allclose(parts(curved, "jacobian"), (whole + l_m / 2, whole, l_m), rtol=1e-5)
+    np.testing.assert_allclose(parts(curved, "top"), (own + l_m / 2, own, l_m), rtol=1e-5)
+    np.testing.assert_allclose(parts(curved, "membership"), (l_m, 0, l_m), rtol=1e-5)
+
+
+def test_the_projection_is_unbiased_for_the_frobenius_norm(curved):
+    batch, hyper = batch_of(curved), Hyper(loss="projection")
+    variables = MLP.init(jax.random.key(8))
+    keys = jax.random.split(jax.random.key(9), 4000)
+    draws = jax.vmap(lambda key: losses.joint(variables, MLP, hyper, batch, key)[1][0])(keys)
+    error = float(draws.std()) / np.sqrt(len(draws))
+    assert abs(float(draws.mean()) - parts(curved, "jacobian")[1]) < 4 * error
+    assert error < 0.02 * float(draws.mean())
+
+
+@pytest.mark.parametrize("loss", ["jacobian", "projection", "top"])
+def test_the_second_order_gradient_agrees_with_finite_differences(curved, loss):
+    with jax.enable_x64(True):
+        wide = jax.tree.map(
+            lambda v: v.astype(jnp.float64) if v.dtype == jnp.float32 else v, for_loss(curved, loss)
+        )
+        batch, hyper = batch_of(wide), Hyper(loss=loss)
+        batch = batch._replace(weights=jnp.full(N, 1 / N), scale=jnp.float64(2.0))
+        student = Student(MLP.init, lambda w, x: jnp.tanh(x @ w[:DIM].T) @ w[DIM:])
+        w = jax.random.normal(jax.random.key(10), (DIM + OUTPUTS, DIM))
+        w = jnp.concatenate([w[:DIM], jax.random.normal(jax.random.key(11), (DIM, OUTPUTS)).T])
+
+        def apply(w, x):
+            return jnp.tanh(x @ w[:DIM].T) @ w[DIM:].T
+
+        student = dataclasses.replace(student, apply=apply)
+
+        def value(w):
+            return losses.joint(w, student, hyper, batch, jax.random.key(12))[0]
+
+        direction = jax.random.normal(jax.random.key(13), w.shape)
+        slope = float(jnp.sum(jax.grad(value)(w) * direction))
+        step = 1e-6 * direction
+        np.testing.assert_allclose(slope, (value(w + step) - value(w - step)) / 2e-6, rtol=1e-6)
+
+
+def test_a_smoothed_student_is_held_against_its_own_smoothgrad(curved):
+    """Many points and no noise give the plain gradient; with noise, another one."""
+    plain = parts(curved, "jacobian")[1]
+    np.testing.assert_allclose(parts(curved, "jacobian", points=3, sigma=0.0)[1], plain, rtol=1e-5)
+    smooth = parts(curved, "jacobian", points=400, sigma=0.5)[1]
+    variables = MLP.init(jax.random.key(8))
+
+    def one(x, target):
+        rows = explanations.smoothgrad(
+            lambda z: MLP.apply(variables, z), x, jax.random.key(14), n=2000, sigma=0.5
+        )
+        return jnp.sum((rows - target) ** 2)
+
+    expected = float(jax.vmap(one)(curved.x, curved.gradient).mean()) / 2.0
+    np.testing.assert_allclose(smooth, expected, rtol=0.02)
+    assert abs(smooth - plain) > 0.05 * plain
+
+
+# --- training
+
+
+def test_one_gradient_query_rebuilds_a_linear_victim(weights, bank, probe):
+    run = distill.train(
+        jax.random.key(15),
+        Hyper(budget=1, steps=800, learning_rate=0.05, loss="jacobian"),
+        bank,
+        LINEAR,
+        probe,
+        measure=2,
+    )
+    assert run.ok
+    assert run.failures == ("",)
+    kernel = np.asarray(run.variables["params"]["output"]["kernel"])
+    np.testing.assert_allclose(kernel.T, weights, atol=0.05)
+    assert run.measured == (500, 800)
+    assert run.curves["agreement"].shape == (2,)
+    assert run.curves["agreement"][-1] >= 0.9
+    assert run.curves["accuracy"][-1] <= 0.1  # the labels of `probe` are never the victim's
+    assert all(run.curves[name].shape == (800,) for name in ("loss", "gradient", "membership"))
+    assert run.curves["gradient"][-1] < 1e-3 < run.curves["gradient"][0]
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_every_loss_goes_down(curved, loss):
+    hyper = Hyper(budget=N, steps=200, learning_rate=0.02, loss=loss)
+    run = distill.train(jax.random.key(16), hyper, for_loss(curved, loss), MLP)
+    loss = run.curves["loss"]
+    if hyper.loss == "membership":  # the cross-entropy cannot go below the victim's own
+        own = np.asarray(curved.probabilities)
+        loss = loss + (own * np.log(own)).sum(1).mean()
+    assert np.median(loss[-20:]) < 0.8 * np.median(loss[:20])
+
+
+def test_only_the_budget_is_seen(curved):
+    """Rows beyond the budget may hold anything."""
+    spoiled = jax.tree.map(lambda v: v.at[5:].set(jnp.nan) if v.dtype == jnp.float32 else v, curved)
+    for batch in (3, 5, 64):
+        hyper = Hyper(budget=5, steps=5, batch=batch)
+        clean, dirty = (distill.train(jax.random.key(17), hyper, b, MLP) for b in (curved, spoiled))
+        assert dirty.ok
+        assert same(clean.variables, dirty.variables)
+
+
+def test_a_budget_within_the_batch_is_used_whole(curved):
+    state = distill.start(jax.random.key(18), Hyper(budget=4), curved, MLP)
+    wide = distill.step(state, Hyper(budget=4, loss="jacobian"), curved, MLP, rows=9)[1]
+    exact = distill.step(state, Hyper(budget=4, loss="jacobian"), curved, MLP, rows=4)[1]
+    np.testing.assert_allclose(wide["loss"], exact["loss"], rtol=1e-5)
+    gradients = np.asarray(curved.gradient[:4])
+    np.testing.assert_allclose(state.scale, (gradients**2).sum((1, 2)).mean(), rtol=1e-5)
+
+
+def test_runs_at_once_and_in_turn_agree_and_budgets_share_a_compile(curved, probe):
+    keys = jax.random.split(jax.random.key(19), 3)
+    hypers = Hyper(
+        budget=np.array([1, 4, 9]), learning_rate=np.array([0.01, 0.02, 0.03]), steps=40, batch=4
+    )
+    hypers = dataclasses.replace(hypers, weight=jnp.array([0.0, 0.1, 1.0]))
+    runs = {
+        mapper: distill.train_many(keys, hypers, curved, MLP, probe, mapper=mapper)
+        for mapper in ("vmap", "loop")
+    }
+    single = distill.train(
+        keys[2],
+        dataclasses.replace(hypers, budget=9, learning_rate=0.03, weight=1.0),
+        curved,
+        MLP,
+        probe,
+    )
+    assert runs["vmap"].curves["loss"].shape == (3, 40)
+    assert runs["vmap"].curves["accuracy"].shape == (3, 1)
+    # Run 0 of the loop has a batch of one row, which draws other projections: 1 and 2 are paired.
+    for a, b in zip(*(jax.tree.leaves(r.variables) for r in runs.values()), strict=True):
+        np.testing.assert_allclose(a[1:], b[1:], rtol=1e-3, atol=1e-4)
+    for a, b in zip(*map(jax.tree.leaves, (runs["loop"].variables, single.variables)), strict=True):
+        np.testing.assert_allclose(a[2], b, rtol=1e-5, atol=1e-6)
+    assert runs["loop"].curves["loss"].shape == (3, 40)
+    assert runs["loop"].failures == ("", "", "")
+
+    before = training._step._cache_size()
+    for budget, rate, weight in ((5, 0.1, 0.2), (7, 0.2, 0.3), (12, 0.3, 0.4)):
+        hyper = Hyper(budget=budget, learning_rate=rate, weight=weight, steps=2, batch=4)
+        distill.train(keys[0], hyper, curved, MLP)
+    assert training._step._cache_size() <= before + 2  # the first step's arrays are not committed
+
+
+def test_a_scan_and_a_loop_take_the_same_steps(curved):
+    hyper = Hyper(budget=N, steps=30, batch=4)
+    state = distill.start(jax.random.key(20), hyper, curved, MLP)
+    loop = training.advance(state, hyper, curved, MLP, 4, False, 30)
+    scan = training._scan(state, hyper, curved, MLP, 4, False, 30)
+    np.testing.assert_allclose(loop[1]["loss"], scan[1]["loss"], rtol=1e-3)
+    assert int(loop[0].done) == int(scan[0].done) == 30
+
+
+# --- failures
+
+
+def explode(variables, x):
+    """Logits that overflow as soon as a parameter is 0.3 from its start."""
+    w = variables["w"]
+    return x @ jnp.where(jnp.abs(w - 1) > 0.3, jnp.inf, w)
+
+
+EXPLODING = Student(lambda key: {"w": jnp.ones((DIM, OUTPUTS))}, explode)
+
+
+def test_a_loss_that_turns_nan_stops_its_run_and_keeps_the_last_good_variables(curved):
+    hyper = Hyper(budget=N, steps=300, learning_rate=np.array([1e-5, 1e-2]), weight=1.0)
+    keys = jax.random.split(jax.random.key(21), 2)
+    for mapper in ("vmap", "loop"):
+        run = distill.train_many(keys, hyper, curved, EXPLODING, mapper=mapper, chunk=100)
+        assert not run.ok
+        assert run.failures[0] == ""
+        assert "run 1 stopped at step" in run.failures[1]
+        bad = int(np.isfinite(run.curves["loss"][1]).sum())
+        assert 0 < bad < 300
+        assert f"step {bad + 1} of 300" in run.failures[1]
+        assert np.isfinite(run.curves["loss"][0]).all()
+        assert np.isfinite(run.variables["w"]).all()
+        assert not np.array_equal(run.variables["w"][1], np.ones((DIM, OUTPUTS)))
+
+
+def test_a_failed_run_does_no_more_steps(curved):
+    hyper = Hyper(budget=N, steps=10_000, learning_rate=0.1, weight=1.0)
+    seen = []
+    probe = distill.Probe(curved.x, curved.label, curved.label)
+    run = distill.train(
+        jax.random.key(22),
+        hyper,
+        curved,
+        EXPLODING,
+        probe,
+        chunk=10,
+        measure=500,
+        progress=lambda done, curves: seen.append(done),
+    )
+    assert not run.ok
+    assert seen == list(range(10, 10 * len(seen) + 1, 10))
+    assert len(seen) <= 2
+    assert run.measured == (5000, 10_000)
+    assert run.curves["agreement"].shape == (2,)
+    assert run.curves["loss"].shape == (10_000,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": "other"}, "no loss 'other'; there are jacobian"),
+        ({"budget": 13}, "budget of 13 queries is not in 1 ... 12, the pool"),
+        ({"budget": 0}, "budget of 0 queries"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"loss": "top"}, r"needs gradients \(N, d\)"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(curved, change, message):
+    with pytest.raises(ValueError, match=message):
+        distill.train(jax.random.key(23), Hyper(**change), curved, MLP)
+
+
+def test_other_misuse_is_refused(curved):
+    keys = jax.random.split(jax.random.key(24), 2)
+    with pytest.raises(ValueError, match="no mapper 'map'; there are vmap, loop"):
+        distill.train_many(keys, Hyper(), curved, MLP, mapper="map")
+    plain = Bank(curved.x, curved.probabilities, None, curved.label)
+    with pytest.raises(ValueError, match="the bank has None"):
+        distill.train(keys[0], Hyper(), plain, MLP)
+    run = distill.train(keys[0], Hyper(loss="membership", steps=3), plain, MLP)
+    assert run.ok
+    assert not np.any(run.curves["gradient"])
+
+
+# --- checkpoints
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(step):
+    def progress(done, curves):
+        if done == step:
+            raise Killed
+
+    return progress
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_killed_run_goes_on_to_the_same_bits(curved, probe, tmp_path, many):
+    keys = jax.random.split(jax.random.key(25), 2) if many else jax.random.key(25)
+    go = distill.train_many if many else distill.train
+    hyper = Hyper(budget=9, steps=50, batch=4)
+    options = {"chunk": 20, "measure": 1}
+    whole = go(keys, hyper, curved, MLP, probe, **options)
+    with pytest.raises(Killed):
+        go(
+            keys,
+            hyper,
+            curved,
+            MLP,
+            probe,
+            save=tmp_path / "run",
+            progress=killed_at(20),
+            **options,
+        )
+    seen = []
+    resumed = go(
+        keys,
+        hyper,
+        curved,
+        MLP,
+        probe,
+        save=tmp_path / "run",
+        progress=lambda done, curves: seen.append((done, curves["loss"].shape[0])),
+        **options,
+    )
+    assert seen == [(40, 20), (50, 10)]
+    assert whole.measured == resumed.measured == (20, 40, 50)
+    assert same((whole.variables, whole.curves), (resumed.variables, resumed.curves))
+    again = go(keys, hyper, curved, MLP, probe, save=tmp_path / "run", **options)
+    assert same((whole.variables, whole.curves), (again.variables, again.curves))
+    assert [file.name for file in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_other_settings_are_not_taken_for_the_saved_run(curved, bank, tmp_path):
+    key, hyper, save = jax.random.key(26), Hyper(steps=4), tmp_path / "run.npz"
+    distill.train(key, hyper, curved, MLP, save=save)
+    other = dataclasses.replace(hyper, learning_rate=0.5, budget=3)
+    cases = [
+        ((key, other, curved), {}, r"other settings \(budget, learning_rate\)"),
+        ((key, hyper, bank), {}, r"\(bank\)"),
+        ((jax.random.key(1), hyper, curved), {}, r"\(initial variables, key\)"),
+        ((key, hyper, curved), {"chunk": 3}, r"\(chunk\)"),
+    ]
+    for (key_, hyper_, bank_), options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            distill.train(key_, hyper_, bank_, MLP, save=save, **options)
+    save.write_bytes(save.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"run.npz is not a saved run"):
+        distill.train(key, hyper, curved, MLP, save=save)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_first_step(curved, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    called = []
+    with pytest.raises(distill.CheckpointError, match=r"could not be saved to .*run\.npz") as error:
+        distill.train(
+            jax.random.key(27),
+            Hyper(steps=4),
+            curved,
+            MLP,
+            save=tmp_path / "file" / "run.npz",
+            progress=lambda done, curves: called.append(done),
+        )
+    assert error.value.run is None
+    assert called == []
+
+
+def test_a_disk_that_fills_up_does_not_lose_the_result(curved, tmp_path, monkeypatch):
+    key, hyper = jax.random.key(28), Hyper(steps=6)
+    expected = distill.train(key, hyper, curved, MLP, chunk=2)
+    savez, calls = np.savez, []
+
+    def full(path, **arrays):
+        calls.append(path)
+        if len(calls) > 2:  # the trial before the first step and the first chunk fit
+            raise OSError(28, os.strerror(28))
+        savez(path, **arrays)
+
+    monkeypatch.setattr(checkpoint.np, "savez", full)
+    with pytest.raises(distill.CheckpointError, match="No space left on device") as error:
+        distill.train(key, hyper, curved, MLP, chunk=2, save=tmp_path / "run.npz")
+    assert len(calls) == 4
+    assert same(error.value.run.variables, expected.variables)
+    monkeypatch.undo()
+    # What was saved while there was room is whole, and the run goes on from it.
+    resumed = distill.train(key, hyper, curved, MLP, chunk=2, save=tmp_path / "run.npz")
+    assert same(resumed.variables, expected.variables)
