@@ -37,6 +37,10 @@ class TwoLayer:
         on = hidden * (hidden > 0).astype(hidden.dtype)  # NumPy's float64 stays so without x64
         return on @ self.weights.T + x @ self.slope.T + _row(self.offset, x)
 
+    def __repr__(self) -> str:
+        width, dim = self.rows.shape
+        return f"TwoLayer({dim}-{width}-{self.weights.shape[0]})"
+
     def gradient(self, x: Any) -> Any:
         """Jacobians [n, K, d] for x [n, d]; at a kink, the side where the unit is off."""
         on = (x @ self.rows.T + _row(self.bias, x) > 0).astype(self.weights.dtype)

@@ -29,6 +29,7 @@ def plot(
         names: Experiments, or all: those with rows in the results folder.
         results: The results folder.
     """
+    names = tuple(name.replace("-", "_") for name in names)
     unknown = [name for name in names if name not in (*figures.FIGURES, "all")]
     if unknown or not names:
         wrong = ", ".join(map(repr, unknown)) or "no name"

@@ -107,3 +107,8 @@ def test_a_small_run_is_shown_and_not_written(run, capsys, tmp_path, monkeypatch
     assert run(["lemma3", "--small"]) == 0
     assert "probability" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_papers_methods_refuse_biases(run, capsys):
+    assert run(["exact", "--method", "bisect", "--bias", "--dim", "4", "--width", "2"]) == 2
+    assert "without biases" in capsys.readouterr().err

@@ -24,7 +24,8 @@ class Status(enum.Enum):
     )
     NOISY = (
         "The replies are not piecewise linear along a line to within their rounding error: "
-        "the victim is not a two-layer ReLU network, or its explanations are noisy."
+        "the victim is not a two-layer ReLU network, its explanations are noisy, or its values and "
+        "gradients do not belong together."
     )
     SEARCH_FAILED = "The binary search found fewer gradient changes on the line than units."
     UNSOLVED = "No points X as Algorithm 1b needs were found: the recovered rows are dependent."

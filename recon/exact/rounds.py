@@ -6,7 +6,7 @@ the victim traced inside, `on_host` asks a victim that is not JAX.  The search e
 interval is in doubt or, with the width known, when it has that many kinks.
 
 Measured (results/queries): about 1.5 queries a unit in 10-20 rounds, where bisection
-(Algorithm 1a) takes 32-54 a unit, one after the other.
+(Algorithm 1a) takes 36-45 a unit, one after the other.
 """
 
 from __future__ import annotations

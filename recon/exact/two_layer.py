@@ -25,7 +25,7 @@ from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError
 
 CERTIFIED = 1e3  # eps: the largest deviation that is still rounding
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
-MOST = 1 << 17  # points on a line at most, unless a budget is given
+MOST = 1 << 15  # points on a line at most
 MEMORY = 8 << 30  # bytes of replies kept at most
 
 
@@ -107,7 +107,8 @@ def recover(
 
     oracle: `oracles.from_jax` or `oracles.from_host`; key: a JAX key, consumed; width: the
     number of hidden units if known (it saves queries and is checked); budget: most queries
-    to ask, certificate included.  Any number of outputs, biases or none, any rows.
+    to ask, certificate included, else some 30,000 where the victim does not fit.  Any number of
+    outputs, biases or none, any rows.
 
     Returns a Recovery; `ok` only if the certificate on fresh queries holds.  Raises
     ReplyError for replies that are not finite or of the wrong shape, ValueError for
@@ -150,7 +151,8 @@ def _recover(
             found = f"Units found: {count}."
             if int(state.phase) != lines.DONE:
                 status = Status.BUDGET if int(state.phase) == lines.SPENT else Status.NOISY
-                return Recovery(units.trim(network, count), status, cost, detail=found)
+                seen = found if status is Status.BUDGET else f"Kinks seen: {count}."
+                return Recovery(units.trim(network, count), status, cost, detail=seen)
             far_key, check_key = jax.random.split(check_key)
             far, x = units.far_points(s, state, network, error, far_key)
             if 0 < len(far) <= limit - cost.queries:

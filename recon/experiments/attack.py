@@ -23,12 +23,12 @@ FAR = 1e7  # scale of the points that see units which are off near the origin
 class Queries:
     """Queries a hidden unit, rounds and error of `exact.recover`, certified end to end.
 
-    Claim:   our own, against Algorithm 1's 32-54 gradient queries a unit (section 3.1) and
+    Claim:   our own, against Algorithm 1's 36-45 gradient queries a unit (bench_exact) and
              the floor of 1 (h rows of d numbers, d numbers a reply).
     Command: scripts/run.py queries
     Time:    10 minutes on 2 CPU cores.
     Expect:  at most 2 queries a unit with the width known and 2.2 unknown for h >= 32,
-             worst relative error below 1e-11, at most 15 rounds at h = 512.
+             worst relative error below 1e-11, 9 to 21 rounds at h = 512, all on average.
 
     d = 2h.  Every run has a new victim (`victims.random_network`) and a new key; victims
     with the width told and not told are the same.

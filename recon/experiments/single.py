@@ -76,6 +76,8 @@ class Attack:
             return exact.recover(oracle, dim=self.dim, key=key, width=width, budget=self.budget)
         if not self.width_known:
             raise ValueError(f"method {self.method} has to know the width")
+        if self.bias:
+            raise ValueError(f"method {self.method} is for networks without biases")
         learn = {
             "bisect": paper.learn_model,
             "membership": membership.learn_model_membership,
