@@ -38,7 +38,7 @@ def test_the_same_rows_give_the_same_picture(name, tmp_path, rows_of):
     assert figures.draw(name, tmp_path).read_bytes() == first
 
 
-@pytest.mark.parametrize("folder", sorted(RESULTS.glob("*")), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", sorted(RESULTS.glob("*/")), ids=lambda folder: folder.name)
 def test_committed_results_have_a_record_and_their_figure(folder):
     rows, record = tables.read(folder)
     assert rows

@@ -1,0 +1,447 @@
+"""Figures 2 to 4, the sweep and the claims: rows, resuming, what is bought, and bad input."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_run import load
+
+from recon import data, figures, tables
+from recon.distill import Hyper
+from recon.experiments import EXPERIMENTS, SettingsError, cells, claims, students, subjects
+from recon.experiments import sweep as sweeping
+from recon.experiments.hyper import HYPER, hyper
+from recon.experiments.matching import Figure2, Figure3, Figure4
+from recon.experiments.sweep import Sweep
+from recon.victims import Classifier
+
+RESULTS = Path(__file__).parents[1] / "results"
+TINY = Figure2(
+    victims=("linear",),
+    kinds=("membership", "gradient", "top"),
+    budgets=(1, 20),
+    seeds=2,
+    dataset="digits",
+    victim_steps=200,
+    steps=30,
+    together=True,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("RECON_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return TINY.run()
+
+
+@pytest.fixture(scope="module")
+def run():
+    return load("run").main
+
+
+# --- rows
+
+
+def test_a_row_for_every_student_with_what_it_cost(rows):
+    cell = {(r["kind"], r["seed"], r["budget"]) for r in rows}
+    assert cell == {(k, s, b) for k in TINY.kinds for s in range(2) for b in (1, 20)}
+    assert len(rows) == len(cell)
+    numbers = {r["kind"]: r["numbers"] for r in rows if r["budget"] == 20}
+    assert numbers == {"gradient": 20 * 10 * 65, "top": 20 * (64 + 10), "membership": 20 * 10}
+    for row in rows:
+        assert 0 <= row["accuracy"] <= 1
+        assert (row["gradient_loss"] is None) == (row["kind"] == "membership")
+        assert row["victim"] == row["student"] == "linear"
+        assert row["tuned"] == (("linear", row["kind"]) in HYPER)
+
+
+def test_one_gradient_query_rebuilds_a_linear_victim():
+    experiment = replace(TINY, kinds=("gradient",), budgets=(1,), seeds=1, steps=3_000)
+    (row,) = experiment.run()
+    assert row["agreement"] > 0.95
+    assert row["gradient_loss"] < 1e-2
+
+
+def test_a_finished_run_is_not_measured_again(rows, monkeypatch):
+    monkeypatch.setattr(students, "_train", lambda *_: pytest.fail("was measured again"))
+    told = []
+    assert TINY.run(told.append) == rows == told
+
+
+def test_a_killed_run_goes_on_where_it_was(monkeypatch, rows):
+    other = replace(TINY, seed=1, kinds=("gradient", "membership"))
+    train, trained = students._train, []
+
+    def counted(*arguments):
+        trained.append(arguments[2])
+        return train(*arguments)
+
+    def stop(row):
+        if row["kind"] == "membership":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(students, "_train", counted)
+    with pytest.raises(KeyboardInterrupt):
+        other.run(stop)
+    assert trained == ["gradient", "gradient", "membership"]
+    all_rows = other.run()
+    assert trained == ["gradient", "gradient", "membership", "membership"]
+    assert len(all_rows) == 8
+
+
+def test_other_settings_are_measured_anew(rows, monkeypatch):
+    class Measured(Exception):
+        pass
+
+    def measured(*_):
+        raise Measured
+
+    monkeypatch.setattr(students, "_train", measured)
+    for change in ({"steps": 31}, {"seed": 5}, {"distribution": "gaussian"}, {"victim_steps": 201}):
+        with pytest.raises(Measured):
+            replace(TINY, **change).run()
+    monkeypatch.setattr(cells, "code", lambda package: "other code")
+    cells._surroundings.cache_clear()
+    try:
+        with pytest.raises(Measured):
+            TINY.run()
+    finally:
+        cells._surroundings.cache_clear()
+
+
+def test_a_damaged_cell_is_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECON_CACHE", str(tmp_path))
+    cells.save({"a": 1}, [{"b": 2}])
+    assert cells.load({"a": 1}) == [{"b": 2}]
+    assert cells.load({"a": 2}) is None
+    (path,) = (tmp_path / "cells").iterdir()
+    path.write_text(path.read_text()[:-3])
+    assert cells.load({"a": 1}) is None
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_does_not_stop(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RECON_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="set RECON_CACHE to a folder with room"):
+        cells.save({"a": 1}, [])
+
+
+def test_comments_do_not_change_what_code_does_and_numbers_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "MEASURING", ("one.py", "folder"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "two.py").write_text("y = 1\n")
+    digests = []
+    for text in ('"""Doc."""\nx = 1\n', '"""Other."""\nx = 1  # why\n', "x = 2\n"):
+        (tmp_path / "one.py").write_text(text)
+        digests.append(cells.code(tmp_path))
+    assert digests[0] == digests[1] != digests[2]
+    (tmp_path / "folder" / "two.py").write_text("y = 2\n")
+    assert cells.code(tmp_path) != digests[2]
+
+
+def test_the_measuring_files_exist():
+    package = Path(cells.__file__).parents[1]
+    assert all((package / name).exists() for name in cells.MEASURING)
+
+
+# --- what is asked
+
+
+def a_subject(distribution="pool", most=40, seeds=2):
+    digits = data.digits()
+    weights = jax.random.normal(jax.random.key(3), (64, 10))
+    victim = Classifier("digits", "linear", 0, lambda v, x: x @ v, weights, 0.5)
+    return subjects.subject_of(digits, victim, distribution, most, seeds, 0)
+
+
+def test_queries_are_images_of_the_pool_or_standard_normal():
+    pool = data.digits().pool.x
+    np.testing.assert_array_equal(a_subject().x, pool[:80].astype(np.float32))
+    assert len(a_subject(most=200).x) == len(pool)
+    noise = np.asarray(a_subject("gaussian", most=1_000).x)
+    assert noise.shape == (1_000, 64)
+    assert abs(noise.mean()) < 0.02
+    assert abs(noise.std() - 1) < 0.02
+
+
+def test_replies_of_one_explanation_are_bought_once(monkeypatch):
+    bought, buy = [], subjects.distill.buy
+
+    def counted(*arguments):
+        bought.append(arguments[2])
+        return buy(*arguments)
+
+    monkeypatch.setattr(subjects.distill, "buy", counted)
+    subject = a_subject()
+    whole, top = subject.bank("gradient"), subject.bank("top")
+    assert len(bought) == 1
+    np.testing.assert_array_equal(
+        top.gradient, np.asarray(whole.gradient)[np.arange(80), np.asarray(whole.label)]
+    )
+    assert subject.bank("membership").gradient is None
+    assert subject.bank("smoothgrad").gradient.shape == (80, 10, 64)
+    assert len(bought) == 3
+
+
+def test_rows_run_around_the_end_of_the_bank():
+    bank = a_subject().bank("gradient")
+    part = students.rows_from(bank, 70, 20)
+    np.testing.assert_array_equal(part.x, np.roll(bank.x, -70, axis=0)[:20])
+    np.testing.assert_array_equal(part.label, np.roll(bank.label, -70)[:20])
+    assert students.rows_from(bank, 0, 80) is bank
+
+
+def test_runs_are_grouped_by_what_is_compiled():
+    hypers = [Hyper(budget=b, batch=64) for b in (1, 10, 100, 1_000)]
+
+    def budgets(mapper, together):
+        groups = students._groups(hypers, mapper, together)
+        return [[h.budget for h in group] for group in groups]
+
+    assert budgets("vmap", False) == [[1], [10], [100, 1_000]]
+    assert budgets("vmap", True) == [[1, 10, 100, 1_000]]
+    assert budgets("loop", True) == [[1], [10], [100], [1_000]]
+
+
+def test_convolutions_are_looped_over_on_a_cpu():
+    on_cpu = jax.default_backend() == "cpu"
+    assert students.mapper_for("conv") == ("loop" if on_cpu else "vmap")
+    assert students.mapper_for("mlp") == "vmap"
+    assert students.mapper_for("mlp", "loop") == "loop"
+
+
+def test_the_figures_differ_in_victims_and_queries():
+    assert all(victim == student for victim, student in Figure2().pairs())
+    assert all(victim != student for victim, student in Figure3().pairs())
+    assert Figure4().distribution == "gaussian"
+    assert Figure4().pairs() == Figure2().pairs()
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"victims": ("tree",)}, "there is no model 'tree'; there are linear, mlp, conv"),
+        ({"victims": ("linear:tree",)}, "there is no model 'tree'"),
+        ({"victims": ()}, "no model is given"),
+        ({"kinds": ("hessian",)}, "there is no kind of query 'hessian'; there are gradient"),
+        ({"distribution": "uniform"}, "there is no distribution 'uniform'"),
+        ({"dataset": "letters"}, "there is no data set 'letters'; there are digits, mnist"),
+        ({"mapper": "pmap"}, "there is no mapper 'pmap'"),
+        ({"budgets": (0, 1)}, "a budget must be at least 1"),
+        ({"budgets": ()}, "a budget must be at least 1, got none"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"budgets": (10, 257)}, "a budget of 257 queries is above the pool: digits has 256"),
+    ],
+)
+def test_settings_that_make_no_sense_are_one_sentence(change, sentence):
+    with pytest.raises(SettingsError) as caught:
+        replace(TINY, **change).run()
+    assert sentence in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"students": ("tree",)}, "there is no model 'tree'"),
+        ({"learning_rates": (0.0,)}, "every learning rate must be above 0"),
+        ({"batches": (0,)}, "a batch must be at least 1"),
+        ({"held_out": 5_000}, "cannot hold 5000 of 1285 training examples out"),
+    ],
+)
+def test_sweeps_that_make_no_sense_are_one_sentence(change, sentence):
+    with pytest.raises(SettingsError) as caught:
+        replace(Sweep().small(), **change).run()
+    assert sentence in str(caught.value)
+
+
+def test_the_command_line_says_what_is_wrong(run, capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("RECON_DATA", raising=False)
+    for argv, sentence in (
+        (["fig2-mnist", "--small", "--victims", "tree"], "there is no model 'tree'"),
+        (["fig2-mnist", "--small", "--budgets", "257"], "above the pool"),
+        (["fig9-mnist"], "There is no experiment 'fig9-mnist'; there are exact, claims"),
+        (["fig2-mnist", "--out", str(tmp_path)], "mnist is not here: set RECON_DATA"),
+    ):
+        assert run(argv) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert sentence in err
+        assert len([line for line in err.splitlines() if line.strip()]) == 1
+    monkeypatch.setenv("RECON_DATA", "")  # restored after the run below sets it
+    assert run(["fig2-mnist", "--data-dir", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert f"neither in {tmp_path / 'mnist'}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_with_options_writes_rows_record_and_figure(run, tmp_path, capsys, rows):
+    argv = ["fig2-mnist", "--small", "--out", str(tmp_path), "--victims", "linear", "--seeds", "2"]
+    argv += ["--kinds", *TINY.kinds, "--budgets", "1", "20", "--steps", "30"]
+    assert run([*argv, "--victim-steps", "200", "--mapper", "auto"]) == 0
+    written, record = tables.read(tmp_path)
+    assert written == rows  # the very cells that were measured before
+    assert record["settings"]["budgets"] == [1, 20]
+    assert record["seconds"] == pytest.approx(sum(row["seconds"] for row in rows), abs=1e-2)
+    assert (tmp_path / "fig2_mnist.png").exists()
+    assert "victim linear" in capsys.readouterr().err
+
+
+def test_the_figure_survives_students_that_failed(rows):
+    from matplotlib.figure import Figure
+
+    failed = [dict(row) for row in rows]
+    failed[0]["failure"] = "run 0 stopped"
+    figure = Figure()
+    figures.FIGURES["fig2_mnist"](figure, failed)
+    assert "1 students failed" in figure.get_supxlabel()
+
+
+def test_a_summary_is_the_mean_over_seeds(rows):
+    shown = TINY.summary(rows)
+    assert len(shown) == 6
+    mine = [r for r in rows if (r["kind"], r["budget"]) == ("gradient", 20)]
+    (row,) = [r for r in shown if (r["kind"], r["budget"]) == ("gradient", 20)]
+    accuracies = [r["accuracy"] for r in mine]
+    assert row["runs"] == 2
+    assert row["accuracy"] == pytest.approx(np.mean(accuracies))
+    assert (row["accuracy_min"], row["accuracy_max"]) == (min(accuracies), max(accuracies))
+
+
+# --- the sweep
+
+
+def test_a_sweep_scores_on_images_that_are_not_the_test_part(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweeping, "trained", lambda dataset, *_: seen.append(dataset))
+    monkeypatch.setattr(sweeping, "subject_of", lambda *_: None)
+    monkeypatch.setattr(sweeping, "across_seeds", lambda *_: iter(()))
+    assert Sweep().small().run() == []
+    digits, (held,) = data.digits(), seen
+    images = {row.tobytes() for row in digits.train.x}
+    assert len(held.test.x) == Sweep().small().held_out
+    assert all(row.tobytes() in images for row in held.test.x)
+    assert len(held.train.x) == len(digits.train.x) - len(held.test.x)
+
+
+def test_the_best_setting_has_the_highest_mean_and_no_failure():
+    def row(rate, accuracy, failure=None):
+        settings = {"learning_rate": rate, "weight": 0.1, "steps": 5, "batch": 2, "seconds": 1.0}
+        who = {"student": "mlp", "kind": "top"}
+        return who | settings | {"accuracy": accuracy, "failure": failure}
+
+    rows = [row(1, 0.2), row(1, 0.9), row(2, 0.6), row(2, 0.6), row(3, 0.99), row(3, 0.9, "nan")]
+    (found,) = sweeping.best(rows)
+    assert (found["learning_rate"], found["accuracy"]) == (2, pytest.approx(0.6))
+    assert (found["settings"], found["runs"]) == (3, 6)
+    assert sweeping.best([row(1, 0.5, "nan")]) == []
+
+
+def test_membership_queries_have_no_lambda_to_sweep():
+    sweep = Sweep()
+    whole = len(sweep.learning_rates) * len(sweep.budgets)
+    assert len(sweep.grid("membership")) == whole
+    assert len(sweep.grid("gradient")) == whole * len(sweep.weights)
+
+
+def test_the_table_of_hyperparameters_is_what_the_committed_sweep_chose():
+    folder = RESULTS / "sweep"
+    chosen = {}
+    if (folder / "rows.csv").exists():
+        for row in sweeping.best(tables.read(folder)[0]):
+            names = ("learning_rate", "steps", "batch") + (
+                () if row["kind"] == "membership" else ("weight",)
+            )
+            chosen[row["student"], row["kind"]] = {name: row[name] for name in names}
+    assert HYPER.keys() == chosen.keys()
+    for of, values in chosen.items():
+        assert {name: getattr(HYPER[of], name) for name in values} == values
+    assert hyper("no such student", "top") == (Hyper(), False)
+
+
+# --- the claims
+
+
+def test_the_committed_claims_are_the_generated_ones():
+    written = (RESULTS / claims.FILE).read_text(encoding="utf-8")
+    assert written == claims.markdown(RESULTS), "run scripts/run.py claims"
+
+
+def test_claims_without_rows_are_said_to_miss(tmp_path):
+    lines = claims.markdown(tmp_path).splitlines()
+    table = [line for line in lines if line.startswith("| F")]
+    assert [line.split("|")[1].strip() for line in table] == [
+        *("F2a", "F2b", "F2c", "F2g", "F3a", "F3b", "F3c", "F4a", "F4b")
+    ]
+    assert all(claims.MISSING in line for line in table)
+
+
+def test_reaching_interpolates_in_the_logarithm():
+    points = [(10, 0.2), (1_000, 0.6), (10_000, 0.9)]
+    assert claims.reaching(points, 0.4) == ("=", pytest.approx(100))
+    assert claims.reaching(points, 0.6) == ("=", pytest.approx(1_000))
+    assert claims.reaching(points, 0.95) == (">", 10_000)
+    assert claims.reaching(points, 0.1) == ("<=", 10)
+
+
+def planted(victim="mlp", student="mlp", seeds=2):
+    """Gradient queries reach 0.9 at 10; membership 0.9 at 10,000."""
+    curves = {
+        "gradient": {1: 0.3, 10: 0.9, 100: 0.97},
+        "smoothgrad": {1: 0.35, 10: 0.88, 100: 0.97},
+        "membership": {10: 0.1, 1_000: 0.8, 10_000: 0.9},
+    }
+    names = {"dataset": "mnist", "victim": victim, "student": student}
+    names |= {"victim_accuracy": 0.97, "failure": None, "tuned": True}
+    return [
+        names | {"kind": kind, "budget": b, "seed": s, "accuracy": a + 0.01 * (s - 0.5)}
+        for kind, curve in curves.items()
+        for b, a in curve.items()
+        for s in range(seeds)
+    ]
+
+
+def test_factors_come_from_planted_curves():
+    rows = planted()
+    assert claims.fewer(rows, "mlp", "mlp", 10) == "1,000 x at 10 gradient queries (90.0 %)"
+    assert claims.fewer(rows, "mlp", "mlp", 100) == "> 100 x at 100 gradient queries (97.0 %)"
+    with pytest.raises(claims.MissingError):
+        claims.fewer(rows, "mlp", "mlp", 7)
+
+
+def test_claims_are_read_from_rows(tmp_path):
+    rows = [row for model in ("linear", "mlp", "conv") for row in planted(model, model)]
+    rows[-1]["failure"] = "run 0 stopped at step 5"
+    record = {"command": "python scripts/run.py fig2_mnist", "versions": {"recon": "abc"}}
+    tables.write(tmp_path / "fig2_mnist", rows, record)
+    lines = claims.markdown(tmp_path).splitlines()
+    of = {line.split("|")[1].strip(): line for line in lines if line.startswith("| F")}
+    assert "1,000 x at 10 gradient queries" in of["F2b"]
+    assert "10 gradient: 90.0 % (89.5 to 90.5)" in of["F2c"]
+    assert "1 students failed" in of["F2c"]
+    assert "largest gap of the means: 5.0 points" in of["F2g"]
+    assert "from 10 queries on 2.0 points" in of["F2g"]
+    assert "67.50 points from the victim" in of["F2a"]
+    assert "| 2 | `python scripts/run.py fig2_mnist`, recon abc |" in of["F2b"]
+    assert claims.MISSING in of["F3a"]
+
+
+def test_the_command_writes_the_claims(run, tmp_path):
+    assert run(["claims", "--results", str(tmp_path)]) == 0
+    assert (tmp_path / claims.FILE).read_text(encoding="utf-8") == claims.markdown(tmp_path)
+
+
+def test_experiments_are_listed():
+    assert {"fig2_mnist", "fig3_mnist", "fig4_mnist", "sweep"} <= EXPERIMENTS.keys()
