@@ -12,7 +12,7 @@ returned to what that oracle saw:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -164,3 +164,10 @@ def counting_host() -> type[CountingOracle]:
 def counting_traced() -> type[TracedCountingOracle]:
     """The class, for the same reason."""
     return TracedCountingOracle
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled() -> Iterator[None]:
+    """Let go of what a module compiled: thousands of programs in one process crash XLA."""
+    yield
+    jax.clear_caches()
