@@ -97,6 +97,11 @@ def main(argv: Sequence[str]) -> int:
         print(f"There is no experiment {name!r}; there are {names}.", file=sys.stderr)
         return 2
     experiment, args = _parse(name, EXPERIMENTS[key], rest)
+    folder = _folder(key, args)
+    place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):  # told now, not after hours
+        print(f"{folder} cannot be written: {place} is no folder, or read-only.", file=sys.stderr)
+        return 2
     try:
         return run(key, experiment, args)
     except (SettingsError, DataError, ImportError) as error:
@@ -124,6 +129,10 @@ def _parse(
     if args.data_dir is not None:
         os.environ["RECON_DATA"] = str(args.data_dir)
     return args.settings, args
+
+
+def _folder(name: str, args: ExperimentArgs) -> Path:
+    return RESULTS / name if args.out is None else args.out
 
 
 def _line(item: tuple[str, Experiment]) -> str:
@@ -212,7 +221,7 @@ def run(name: str, experiment: Experiment, args: ExperimentArgs) -> int:
     _print(_rows_table(name, few, experiment))
     if args.small and args.out is None:
         return 0
-    folder = RESULTS / name if args.out is None else args.out
+    folder = _folder(name, args)
     settings = json.loads(json.dumps(dataclasses.asdict(experiment)))  # type: ignore[call-overload]
     took = experiment.seconds(rows) if isinstance(experiment, Resumable) else seconds
     record = tables.run_record(seeds=[experiment.seed], seconds=took, settings=settings)

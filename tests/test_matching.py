@@ -287,6 +287,13 @@ def test_the_command_line_says_what_is_wrong(run, capsys, monkeypatch, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_run(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert run(["fig2-mnist", "--small", "--victims", "linear", "--out", str(out)]) == 2
+        assert f"{out} cannot be written" in capsys.readouterr().err
+
+
 def test_a_run_with_options_writes_rows_record_and_figure(run, tmp_path, capsys, rows):
     argv = ["fig2-mnist", "--small", "--out", str(tmp_path), "--victims", "linear", "--seeds", "2"]
     argv += ["--kinds", *TINY.kinds, "--budgets", "1", "20", "--steps", "30"]

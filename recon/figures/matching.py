@@ -23,12 +23,12 @@ MODELS = {"linear": "1-layer", "mlp": "2-layer", "conv": "convolutional"}
 
 def figure2(figure: Any, rows: list[Row]) -> None:
     """A panel for each victim, rebuilt with its own class from images."""
-    _draw(figure, rows, "Gradient queries rebuild a model from fewer images")
+    _draw(figure, rows, "Rebuilt with a student of the same class")
 
 
 def figure3(figure: Any, rows: list[Row]) -> None:
     """A panel for each victim and the student of another class."""
-    _draw(figure, rows, "The student's class is not the victim's")
+    _draw(figure, rows, "Rebuilt with a student of another class")
 
 
 def figure4(figure: Any, rows: list[Row]) -> None:
@@ -55,7 +55,7 @@ def _draw(figure: Any, rows: list[Row], title: str) -> None:
         axis.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
         axis.minorticks_off()
     axes[0].set(ylabel="accuracy on test images, %", ylim=(0, 102))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     figure.suptitle(title)
     seeds = sorted({len(_seeds(rows, pair)) for pair in pairs})
     text = (
