@@ -171,3 +171,11 @@ def forget_compiled() -> Iterator[None]:
     """Let go of what a module compiled: thousands of programs in one process crash XLA."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trained victims and finished cells: none from the user's cache, none into it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECON_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

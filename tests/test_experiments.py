@@ -23,6 +23,9 @@ from recon.experiments.single import Attack
 from recon.networks import TwoLayer
 from recon.oracles import Cost
 
+LONG = ("fig2_mnist", "fig3_mnist", "fig4_mnist", "sweep")  # small forms of a minute and more
+RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]
+
 epsilons = st.floats(1e-6, 1e3)
 separations = st.floats(1e-4, 1.0)
 
@@ -51,7 +54,7 @@ def test_docstring_names_claim_command_time_and_expectation(name):
     assert f"Command: scripts/run.py {name}\n" in doc
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", RUN)
 def test_small_form_gives_flat_rows_and_tells_each(name, small_rows):
     rows = small_rows(name)
     assert all(set(EXPERIMENTS[name].shown) <= set(row) for row in rows)

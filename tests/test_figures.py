@@ -28,7 +28,14 @@ def rows_of():
     return rows
 
 
-@pytest.mark.parametrize("name", figures.FIGURES)
+# a figure whose rows are yet to come needs its experiment's small form, which can take a minute
+DRAWN = [
+    n if (RESULTS / n / "rows.csv").exists() else pytest.param(n, marks=pytest.mark.slow)
+    for n in figures.FIGURES
+]
+
+
+@pytest.mark.parametrize("name", DRAWN)
 def test_the_same_rows_give_the_same_picture(name, tmp_path, rows_of):
     tables.write(tmp_path, rows_of(name), {})
     path = figures.draw(name, tmp_path)
