@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+FEW = 16  # channels, up to which a convolution is a product of matrices
+
 Shape = tuple[int, ...]  # an image: (height, width, channels)
 
 
@@ -44,6 +46,42 @@ class _MLP(nn.Module):
         return nn.Dense(self.outputs, use_bias=self.bias, name="output")(hidden)
 
 
+class _Convolution(nn.Module):
+    """`nn.Conv` and its variables; for few input channels as one product of matrices.
+
+    On a CPU the training step of `conv` then takes half the time, and that of `conv_large`,
+    were all its layers written so, twice the time.
+    """
+
+    channels: int
+    kernel: int
+    padding: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        side, inputs = self.kernel, x.shape[-1]
+        shape = (side, side, inputs, self.channels)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        if inputs > FEW:
+            images = x.reshape(-1, *x.shape[-3:])
+            layout = ("NHWC", "HWIO", "NHWC")
+            y = jax.lax.conv_general_dilated(
+                images, kernel, (1, 1), self.padding, dimension_numbers=layout
+            )
+            return _plus(y.reshape(*x.shape[:-3], *y.shape[1:]), bias)
+        if self.padding == "SAME":
+            low, high = (side - 1) // 2, side // 2
+            around = [(0, 0)] * (x.ndim - 3) + [(low, high), (low, high), (0, 0)]
+            x = jnp.pad(x, around)
+        height, width = x.shape[-3] - side + 1, x.shape[-2] - side + 1
+        patches = [
+            x[..., i : i + height, j : j + width, :] for i in range(side) for j in range(side)
+        ]
+        y = jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, self.channels)
+        return _plus(y, bias)
+
+
 class _Conv(nn.Module):
     """Two convolutions, each with ReLU and a 2x2 max-pool, then two dense layers."""
 
@@ -57,8 +95,8 @@ class _Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = _images(x, self.shape)
-        for channels in self.channels:
-            x = nn.Conv(channels, (self.kernel, self.kernel), padding=self.padding)(x)
+        for i, channels in enumerate(self.channels):
+            x = _Convolution(channels, self.kernel, self.padding, name=f"Conv_{i}")(x)
             x = _pool(nn.relu(x))
         x = nn.relu(nn.Dense(self.dense)(_flat(x)))
         return nn.Dense(self.outputs)(x)
@@ -110,6 +148,10 @@ def _images(x: jax.Array, shape: Shape) -> jax.Array:
 
 def _flat(x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
+
+
+def _plus(x: jax.Array, bias: jax.Array) -> jax.Array:
+    return x + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def _pool(x: jax.Array) -> jax.Array:

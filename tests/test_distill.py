@@ -105,7 +105,7 @@ def batch_of(bank, rows=N):
         gradient=bank.gradient[:rows],
         label=bank.label[:rows],
         weights=jnp.full(rows, 1 / rows),
-        scale=jnp.float32(2.0),
+        scales=losses.Scales(jnp.float32(2.0), jnp.float32(3.0)),
     )
 
 
@@ -143,14 +143,40 @@ def test_the_projection_is_unbiased_for_the_frobenius_norm(curved):
     assert error < 0.02 * float(draws.mean())
 
 
-@pytest.mark.parametrize("loss", ["jacobian", "projection", "top"])
-def test_the_second_order_gradient_agrees_with_finite_differences(curved, loss):
+def test_the_log_odds_are_centred_logits_and_an_underflow_is_finite():
+    logits = jnp.array([[3.0, -40.0, 1.0], [200.0, 0.0, 0.0]], jnp.float32)
+    odds = losses.log_odds(jax.nn.softmax(logits))
+    np.testing.assert_allclose(odds[0], logits[0] - logits[0].mean(), rtol=1e-5)
+    assert np.isfinite(odds).all()
+
+
+def test_log_odds_fix_the_bias_of_a_saturated_reply_where_the_entropy_does_not():
+    rows, bias = jax.random.normal(jax.random.key(1), (3, DIM)), jnp.array([8.0, -3.0, 1.0])
+    bank = distill.buy(lambda x: rows @ x + bias, jnp.zeros((1, DIM)))
+    student = Student(
+        lambda key: (jnp.zeros_like(rows), jnp.zeros(3)), lambda w, x: x @ w[0].T + w[1][None]
+    )
+    far = {}
+    for outputs in losses.OUTPUTS:
+        hyper = Hyper(outputs=outputs, steps=500, learning_rate=0.1, budget=1, weight=1.0)
+        w, b = distill.train(jax.random.key(2), hyper, bank, student).variables
+        np.testing.assert_allclose(w, rows, atol=0.02)
+        far[outputs] = np.abs((b - b.mean()) - (bias - bias.mean())).max()
+    assert far["odds"] < 1e-3 < far["entropy"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs"), [("jacobian", "entropy"), ("projection", "odds"), ("top", "odds")]
+)
+def test_the_second_order_gradient_agrees_with_finite_differences(curved, loss, outputs):
     with jax.enable_x64(True):
         wide = jax.tree.map(
             lambda v: v.astype(jnp.float64) if v.dtype == jnp.float32 else v, for_loss(curved, loss)
         )
-        batch, hyper = batch_of(wide), Hyper(loss=loss)
-        batch = batch._replace(weights=jnp.full(N, 1 / N), scale=jnp.float64(2.0))
+        batch, hyper = batch_of(wide), Hyper(loss=loss, outputs=outputs)
+        batch = batch._replace(
+            weights=jnp.full(N, 1 / N), scales=losses.Scales(jnp.float64(2.0), jnp.float64(3.0))
+        )
         student = Student(MLP.init, lambda w, x: jnp.tanh(x @ w[:DIM].T) @ w[DIM:])
         w = jax.random.normal(jax.random.key(10), (DIM + OUTPUTS, DIM))
         w = jnp.concatenate([w[:DIM], jax.random.normal(jax.random.key(11), (DIM, OUTPUTS)).T])
@@ -238,7 +264,7 @@ def test_a_budget_within_the_batch_is_used_whole(curved):
     exact = distill.step(state, Hyper(budget=4, loss="jacobian"), curved, MLP, rows=4)[1]
     np.testing.assert_allclose(wide["loss"], exact["loss"], rtol=1e-5)
     gradients = np.asarray(curved.gradient[:4])
-    np.testing.assert_allclose(state.scale, (gradients**2).sum((1, 2)).mean(), rtol=1e-5)
+    np.testing.assert_allclose(state.scales.gradient, (gradients**2).sum((1, 2)).mean(), rtol=1e-5)
 
 
 def test_runs_at_once_and_in_turn_agree_and_budgets_share_a_compile(curved, probe):

@@ -345,7 +345,8 @@ def test_a_sweep_scores_on_images_that_are_not_the_test_part(monkeypatch):
 
 def test_the_best_setting_has_the_highest_mean_and_no_failure():
     def row(rate, accuracy, failure=None):
-        settings = {"learning_rate": rate, "weight": 0.1, "steps": 5, "batch": 2, "seconds": 1.0}
+        settings = {"learning_rate": rate, "weight": 0.1, "outputs": "odds", "steps": 5, "batch": 2}
+        settings |= {"seconds": 1.0}
         who = {"student": "mlp", "kind": "top"}
         return who | settings | {"accuracy": accuracy, "failure": failure}
 
@@ -358,7 +359,7 @@ def test_the_best_setting_has_the_highest_mean_and_no_failure():
 
 def test_membership_queries_have_no_lambda_to_sweep():
     sweep = Sweep()
-    whole = len(sweep.learning_rates) * len(sweep.budgets)
+    whole = len(sweep.learning_rates) * len(sweep.outputs) * len(sweep.budgets)
     assert len(sweep.grid("membership")) == whole
     assert len(sweep.grid("gradient")) == whole * len(sweep.weights)
 
@@ -368,7 +369,7 @@ def test_the_table_of_hyperparameters_is_what_the_committed_sweep_chose():
     chosen = {}
     if (folder / "rows.csv").exists():
         for row in sweeping.best(tables.read(folder)[0]):
-            names = ("learning_rate", "steps", "batch") + (
+            names = ("learning_rate", "outputs", "steps", "batch") + (
                 () if row["kind"] == "membership" else ("weight",)
             )
             chosen[row["student"], row["kind"]] = {name: row[name] for name in names}

@@ -14,12 +14,13 @@ The optimizer and every number in `Hyper` are our own choices; the paper gives n
 
 from recon.distill.bank import Bank, buy
 from recon.distill.checkpoint import CheckpointError
-from recon.distill.losses import LOSSES, Hyper, Student
+from recon.distill.losses import LOSSES, OUTPUTS, Hyper, Student
 from recon.distill.probe import Probe, evaluate
 from recon.distill.training import Run, start, step, train, train_many
 
 __all__ = [
     "LOSSES",
+    "OUTPUTS",
     "Bank",
     "CheckpointError",
     "Hyper",

@@ -19,6 +19,7 @@ class Hyper:
     learning_rate: Adam's, at the start of a cosine decay to zero; weight: lambda of l_M;
     budget: the leading rows of the bank in use; sigma: the noise of the student's own SmoothGrad.
     steps: T; batch: rows a step, or the whole budget where that is less; loss: a row of LOSSES;
+    outputs: a row of OUTPUTS, how l_M compares probabilities;
     points: how many noisy points the student's gradient is averaged over, 0 for its plain gradient.
     Defaults are our own choices.
     """
@@ -30,6 +31,7 @@ class Hyper:
     steps: int = field(default=3000, metadata=STATIC)
     batch: int = field(default=64, metadata=STATIC)
     loss: str = field(default="projection", metadata=STATIC)
+    outputs: str = field(default="entropy", metadata=STATIC)
     points: int = field(default=0, metadata=STATIC)
 
 
@@ -54,14 +56,21 @@ class Student:
 
 
 class Batch(NamedTuple):
-    """n rows of a bank, their weights [n] (sum one), and the scale l_G is divided by."""
+    """n rows of a bank, their weights [n] (sum one), and what l_G and "odds" are divided by."""
 
     x: jax.Array
     probabilities: jax.Array
     gradient: Any
     label: jax.Array
     weights: jax.Array
-    scale: jax.Array
+    scales: Scales
+
+
+class Scales(NamedTuple):
+    """Means over the rows of a budget: of |J|^2, and of the squared centred log-probabilities."""
+
+    gradient: jax.Array
+    odds: jax.Array
 
 
 Pull = Callable[[jax.Array], jax.Array]  # cotangents [n, K] of the logits -> rows [n, d]
@@ -87,6 +96,29 @@ def _top(pull: Pull, batch: Batch, key: Any) -> jax.Array:
     return _square(pull(hot) - batch.gradient, 1)
 
 
+def log_odds(probabilities: jax.Array) -> jax.Array:
+    """The log-probabilities [n, K] less their mean over K: logits, but for a shift of all K."""
+    return _centred(jnp.log(jnp.maximum(probabilities, jnp.finfo(probabilities.dtype).tiny)))
+
+
+def _centred(logits: jax.Array) -> jax.Array:
+    return logits - jnp.mean(logits, axis=1, keepdims=True)
+
+
+def _entropy(logits: jax.Array, batch: Batch) -> jax.Array:
+    """The cross-entropy of the student's probabilities with the victim's, [n]."""
+    return -jnp.sum(batch.probabilities * jax.nn.log_softmax(logits), axis=1)
+
+
+def _odds(logits: jax.Array, batch: Batch) -> jax.Array:
+    """The squared distance of the log-odds, [n], in units of the victim's own.
+
+    The slope of the cross-entropy is the difference of two probabilities: on a saturated reply
+    nothing of it is left, though the log-odds are still all there.
+    """
+    return _square(_centred(logits) - log_odds(batch.probabilities), 1) / batch.scales.odds
+
+
 def _square(x: jax.Array, axis: Any) -> jax.Array:
     return jnp.sum(x * x, axis=axis)
 
@@ -99,6 +131,8 @@ LOSSES: dict[str, tuple[Callable[[Pull, Batch, Any], jax.Array] | None, int]] = 
     "membership": (None, 0),
 }
 
+OUTPUTS: dict[str, Callable[[jax.Array, Batch], jax.Array]] = {"entropy": _entropy, "odds": _odds}
+
 
 def joint(
     variables: Any, student: Student, hyper: Hyper, batch: Batch, key: Any
@@ -107,20 +141,19 @@ def joint(
 
     l_G is divided by the mean of |J|^2 over the budget, so that 1 is the error of a constant
     student and one learning rate and lambda serve all victims (our choice).  l_M is the
-    cross-entropy between the victim's probabilities and the student's.
+    cross-entropy between the victim's probabilities and the student's, or another row of OUTPUTS.
     """
     matching, _ = LOSSES[hyper.loss]
     noise_key, loss_key = jax.random.split(key)
     logits, pull = jax.vjp(lambda x: student.apply(variables, x), batch.x)
-    entropy = -jnp.sum(batch.probabilities * jax.nn.log_softmax(logits), axis=1)
-    l_m = jnp.sum(batch.weights * entropy)
+    l_m = jnp.sum(batch.weights * OUTPUTS[hyper.outputs](logits, batch))
     if matching is None:
         return l_m, (jnp.zeros_like(l_m), l_m)
     if hyper.points:
         pull = _smoothed(variables, student, hyper, batch.x, noise_key)
     else:
         pull = _first(pull)
-    l_g = jnp.sum(batch.weights * matching(pull, batch, loss_key)) / batch.scale
+    l_g = jnp.sum(batch.weights * matching(pull, batch, loss_key)) / batch.scales.gradient
     return l_g + jnp.asarray(hyper.weight, l_m.dtype) * l_m, (l_g, l_m)
 
 

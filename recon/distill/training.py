@@ -15,7 +15,7 @@ import optax
 
 from recon.distill import checkpoint
 from recon.distill.bank import Bank
-from recon.distill.losses import LOSSES, Batch, Hyper, Student, joint
+from recon.distill.losses import LOSSES, OUTPUTS, Batch, Hyper, Scales, Student, joint, log_odds
 from recon.distill.probe import Probe, evaluate
 
 _ADAM = optax.scale_by_adam()
@@ -33,7 +33,7 @@ class State(NamedTuple):
     optimizer: Any
     key: Any
     done: jax.Array
-    scale: jax.Array
+    scales: Scales
     finite: jax.Array
 
 
@@ -61,12 +61,19 @@ def start(key: Any, hyper: Hyper, bank: Bank, student: Student) -> State:
     init_key, step_key = jax.random.split(key)
     variables = student.init(init_key)
     used = jnp.arange(len(bank)) < hyper.budget
-    scale = jnp.ones((), bank.x.dtype)
-    if LOSSES[hyper.loss][0] is not None:
-        squares = jnp.sum(bank.gradient**2, axis=tuple(range(1, bank.gradient.ndim)))
-        scale = jnp.sum(jnp.where(used, squares, 0)) / jnp.sum(used).astype(squares.dtype)
+    count = jnp.sum(used).astype(bank.x.dtype)
+
+    def mean_square(rows: jax.Array) -> jax.Array:
+        squares = jnp.sum(rows**2, axis=tuple(range(1, rows.ndim)))
+        return jnp.sum(jnp.where(used, squares, 0)) / count
+
+    matching = LOSSES[hyper.loss][0] is not None
+    scales = Scales(
+        mean_square(bank.gradient) if matching else jnp.ones_like(count),
+        mean_square(log_odds(bank.probabilities)),
+    )
     done, finite = jnp.zeros((), jnp.int32), jnp.ones((), bool)
-    return State(variables, _ADAM.init(variables), step_key, done, scale, finite)
+    return State(variables, _ADAM.init(variables), step_key, done, scales, finite)
 
 
 def step(
@@ -87,7 +94,7 @@ def step(
         gradient=None if bank.gradient is None else bank.gradient[chosen],
         label=bank.label[chosen],
         weights=weights / jnp.sum(weights),
-        scale=state.scale,
+        scales=state.scales,
     )
     value = jax.value_and_grad(joint, has_aux=True)
     (loss, (l_g, l_m)), slope = value(state.variables, student, hyper, batch, loss_key)
@@ -101,7 +108,7 @@ def step(
     variables, optimizer = jax.tree.map(
         partial(jnp.where, finite), (variables, optimizer), (state.variables, state.optimizer)
     )
-    after = State(variables, optimizer, key, state.done + 1, state.scale, finite)
+    after = State(variables, optimizer, key, state.done + 1, state.scales, finite)
     losses = {"loss": loss, "gradient": l_g, "membership": l_m}
     return after, jax.tree.map(lambda v: jnp.where(finite, v, jnp.nan), losses)
 
@@ -289,6 +296,8 @@ def _check(hyper: Hyper, bank: Bank, chunk: int) -> None:
     """ValueError, in one sentence, for settings that the bank cannot serve."""
     if hyper.loss not in LOSSES:
         raise ValueError(f"no loss {hyper.loss!r}; there are {', '.join(LOSSES)}")
+    if hyper.outputs not in OUTPUTS:
+        raise ValueError(f"no comparison {hyper.outputs!r}; there are {', '.join(OUTPUTS)}")
     for name, value in (("steps", hyper.steps), ("batch", hyper.batch), ("chunk", chunk)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

@@ -89,13 +89,14 @@ def rebuild(
 
 
 def _groups(hypers: Sequence[Hyper], mapper: str, together: bool) -> list[list[Hyper]]:
-    """Runs that share what is compiled: steps, batch, loss, points and the rows of a step."""
+    """Runs that share what is compiled: the static settings and the rows of a step."""
     if mapper == "loop":
         return [[hyper] for hyper in hypers]
     groups: dict[Any, list[Hyper]] = {}
     for hyper in hypers:
         rows = hyper.batch if together else min(hyper.batch, hyper.budget)
-        groups.setdefault((hyper.steps, hyper.batch, hyper.points, rows), []).append(hyper)
+        static = (hyper.steps, hyper.batch, hyper.points, hyper.outputs)
+        groups.setdefault((static, rows), []).append(hyper)
     return list(groups.values())
 
 
@@ -148,6 +149,7 @@ def _train(
             "batch": hyper.batch,
             "learning_rate": hyper.learning_rate,
             "weight": None if loss == "membership" else hyper.weight,
+            "outputs": hyper.outputs,
             "points": hyper.points,
             "seconds": seconds,
             "failure": run.failures[r] or None,

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from recon import data
-from recon.distill import Hyper
+from recon.distill import OUTPUTS, Hyper
 from recon.experiments.cells import Note, SettingsError, quiet
 from recon.experiments.common import Row, Tell, silent
 from recon.experiments.students import across_seeds, check
@@ -30,7 +30,7 @@ class Sweep:
     The victim is trained on the train part less `held_out` images, and students are scored on
     those; the test part is not read.  A setting's score is the mean validation accuracy over
     budgets and seeds.  The best go into `recon.experiments.hyper.HYPER`, which a test holds to the
-    committed rows.  More: --students linear mlp conv --steps 1500 6000 --batches 16 64 --seeds 3.
+    committed rows.  More: --students conv --steps 1500 6000 --batches 16 64 --seeds 3.
     """
 
     shown: ClassVar[tuple[str, ...]] = (
@@ -38,6 +38,7 @@ class Sweep:
         "kind",
         "learning_rate",
         "weight",
+        "outputs",
         "steps",
         "batch",
         "accuracy",
@@ -46,17 +47,19 @@ class Sweep:
         "runs",
         "seconds",
     )
-    students: tuple[str, ...] = ("mlp",)
+    students: tuple[str, ...] = ("linear", "mlp")
     """Students; each rebuilds a victim of its own class."""
     kinds: tuple[str, ...] = ("gradient", "smoothgrad", "top", "membership")
     """Kinds of queries."""
     budgets: tuple[int, ...] = (10, 100, 1_000)
     """How many queries; the score is the mean over these."""
-    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 5e-3, 1e-2)
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     """Adam's, at the start of its decay."""
-    weights: tuple[float, ...] = (0.01, 0.1, 1.0)
+    weights: tuple[float, ...] = (0.1, 1.0)
     """Lambda; membership queries have none."""
-    steps: tuple[int, ...] = (1_500,)
+    outputs: tuple[str, ...] = tuple(OUTPUTS)
+    """How l_M compares probabilities."""
+    steps: tuple[int, ...] = (2_000,)
     """Training steps."""
     batches: tuple[int, ...] = (64,)
     """Queries a step."""
@@ -95,6 +98,11 @@ class Sweep:
             "victim_steps": (self.victim_steps,),
         }
         check(self.students, self.kinds, self.distribution, self.dataset, self.mapper, numbers)
+        for name in self.outputs:
+            if name not in OUTPUTS:
+                raise SettingsError(
+                    f"there is no comparison {name!r}; there are {', '.join(OUTPUTS)}"
+                )
         for what, values in (("learning rate", self.learning_rates), ("weight", self.weights)):
             if not values or min(values) <= 0:
                 raise SettingsError(f"every {what} must be above 0, got {values or 'none'}")
@@ -124,11 +132,10 @@ class Sweep:
     def grid(self, kind: str) -> list[Hyper]:
         """Every setting with every budget."""
         weights = (Hyper().weight,) if kind == "membership" else self.weights
+        settings = (self.outputs, self.steps, self.batches, self.learning_rates, weights)
         return [
-            Hyper(learning_rate=rate, weight=weight, steps=steps, batch=batch, budget=budget)
-            for steps, batch, rate, weight, budget in product(
-                self.steps, self.batches, self.learning_rates, weights, self.budgets
-            )
+            Hyper(rate, weight, budget, steps=steps, batch=batch, outputs=outputs)
+            for outputs, steps, batch, rate, weight, budget in product(*settings, self.budgets)
         ]
 
     def summary(self, rows: list[Row]) -> list[Row]:
@@ -145,7 +152,7 @@ def best(rows: list[Row]) -> list[Row]:
 
     Of equals the first; a setting with a student that failed is not chosen.
     """
-    setting = ("learning_rate", "weight", "steps", "batch")
+    setting = ("learning_rate", "weight", "outputs", "steps", "batch")
     scores: dict[tuple, dict[tuple, list[Row]]] = {}
     for row in rows:
         of = scores.setdefault((row["student"], row["kind"]), {})
