@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recon import distill, explanations, models
-from recon.distill import Bank, Hyper, Student, checkpoint, losses, training
+from recon.distill import Bank, Hyper, Student, checkpoint, consistency, losses, training
 from recon.oracles import Cost
 
 DIM, OUTPUTS, N = 6, 3, 12
@@ -494,3 +494,69 @@ def test_a_disk_that_fills_up_does_not_lose_the_result(curved, tmp_path, monkeyp
     # What was saved while there was room is whole, and the run goes on from it.
     resumed = distill.train(key, hyper, curved, MLP, chunk=2, save=tmp_path / "run.npz")
     assert same(resumed.variables, expected.variables)
+
+
+# --- inputs that were not asked about
+
+
+def test_a_warp_is_the_identity_on_a_flat_image_and_moves_no_pixel_far():
+    shape = (12, 12, 2)
+    dot = jnp.zeros(shape).at[6, 6].set(1.0).reshape(1, -1)
+    bent = distill.warp(shape)(jax.random.key(1), jnp.tile(dot, (50, 1))).reshape(50, *shape)
+    assert bent.dtype == jnp.float32
+    assert np.isfinite(bent).all()
+    rows, columns = np.nonzero(np.asarray(bent).max(axis=(0, 3)))
+    assert np.abs(np.stack([rows, columns]) - 6).max() <= 3
+    np.testing.assert_allclose(bent[..., 0], bent[..., 1], atol=1e-6)
+    assert len(np.unique(np.asarray(bent).reshape(50, -1), axis=0)) == 50
+
+
+def test_only_confident_names_of_unasked_inputs_count():
+    student = Student(MLP.init, lambda w, x: x @ w, lambda key, x: x)
+    x, hyper = jnp.ones((4, 1)), Hyper(unasked=8)
+    sure, unsure = jnp.array([[9.0, 0.0]]), jnp.array([[0.1, 0.0]])
+    loss = [
+        float(consistency.inconsistency(sure, w, student, hyper, x, jax.random.key(0)))
+        for w in (sure, unsure)
+    ]
+    p = jax.nn.softmax(sure[0])
+    assert loss == [pytest.approx(float(-(p * jnp.log(p)).sum()), rel=1e-4), 0.0]
+
+
+def test_a_mean_of_weights_forgets_the_first_ones_first():
+    mean = jnp.zeros(())
+    for done in range(2_000):
+        mean = consistency.averaged(mean, jnp.ones(()), jnp.int32(done))
+    assert mean == pytest.approx(1.0, abs=1e-3)
+    assert consistency.averaged(jnp.ones(()), jnp.full((), 3.0), jnp.int32(0)) == 3.0
+
+
+def test_unasked_inputs_need_a_bank_that_holds_some(curved, probe):
+    with pytest.raises(ValueError, match="unasked inputs need a bank"):
+        distill.train(jax.random.key(0), Hyper(unasked=4, budget=4), curved, MLP)
+
+
+def test_a_run_with_unasked_inputs_gives_the_mean_of_its_weights_and_resumes(tmp_path, curved):
+    student = Student(MLP.init, MLP.apply, lambda key, x: x)
+    bank = dataclasses.replace(curved, unasked=100 * curved.x)
+    hyper = Hyper(unasked=4, budget=4, steps=20)
+    whole = distill.train(jax.random.key(3), hyper, bank, student, chunk=10)
+    state = distill.start(jax.random.split(jax.random.key(3), 1)[0], hyper, bank, student)
+    assert state.average is not None
+    plain = distill.train(
+        jax.random.key(3), dataclasses.replace(hyper, unasked=0), bank, student, chunk=10
+    )
+    assert np.array_equal(whole.curves["loss"][:8], plain.curves["loss"][:8])  # alone at first
+    assert not np.array_equal(whole.curves["loss"][8:], plain.curves["loss"][8:])
+    saved = tmp_path / "run"
+
+    class Stop(Exception):
+        pass
+
+    def stop(done, losses):
+        raise Stop
+
+    with pytest.raises(Stop):
+        distill.train(jax.random.key(3), hyper, bank, student, chunk=10, save=saved, progress=stop)
+    again = distill.train(jax.random.key(3), hyper, bank, student, chunk=10, save=saved)
+    assert same(whole.variables, again.variables)

@@ -2,6 +2,7 @@
 
     bank       queries bought once, and what the victim replied
     losses     l_G, l_M and their sum l_J
+    consistency inputs that were not asked about (ours, not the paper's)
     training   one step, a run, many runs; the switch between backends
     probe      accuracy and agreement with the victim
     checkpoint a run on disk between chunks of steps
@@ -14,6 +15,7 @@ The optimizer and every number in `Hyper` are our own choices; the paper gives n
 
 from recon.distill.bank import Bank, buy
 from recon.distill.checkpoint import CheckpointError
+from recon.distill.consistency import warp
 from recon.distill.losses import LOSSES, OUTPUTS, Hyper, Student
 from recon.distill.probe import Probe, evaluate
 from recon.distill.training import Run, start, step, train, train_many
@@ -33,4 +35,5 @@ __all__ = [
     "step",
     "train",
     "train_many",
+    "warp",
 ]

@@ -16,7 +16,7 @@ from recon.oracles import Cost
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["x", "probabilities", "gradient", "label"],
+    data_fields=["x", "probabilities", "gradient", "label", "unasked"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -25,13 +25,15 @@ class Bank:
 
     x [N, d]; probabilities [N, K], the victim's; gradient [N, K, d] (a Jacobian of the logits,
     smoothed or not), [N, d] (the gradient of one class's logit) or None (membership queries);
-    label [N], the victim's class, and the class an [N, d] gradient belongs to.
+    label [N], the victim's class, and the class an [N, d] gradient belongs to; unasked [M, d],
+    inputs the victim was not asked about, or None.
     """
 
     x: Any
     probabilities: Any
     gradient: Any
     label: Any
+    unasked: Any = None
 
     def __len__(self) -> int:
         return int(self.x.shape[0])

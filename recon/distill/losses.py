@@ -20,7 +20,8 @@ class Hyper:
     budget: the leading rows of the bank in use; sigma: the noise of the student's own SmoothGrad.
     steps: T; batch: rows a step, or the whole budget where that is less; loss: a row of LOSSES;
     outputs: a row of OUTPUTS, how l_M compares probabilities;
-    points: how many noisy points the student's gradient is averaged over, 0 for its plain gradient.
+    points: how many noisy points the student's gradient is averaged over, 0 for its plain gradient;
+    unasked: inputs a step that were not asked about (see `consistency`), 0 for none.
     Defaults are our own choices.
     """
 
@@ -33,6 +34,7 @@ class Hyper:
     loss: str = field(default="projection", metadata=STATIC)
     outputs: str = field(default="entropy", metadata=STATIC)
     points: int = field(default=0, metadata=STATIC)
+    unasked: int = field(default=0, metadata=STATIC)
 
 
 jax.tree_util.register_dataclass(
@@ -47,12 +49,14 @@ class Student:
     """A model to be trained: init(key) -> variables; apply(variables, x [n, d]) -> logits [n, K].
 
     `apply` treats every row alone (no BatchNorm in training mode): the gradients of a whole batch
-    then come from one backward pass of the batch.  Hashed by its two functions: keep one
-    Student for many runs and they share what was compiled.
+    then come from one backward pass of the batch.  `warp`, (key, x [n, d]) -> [n, d], changes
+    inputs in ways that should not change their class; only `Hyper.unasked` needs it.
+    Hashed by its functions: keep one Student for many runs and they share what was compiled.
     """
 
     init: Callable[[Any], Any]
     apply: Callable[[Any, jax.Array], jax.Array]
+    warp: Callable[[Any, jax.Array], jax.Array] | None = None
 
 
 class Batch(NamedTuple):

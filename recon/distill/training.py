@@ -15,10 +15,12 @@ import optax
 
 from recon.distill import checkpoint
 from recon.distill.bank import Bank
+from recon.distill.consistency import averaged, inconsistency
 from recon.distill.losses import LOSSES, OUTPUTS, Batch, Hyper, Scales, Student, joint, log_odds
 from recon.distill.probe import Probe, evaluate
 
 _ADAM = optax.scale_by_adam()
+ALONE = 0.4  # of the steps, the first ones, in which unasked inputs are not used yet
 Progress = Callable[[int, dict[str, np.ndarray]], None]
 
 
@@ -26,10 +28,12 @@ class State(NamedTuple):
     """A run between two steps: all that the next step depends on, beside settings and bank.
 
     `finite` turns False at the first step whose loss or gradient is not finite; from then on
-    the variables stay what they were before that step.
+    the variables stay what they were before that step.  `average`, of past variables, is None
+    unless inputs that were not asked about are used; it is then what the run gives.
     """
 
     variables: Any
+    average: Any
     optimizer: Any
     key: Any
     done: jax.Array
@@ -73,7 +77,8 @@ def start(key: Any, hyper: Hyper, bank: Bank, student: Student) -> State:
         mean_square(log_odds(bank.probabilities)),
     )
     done, finite = jnp.zeros((), jnp.int32), jnp.ones((), bool)
-    return State(variables, _ADAM.init(variables), step_key, done, scales, finite)
+    average = variables if hyper.unasked else None
+    return State(variables, average, _ADAM.init(variables), step_key, done, scales, finite)
 
 
 def step(
@@ -83,7 +88,7 @@ def step(
 
     The rows are drawn from the budget afresh, or are the whole budget where it is not larger.
     """
-    key, draw_key, loss_key = jax.random.split(state.key, 3)
+    key, draw_key, loss_key, unasked_key = jax.random.split(state.key, 4)
     order, whole = jnp.arange(rows), hyper.budget <= rows
     drawn = jax.random.randint(draw_key, (rows,), 0, hyper.budget)
     chosen = jnp.where(whole, jnp.minimum(order, hyper.budget - 1), drawn)
@@ -96,8 +101,18 @@ def step(
         weights=weights / jnp.sum(weights),
         scales=state.scales,
     )
-    value = jax.value_and_grad(joint, has_aux=True)
-    (loss, (l_g, l_m)), slope = value(state.variables, student, hyper, batch, loss_key)
+
+    def objective(variables: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        loss, parts = joint(variables, student, hyper, batch, loss_key)
+        if hyper.unasked:
+            others = (variables, state.average, student, hyper, bank.unasked, unasked_key)
+            begun = state.done >= int(ALONE * hyper.steps)
+            loss += jax.lax.cond(
+                begun, lambda: inconsistency(*others), lambda: jnp.zeros_like(loss)
+            )
+        return loss, parts
+
+    (loss, (l_g, l_m)), slope = jax.value_and_grad(objective, has_aux=True)(state.variables)
     decay = 0.5 * (1 + jnp.cos(jnp.pi * state.done.astype(loss.dtype) / hyper.steps))
     rate = jnp.asarray(hyper.learning_rate, loss.dtype) * decay
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer count with floats
@@ -108,7 +123,8 @@ def step(
     variables, optimizer = jax.tree.map(
         partial(jnp.where, finite), (variables, optimizer), (state.variables, state.optimizer)
     )
-    after = State(variables, optimizer, key, state.done + 1, state.scales, finite)
+    average = averaged(state.average, variables, state.done) if hyper.unasked else None
+    after = State(variables, average, optimizer, key, state.done + 1, state.scales, finite)
     losses = {"loss": loss, "gradient": l_g, "membership": l_m}
     return after, jax.tree.map(lambda v: jnp.where(finite, v, jnp.nan), losses)
 
@@ -225,7 +241,7 @@ def _drive(
     progress: Progress | None,
     save: str | Path | None,
 ) -> Run:
-    _check(hyper, bank, chunk)
+    _check(hyper, bank, student, chunk)
     rows = int(min(hyper.batch, np.max(hyper.budget)))
     state = _start(key, hyper, bank, student, many)
     curves: dict[str, Any] = {name: [] for name in ("loss", "gradient", "membership")}
@@ -246,7 +262,7 @@ def _drive(
         for name, value in part.items():
             curves[name].append(value)
         if probe is not None and done in schedule:
-            _measure(curves, student, state.variables, probe, many)
+            _measure(curves, student, _given(state), probe, many)
         if store is not None:
             store.save(state, curves)
         if progress is not None:
@@ -254,7 +270,7 @@ def _drive(
     if done < hyper.steps:  # all runs have failed; what is not measured yet would not differ
         for at in schedule:
             if probe is not None and at > done:
-                _measure(curves, student, state.variables, probe, many)
+                _measure(curves, student, _given(state), probe, many)
         for name in ("loss", "gradient", "membership"):
             shape = (hyper.steps - done, *curves[name][0].shape[1:])
             curves[name].append(np.full(shape, np.nan, curves[name][0].dtype))
@@ -263,6 +279,10 @@ def _drive(
     if store is not None and store.trouble:
         raise checkpoint.CheckpointError(store.trouble, run)
     return run
+
+
+def _given(state: State) -> Any:
+    return state.variables if state.average is None else state.average
 
 
 def _measure(
@@ -289,10 +309,10 @@ def _finish(
                 f"run {r} stopped at step {bad[0] + 1} of {hyper.steps}: the loss or its "
                 f"gradient is not finite; the variables are those after step {bad[0]}"
             )
-    return Run(state.variables, stacked, measured, tuple(failures))
+    return Run(_given(state), stacked, measured, tuple(failures))
 
 
-def _check(hyper: Hyper, bank: Bank, chunk: int) -> None:
+def _check(hyper: Hyper, bank: Bank, student: Student, chunk: int) -> None:
     """ValueError, in one sentence, for settings that the bank cannot serve."""
     if hyper.loss not in LOSSES:
         raise ValueError(f"no loss {hyper.loss!r}; there are {', '.join(LOSSES)}")
@@ -305,6 +325,8 @@ def _check(hyper: Hyper, bank: Bank, chunk: int) -> None:
     if budgets.min() < 1 or budgets.max() > len(bank):
         worst = budgets.max() if budgets.max() > len(bank) else budgets.min()
         raise ValueError(f"a budget of {worst} queries is not in 1 ... {len(bank)}, the pool")
+    if hyper.unasked and (bank.unasked is None or student.warp is None):
+        raise ValueError("unasked inputs need a bank that holds some and a student with a warp")
     matching, axes = LOSSES[hyper.loss]
     if matching is not None and (bank.gradient is None or bank.gradient.ndim != axes):
         shape = None if bank.gradient is None else bank.gradient.shape

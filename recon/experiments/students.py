@@ -31,7 +31,7 @@ def student(model: str, shape: tuple[int, ...], classes: int) -> Student:
 
     module = models.build(model, shape, classes)
     x = jnp.zeros(int(np.prod(shape)))
-    return Student(lambda key: module.init(key, x), models.logits(module))
+    return Student(lambda key: module.init(key, x), models.logits(module), distill.warp(shape))
 
 
 def mapper_for(model: str, chosen: str = "auto") -> str:
@@ -95,7 +95,7 @@ def _groups(hypers: Sequence[Hyper], mapper: str, together: bool) -> list[list[H
     groups: dict[Any, list[Hyper]] = {}
     for hyper in hypers:
         rows = hyper.batch if together else min(hyper.batch, hyper.budget)
-        static = (hyper.steps, hyper.batch, hyper.points, hyper.outputs)
+        static = (hyper.steps, hyper.batch, hyper.points, hyper.outputs, hyper.unasked)
         groups.setdefault((static, rows), []).append(hyper)
     return list(groups.values())
 
@@ -114,6 +114,8 @@ def _train(
     trained = student(model, subject.dataset.shape, subject.dataset.classes)
     largest = max(hyper.budget for hyper in hypers)
     bank = rows_from(subject.bank(kind), first, largest)
+    if KINDS[kind].pool:
+        bank = replace(bank, unasked=jnp.asarray(subject.dataset.pool.x, jnp.float32))
     budgets = ", ".join(f"{budget:,}" for budget in sorted({hyper.budget for hyper in hypers}))
     what = f"{victim.model} as {model}, {kind} x {budgets}"
 
@@ -151,6 +153,7 @@ def _train(
             "weight": None if loss == "membership" else hyper.weight,
             "outputs": hyper.outputs,
             "points": hyper.points,
+            "unasked": hyper.unasked,
             "seconds": seconds,
             "failure": run.failures[r] or None,
         }
@@ -208,6 +211,8 @@ def check(
         for name in given:
             if name not in known:
                 raise SettingsError(f"there is no {what} {name!r}; there are {', '.join(known)}")
+    if distribution != "pool" and any(KINDS[kind].pool for kind in kinds):
+        raise SettingsError(f"kinds that use the pool make no sense with {distribution} queries")
     for what, values in numbers.items():
         if not values or min(values) < 1:
             raise SettingsError(f"{what} must be at least 1, got {values or 'none'}")

@@ -19,17 +19,23 @@ from recon.victims import Classifier, Training
 
 
 class Kind(NamedTuple):
-    """A query: the row of EXPLANATIONS that is bought (None: only f(x)), and the student's loss."""
+    """A query: the row of EXPLANATIONS that is bought (None: only f(x)), and the student's loss.
+
+    pool: the images of the pool that are not asked about are used too (`distill.consistency`).
+    """
 
     explain: str | None
     loss: str
+    pool: bool = False
 
 
 KINDS = {
     "gradient": Kind("jacobian", "projection"),
+    "gradient+pool": Kind("jacobian", "projection", pool=True),
     "smoothgrad": Kind("smoothgrad", "projection"),
     "top": Kind("jacobian", "top"),
     "membership": Kind(None, "membership"),
+    "membership+pool": Kind(None, "membership", pool=True),
 }
 DISTRIBUTIONS = ("pool", "gaussian")
 
@@ -57,7 +63,7 @@ class Subject:
         Bought when first asked for; the replies of one explanation are held at a time, so ask
         for the kinds that share it one after the other.
         """
-        explain, loss = KINDS[kind]
+        explain, loss, _ = KINDS[kind]
         if self._held.get("explain", "") != explain:
             self._held.clear()
             row = None if explain is None else explanations.EXPLANATIONS[explain]
@@ -80,7 +86,7 @@ class Subject:
         """A name for all that students are trained and scored on."""
         leaves = jax.tree.leaves(self.victim.variables)
         key = jax.random.key_data(self.key)
-        return cells.digest([*leaves, self.x, key, *self.dataset.test])
+        return cells.digest([*leaves, self.x, key, self.dataset.pool.x, *self.dataset.test])
 
 
 def subject_of(

@@ -24,8 +24,9 @@ class Sweep:
 
     Claim:   none of the paper's: it gives no hyperparameters.
     Command: scripts/run.py sweep
-    Time:    not run in full yet; a run that is killed goes on.
-    Expect:  a best setting for each student and kind inside the grid, not at its edge.
+    Time:    7 minutes on 2 CPU cores (linear, mlp); a run that is killed goes on.
+    Expect:  log-odds for every student and kind; the largest learning rate for half of them, the
+             edge of the grid.
 
     The victim is trained on the train part less `held_out` images, and students are scored on
     those; the test part is not read.  A setting's score is the mean validation accuracy over
