@@ -23,7 +23,13 @@ from recon.experiments.single import Attack
 from recon.networks import TwoLayer
 from recon.oracles import Cost
 
-LONG = ("fig2_mnist", "fig3_mnist", "fig4_mnist", "sweep")  # small forms of a minute and more
+LONG = (
+    "fig2_mnist",
+    "fig3_mnist",
+    "fig4_mnist",
+    "pool_mnist",
+    "sweep",
+)  # small forms of a minute and more
 RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]
 
 epsilons = st.floats(1e-6, 1e3)

@@ -224,6 +224,9 @@ def test_the_figures_differ_in_victims_and_queries():
     assert all(victim != student for victim, student in Figure3().pairs())
     assert Figure4().distribution == "gaussian"
     assert Figure4().pairs() == Figure2().pairs()
+    kinds = tuple(kind for kind, of in subjects.KINDS.items() if of.pool)
+    with pytest.raises(SettingsError, match="the pool make no sense"):
+        replace(Figure4(), kinds=kinds).pairs()
 
 
 # --- bad input

@@ -68,7 +68,9 @@ def inconsistency(
     """The cross-entropy of the answers to warped inputs with those of `average` to plain ones.
 
     A mean over `hyper.unasked` rows drawn from `unasked` [M, d], of which those whose named class
-    is not confident count as zero.
+    is not confident count as zero; and log K less the entropy of the mean answer, which assumes
+    that classes are about equally common among the inputs.  Without it a class is lost at times:
+    one student of three fell from 84 to 77 %, and rises to 98 % with it (MNIST, validation part).
     """
     draw_key, warp_key = jax.random.split(key)
     x = unasked[jax.random.randint(draw_key, (hyper.unasked,), 0, len(unasked))]
@@ -76,7 +78,9 @@ def inconsistency(
     assert student.warp is not None  # training._check
     logits = student.apply(variables, student.warp(warp_key, x))
     entropy = -jnp.sum(named * jax.nn.log_softmax(logits), axis=1)
-    return jnp.mean(jnp.where(jnp.max(named, axis=1) > CONFIDENT, entropy, 0))
+    believed = jnp.mean(jnp.where(jnp.max(named, axis=1) > CONFIDENT, entropy, 0))
+    mean = jnp.mean(jax.nn.softmax(logits), axis=0)
+    return believed + jnp.log(float(len(mean))) + jnp.sum(jax.scipy.special.xlogy(mean, mean))
 
 
 def averaged(average: Any, variables: Any, done: jax.Array) -> Any:

@@ -17,6 +17,14 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         {"color": GREY, "linestyle": "-.", "marker": "^", "mfc": "white"},
     ),
     "membership": ("membership", {"color": ORANGE, "linestyle": ":", "marker": "D"}),
+    "gradient+pool": (
+        "gradient, and unasked images",
+        {"color": BLUE, "linestyle": "--", "marker": "P", "mfc": "white"},
+    ),
+    "membership+pool": (
+        "membership, and unasked images",
+        {"color": ORANGE, "linestyle": "--", "marker": "X", "mfc": "white"},
+    ),
 }
 MODELS = {"linear": "1-layer", "mlp": "2-layer", "conv": "convolutional"}
 
