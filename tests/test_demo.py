@@ -22,6 +22,8 @@ def main():
     spec = importlib.util.spec_from_file_location("script_demo", SCRIPT)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    few = {"budgets": (1, 10), "seeds": 1, "victim_steps": 200, "steps": 50}
+    module.REBUILD = dataclasses.replace(module.REBUILD, **few)
     return module.main
 
 
@@ -109,11 +111,13 @@ def test_files_are_there_and_the_pictures_are_pictures(demo):
         "run.json",
         "kinks.png",
         "rows.png",
+        "matching.png",
+        "matching",
         *(f"{name}_{which}.npz" for name in NAMES for which in ("true", "recovered")),
     }
     from matplotlib import image
 
-    for name in ("kinks.png", "rows.png"):
+    for name in ("kinks.png", "rows.png", "matching.png"):
         pixels = image.imread(out / name)
         assert min(pixels.shape[:2]) > 300
         assert pixels[..., :3].std() > 0.05
@@ -180,6 +184,16 @@ def test_a_decision_is_made_beyond_rounding():
         np.testing.assert_array_equal(digits.decisions(net, x), [False, True, True])
 
 
+def test_a_classifier_is_rebuilt_by_every_kind_of_query(demo):
+    table, _ = tables.read(demo[1] / "matching")
+    assert [(row["kind"], row["budget"]) for row in table] == [
+        (kind, budget) for kind in ("gradient", "top", "membership") for budget in (1, 10)
+    ]
+    best = {row["kind"]: row["accuracy"] for row in table if row["budget"] == 10}
+    assert best["gradient"] > max(best["top"], best["membership"])
+    assert best["gradient"] > 0.5
+
+
 def test_a_failure_is_said_and_no_earlier_result_is_left(main, demo, tmp_path, capsys):
     for stale in ("kinks.png", "classifier_recovered.npz"):
         (tmp_path / stale).write_bytes((demo[1] / stale).read_bytes())
@@ -188,7 +202,7 @@ def test_a_failure_is_said_and_no_earlier_result_is_left(main, demo, tmp_path, c
     for name in NAMES:
         assert f"The {name} was not recovered. The query budget ran out" in printed.err
     assert "failed" in printed.out
-    assert not list(tmp_path.glob("*.png"))
+    assert {path.name for path in tmp_path.glob("*.png")} == {"matching.png"}
     assert not list(tmp_path.glob("*_recovered.npz"))
     table, _ = tables.read(tmp_path)
     assert [row["status"] for row in table if row["method"] == "tangent"] == ["BUDGET"] * 2

@@ -177,7 +177,8 @@ class Figure3(Matching):
              than membership queries; the reverse takes 10 times fewer at first; a convolutional
              student of the two-layer network does much better than the reverse (section 5.2).
     Command: scripts/run.py fig3_mnist
-    Time:    not run in full yet; a run that is killed goes on.
+    Time:    3 minutes on 2 CPU cores with --victims linear:mlp mlp:linear; not run for conv yet.
+             A run that is killed goes on.
     Expect:  a one-layer student stays below its two-layer victim, whatever it asks.
     """
 
@@ -192,8 +193,10 @@ class Figure4(Matching):
              network; convolutional: 84 % from 10 gradient, 71 % from 10,000 membership queries
              (section 5.3).
     Command: scripts/run.py fig4_mnist
-    Time:    not run in full yet; a run that is killed goes on.
-    Expect:  one-layer with one gradient query within 0.3 points of the victim, every seed.
+    Time:    2 minutes on 2 CPU cores with --victims linear mlp; not run for conv yet.
+             A run that is killed goes on.
+    Expect:  two-layer: ten gradient queries reach less than on images (73 %, against 90 %), and
+             10,000 membership queries less than 1,000 gradient queries.
 
     Images have pixels in [0, 1] and the queries are neither scaled nor cut to that range; the
     paper does not say how its images were scaled.  There is no pool to run out of: a budget may

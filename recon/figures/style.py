@@ -6,6 +6,7 @@ colour alone.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -86,4 +87,5 @@ def measured(axis: Any, rows: list[Row], x: str, y: str, **style: Any) -> None:
 
 def caption(figure: Any, text: str) -> None:
     """What was measured, and how often, in small print below."""
-    figure.supxlabel(text, fontsize=7.5, color="#555555", x=0.01, ha="left")
+    lines = textwrap.fill(text, int(figure.get_figwidth() / 0.075))  # inches a letter, about
+    figure.supxlabel(lines, fontsize=7.5, color="#555555", x=0.01, ha="left")
