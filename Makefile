@@ -38,6 +38,7 @@ lint: install
 
 bench: $(VENV)/installed-bench
 	@$(RUN) scripts/run.py bench-exact
+	@$(RUN) scripts/run.py bench-distill
 
 figures: install
 	@$(RUN) scripts/plot.py all

@@ -13,6 +13,7 @@ from recon.experiments.common import EXACT, Experiment, Row, Summarised, relativ
 from recon.experiments.lemmas import Lemma2, Lemma3
 from recon.experiments.matching import Figure2, Figure3, Figure4, Pool
 from recon.experiments.single import Attack
+from recon.experiments.steps import Steps
 from recon.experiments.sweep import Sweep
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -24,6 +25,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "robust": Robust(),
     "speed": Speed(),
     "bench_exact": Bench(),
+    "bench_distill": Steps(),
     "fig2_mnist": Figure2(),
     "fig3_mnist": Figure3(),
     "fig4_mnist": Figure4(),
