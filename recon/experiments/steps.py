@@ -30,8 +30,9 @@ class Steps:
     Claim:   none of the paper's.
     Command: scripts/run.py bench_distill
     Time:    2 minutes on 2 CPU cores.
-    Expect:  on 2 CPU cores ours is faster for the two-layer student's top class and for the
-             projection (3 to 5 times), and PyTorch for most others; at once gains nothing there.
+    Expect:  on 2 CPU cores ours is 3 to 5 times faster with the projection; loss by loss it is
+             slightly faster for the two-layer student, and PyTorch for the convolutional one's
+             labels and whole Jacobian; many runs at once gain nothing.
 
     Both sides have the same weights, batch, loss and Adam, in float32, on all cores; they are
     called in turn and the median is taken, compilation apart.  The whole Jacobian in PyTorch is
