@@ -212,7 +212,7 @@ class Pool(Matching):
 
     Claim:   the paper's: ten gradient queries rebuild the convolutional network to 95 %, as 1,000
              membership queries do (section 5.1); its attacker leaves unasked images unused.
-    Command: scripts/run.py pool-mnist
+    Command: scripts/run.py pool_mnist
     Time:    11 minutes on 2 CPU cores; a run that is killed goes on.
     Expect:  convolutional, ten gradient queries: 75 to 90 % as the paper does it, above 97 % with
              the pool; ten membership queries stay below 75 % with it.
