@@ -8,6 +8,7 @@ import pytest
 
 from recon import distill, explanations, models
 from recon.distill import Bank, Hyper, Student, checkpoint, consistency, losses, training
+from recon.experiments.students import student
 from recon.oracles import Cost
 
 DIM, OUTPUTS, N = 6, 3, 12
@@ -294,20 +295,26 @@ def test_runs_at_once_and_in_turn_agree_and_budgets_share_a_compile(curved, prob
     assert runs["loop"].curves["loss"].shape == (3, 40)
     assert runs["loop"].failures == ("", "", "")
 
-    before = training._step._cache_size()
+    before = training._scan._cache_size()
     for budget, rate, weight in ((5, 0.1, 0.2), (7, 0.2, 0.3), (12, 0.3, 0.4)):
         hyper = Hyper(budget=budget, learning_rate=rate, weight=weight, steps=2, batch=4)
         distill.train(keys[0], hyper, curved, MLP)
-    assert training._step._cache_size() <= before + 2  # the first step's arrays are not committed
+    assert training._scan._cache_size() <= before + 2  # the first step's arrays are not committed
 
 
-def test_a_scan_and_a_loop_take_the_same_steps(curved):
+def test_a_scan_and_a_loop_take_the_same_steps(curved, monkeypatch):
     hyper = Hyper(budget=N, steps=30, batch=4)
     state = distill.start(jax.random.key(20), hyper, curved, MLP)
-    loop = training.advance(state, hyper, curved, MLP, 4, False, 30)
-    scan = training._scan(state, hyper, curved, MLP, 4, False, 30)
+    scan = distill.advance(state, hyper, curved, MLP, 4, False, 30)
+    monkeypatch.setattr(training, "_convolves", lambda *_: True)
+    loop = distill.advance(state, hyper, curved, MLP, 4, False, 30)
     np.testing.assert_allclose(loop[1]["loss"], scan[1]["loss"], rtol=1e-3)
     assert int(loop[0].done) == int(scan[0].done) == 30
+
+
+@pytest.mark.parametrize(("model", "convolves"), [("mlp", False), ("conv", False), ("vgg11", True)])
+def test_only_models_with_convolutions_of_xla_are_kept_out_of_a_scan(model, convolves):
+    assert training._convolves(student(model, (32, 32, 3), 10), 32 * 32 * 3) is convolves
 
 
 # --- failures

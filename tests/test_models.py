@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from recon import data, models, oracles, victims
 
@@ -172,6 +173,47 @@ def test_gradients_are_derivatives_and_can_be_matched(name):
     np.testing.assert_allclose(loss({"params": scaled}), 4 * value, rtol=1e-5)
     inner = jnp.vdot(gradient["params"][last]["kernel"], variables["params"][last]["kernel"])
     np.testing.assert_allclose(inner, 2 * value, rtol=1e-4)  # Euler: homogeneous of degree 2
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "inputs", "kernel", "padding"),
+    [
+        (12, 12, 2, 5, "VALID"),
+        (11, 8, 1, 5, "VALID"),
+        (5, 9, 3, 5, "VALID"),
+        (7, 6, 2, 5, "SAME"),
+        (8, 5, 2, 3, "SAME"),
+        (1, 4, 2, 3, "SAME"),
+    ],
+)
+def test_a_convolution_with_its_pool_is_that_of_flax(height, width, inputs, kernel, padding):
+    layer = models._ConvPool(4, kernel, padding)
+    x_key, init_key, direction_key = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(x_key, (2, height, width, inputs))
+    variables = layer.init(init_key, x)
+    variables["params"]["bias"] += 0.1
+
+    def flax(variables, x):
+        y = nn.relu(nn.Conv(4, (kernel, kernel), padding=padding).apply(variables, x))
+        window = (min(2, y.shape[1]), min(2, y.shape[2]))
+        return nn.max_pool(y, window, window)
+
+    np.testing.assert_allclose(layer.apply(variables, x), flax(variables, x), rtol=1e-5, atol=1e-5)
+    direction = jax.random.normal(direction_key, flax(variables, x).shape)
+
+    def slopes(f):  # first order, and through it second order
+        def gradient(variables, x):
+            return jax.grad(lambda x: jnp.vdot(direction, f(variables, x)))(x)
+
+        return gradient(variables, x), jax.grad(lambda v: jnp.sum(gradient(v, x) ** 2))(variables)
+
+    for ours, theirs in zip(*map(jax.tree.leaves, map(slopes, (layer.apply, flax))), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_of_equal_maxima_the_first_has_the_gradient():
+    gradient = jax.grad(lambda x: models._largest(x).sum())(jnp.ones((2, 4, 3)))
+    np.testing.assert_array_equal(gradient, jnp.zeros((2, 4, 3)).at[:, 0].set(1))
 
 
 def test_equal_maxima_share_the_gradient():

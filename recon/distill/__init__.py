@@ -18,7 +18,7 @@ from recon.distill.checkpoint import CheckpointError
 from recon.distill.consistency import warp
 from recon.distill.losses import LOSSES, OUTPUTS, Hyper, Student
 from recon.distill.probe import Probe, evaluate
-from recon.distill.training import Run, start, step, train, train_many
+from recon.distill.training import Run, advance, start, step, train, train_many
 
 __all__ = [
     "LOSSES",
@@ -29,6 +29,7 @@ __all__ = [
     "Probe",
     "Run",
     "Student",
+    "advance",
     "buy",
     "evaluate",
     "start",

@@ -20,7 +20,6 @@ from recon.experiments.students import student
 
 LOSSES = ("membership", "top", "jacobian", "projection")
 SHAPE, CLASSES = (28, 28, 1), 10
-_STEP = jax.jit(distill.step, static_argnames=("student", "rows"))
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,13 @@ class Steps:
              slightly faster for the two-layer student, and PyTorch for the convolutional one's
              labels and whole Jacobian; many runs at once gain nothing.
 
-    Both sides have the same weights, batch, loss and Adam, in float32, on all cores; they are
-    called in turn and the median is taken, compilation apart.  The whole Jacobian in PyTorch is
-    timed in both of its forms, one backward pass after another and batched, and the faster one
-    counts.  "projection" is our unbiased estimate of the Jacobian's loss from one backward pass:
-    it is held against PyTorch's whole Jacobian, which is what it stands for.  "ratio" is the
-    other's seconds divided by ours; "other" says who that is.  No PyTorch: no ratio.
+    Both sides have the same weights, batch, loss and Adam, in float32, on all cores; they make
+    `each` steps in turn, ours as the trainer does, and the median is taken, compilation apart.
+    The whole Jacobian in PyTorch is timed in both of its forms, one backward pass after another
+    and batched, and the faster one counts.  "projection" is our unbiased estimate of the
+    Jacobian's loss from one backward pass: it is held against PyTorch's whole Jacobian, which is
+    what it stands for.  "ratio" is the other's seconds divided by ours; "other" says who that is.
+    No PyTorch: no ratio.
     """
 
     shown: ClassVar[tuple[str, ...]] = (
@@ -57,7 +57,9 @@ class Steps:
     batch: int = 64
     """Queries a step."""
     repeats: int = 15
-    """Readings of each, of several steps; the median is taken."""
+    """Readings of each; the median is taken."""
+    each: int = 20
+    """Training steps a reading."""
     runs: tuple[int, ...] = (1, 8, 32)
     """How many runs are trained at once."""
     steps: int = 100
@@ -67,7 +69,7 @@ class Steps:
 
     def small(self) -> Steps:
         """The two-layer student, two readings."""
-        return replace(self, models=("mlp",), batch=8, repeats=2, runs=(1, 2), steps=5)
+        return replace(self, models=("mlp",), batch=8, repeats=2, each=2, runs=(1, 2), steps=5)
 
     def run(self, tell: Tell = silent) -> list[Row]:
         """A row for each model and loss, and for each number of runs."""
@@ -85,19 +87,17 @@ class Steps:
     def _step(self, model: str, loss: str) -> Row:
         trained = student(model, SHAPE, CLASSES)
         bank, hyper = replies(self.batch, loss, self.seed), Hyper(budget=self.batch, loss=loss)
-        calls: dict[str, Callable[[], Any]] = {
-            "ours": Ours(
-                distill.start(jax.random.key(self.seed), hyper, bank, trained), hyper, bank, trained
-            )
-        }
+        state = distill.start(jax.random.key(self.seed), hyper, bank, trained)
+        calls: dict[str, Callable[[], Any]] = {"ours": Ours(state, hyper, bank, trained, self.each)}
         version = torch_steps.available()
         if version is not None:
             peer = "jacobian" if loss == "projection" else loss
             variables = trained.init(jax.random.split(jax.random.key(self.seed))[0])
             numbers = (float(hyper.weight), float(hyper.learning_rate))
             for form in torch_steps.FORMS if peer == "jacobian" else ("",):
-                calls[form] = torch_steps.step(variables["params"], bank, peer, form, *numbers)
-        seconds = in_turn(calls, self.repeats)
+                one = torch_steps.step(variables["params"], bank, peer, form, *numbers)
+                calls[form] = partial(_several, one, self.each)
+        seconds = {name: s / self.each for name, s in in_turn(calls, self.repeats).items()}
         ours = seconds.pop("ours")
         form, other = min(seconds.items(), key=lambda item: item[1], default=("", None))
         name = None if version is None else f"PyTorch {version}" + (f", {form}" if form else "")
@@ -109,20 +109,24 @@ class Steps:
         keys = jax.random.split(jax.random.key(self.seed), count)
         go = partial(distill.train_many, keys, hyper, bank, trained)
         mappers = {name: partial(go, mapper=name) for name in ("vmap", "loop")}
-        seconds = in_turn(mappers, min(3, self.repeats), calls_each=1)
+        seconds = in_turn(mappers, min(3, self.repeats))
         return _row("runs", "mlp", "projection", count, seconds["vmap"], "in turn", seconds["loop"])
 
 
 class Ours:
-    """A step that goes on from where the last one ended."""
+    """Steps that go on from where the last ones ended."""
 
-    def __init__(self, state: Any, hyper: Hyper, bank: Bank, trained: distill.Student):
-        self.state, self.rest = state, (hyper, bank, trained, len(bank))
+    def __init__(self, state: Any, hyper: Hyper, bank: Bank, trained: distill.Student, each: int):
+        self.state, self.rest = state, (hyper, bank, trained, len(bank), False, each)
 
     def __call__(self) -> Any:
-        """One step; returns the loss before it, which is waited for by who needs it."""
-        self.state, losses = _STEP(self.state, *self.rest)
-        return losses["loss"]
+        """`each` steps; returns the loss before the last, which is waited for by who needs it."""
+        self.state, losses = distill.advance(self.state, *self.rest)
+        return losses["loss"][-1]
+
+
+def _several(call: Callable[[], Any], times: int) -> Any:
+    return [call() for _ in range(times)][-1]
 
 
 def replies(n: int, loss: str, seed: int) -> Bank:
@@ -136,9 +140,7 @@ def replies(n: int, loss: str, seed: int) -> Bank:
     return bank.top() if loss == "top" else bank
 
 
-def in_turn(
-    calls: Mapping[str, Callable[[], Any]], repeats: int, calls_each: int = 4
-) -> dict[str, float]:
+def in_turn(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """The median seconds of each call; they take turns, after one call that is not counted."""
     for call in calls.values():
         jax.block_until_ready(_value(call()))
@@ -146,10 +148,8 @@ def in_turn(
     for _ in range(repeats):
         for name, call in calls.items():
             start = time.perf_counter()
-            for _ in range(calls_each):
-                last = call()
-            jax.block_until_ready(_value(last))
-            taken[name].append((time.perf_counter() - start) / calls_each)
+            jax.block_until_ready(_value(call()))
+            taken[name].append(time.perf_counter() - start)
     return {name: float(np.median(seconds)) for name, seconds in taken.items()}
 
 
