@@ -28,6 +28,7 @@ LONG = (
     "fig3_mnist",
     "fig4_mnist",
     "pool_mnist",
+    "forms_mnist",
     "sweep",
 )  # small forms of a minute and more
 RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]

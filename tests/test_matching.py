@@ -365,6 +365,8 @@ def test_membership_queries_have_no_lambda_to_sweep():
     whole = len(sweep.learning_rates) * len(sweep.outputs) * len(sweep.budgets)
     assert len(sweep.grid("membership")) == whole
     assert len(sweep.grid("gradient")) == whole * len(sweep.weights)
+    assert len(sweep.grid("membership-entropy")) == whole // len(sweep.outputs)
+    assert {hyper.outputs for hyper in sweep.grid("membership-entropy")} == {"entropy"}
 
 
 def test_the_table_of_hyperparameters_is_what_the_committed_sweep_chose():
@@ -373,7 +375,7 @@ def test_the_table_of_hyperparameters_is_what_the_committed_sweep_chose():
     if (folder / "rows.csv").exists():
         for row in sweeping.best(tables.read(folder)[0]):
             names = ("learning_rate", "outputs", "steps", "batch") + (
-                () if row["kind"] == "membership" else ("weight",)
+                () if subjects.KINDS[row["kind"]].loss == "membership" else ("weight",)
             )
             chosen[row["student"], row["kind"]] = {name: row[name] for name in names}
     assert HYPER.keys() == chosen.keys()

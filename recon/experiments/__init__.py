@@ -11,7 +11,7 @@ from recon.experiments.bench import Bench
 from recon.experiments.cells import Resumable, SettingsError
 from recon.experiments.common import EXACT, Experiment, Row, Summarised, relative_error
 from recon.experiments.lemmas import Lemma2, Lemma3
-from recon.experiments.matching import Figure2, Figure3, Figure4, Pool
+from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Pool
 from recon.experiments.single import Attack
 from recon.experiments.steps import Steps
 from recon.experiments.sweep import Sweep
@@ -30,6 +30,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "fig3_mnist": Figure3(),
     "fig4_mnist": Figure4(),
     "pool_mnist": Pool(),
+    "forms_mnist": Forms(),
     "sweep": Sweep(),
 }
 

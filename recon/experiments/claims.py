@@ -90,10 +90,12 @@ def reaching(points: list[tuple[int, float]], accuracy: float) -> tuple[str, flo
     return ">", float(points[-1][0])
 
 
-def fewer(rows: list[Row], victim: str, student: str, budget: int) -> str:
+def fewer(
+    rows: list[Row], victim: str, student: str, budget: int, against: str = "membership"
+) -> str:
     """How many times fewer gradient than membership queries, at the accuracy `budget` reach."""
     reached = cell(rows, victim, student, "gradient", budget).mean
-    sign, needed = reaching(curve(rows, victim, student, "membership"), reached)
+    sign, needed = reaching(curve(rows, victim, student, against), reached)
     factor = f"{float(f'{needed / budget:.2g}'):,.4g}"
     sign = "" if sign == "=" else f"{sign} "
     queries = "query" if budget == 1 else "queries"
@@ -113,8 +115,10 @@ def _one_layer(rows: list[Row]) -> str:
     )
 
 
-def _factors(victim: str, student: str, *budgets: int) -> Callable[[list[Row]], str]:
-    return lambda rows: "; ".join(fewer(rows, victim, student, n) for n in budgets)
+def _factors(
+    victim: str, student: str, *budgets: int, against: str = "membership"
+) -> Callable[[list[Row]], str]:
+    return lambda rows: "; ".join(fewer(rows, victim, student, n, against) for n in budgets)
 
 
 def _cells(*of: tuple[str, str, str, int]) -> Callable[[list[Row]], str]:
@@ -155,6 +159,13 @@ CLAIMS = (
         _one_layer,
     ),
     Claim("F2b", "2-layer: 100x fewer", "fig2_mnist", (MLP,), _factors(*MLP, 10, 100)),
+    Claim(
+        "F2b, ours",
+        "the same against the paper's cross-entropy; elsewhere membership has the better log-odds",
+        "fig2_mnist",
+        (MLP,),
+        _factors(*MLP, 10, 100, against="membership-entropy"),
+    ),
     Claim(
         "F2c",
         "convolutional: 95 % after 10 gradient queries, against 1,000 membership queries",

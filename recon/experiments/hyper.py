@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from recon.distill import Hyper
+from recon.experiments.subjects import KINDS
 
 # (student, query kind) -> its settings, as `scripts/run.py sweep` chose them on validation images
 # (results/sweep); budget and loss come from the experiment.  What is not here is untuned.
@@ -19,9 +22,10 @@ HYPER: dict[tuple[str, str], Hyper] = {
 
 
 def hyper(student: str, kind: str) -> tuple[Hyper, bool]:
-    """The settings for a student and a query kind, and whether they were tuned."""
-    found = HYPER.get((student, kind))
-    if found is None:
-        pool = kind.endswith("+pool")
-        return Hyper(steps=4_000, unasked=64) if pool else Hyper(), False
-    return found, True
+    """The settings for a student and a query kind, and whether they were tuned.
+
+    A kind with a hyphen has those of what stands before it, where it has none of its own.
+    """
+    found = HYPER.get((student, kind)) or HYPER.get((student, kind.partition("-")[0]))
+    untuned = Hyper(steps=4_000, unasked=64) if KINDS[kind].pool else Hyper()
+    return replace(found or untuned, **KINDS[kind].fixed), found is not None

@@ -166,7 +166,7 @@ class Figure2(Matching):
     largest logit alone, which services mostly return and the paper does not use.
     """
 
-    kinds: tuple[str, ...] = ("gradient", "smoothgrad", "top", "membership")
+    kinds: tuple[str, ...] = ("gradient", "smoothgrad", "top", "membership", "membership-entropy")
 
 
 @dataclass(frozen=True)
@@ -225,3 +225,25 @@ class Pool(Matching):
     victims: tuple[str, ...] = ("mlp", "conv")
     kinds: tuple[str, ...] = ("gradient", "gradient+pool", "membership", "membership+pool")
     budgets: tuple[int, ...] = (10,)
+
+
+@dataclass(frozen=True)
+class Forms(Matching):
+    """The same replies matched in two forms each: what a cheaper form of l_G costs in accuracy.
+
+    Claim:   none of the paper's: it does not say how a student was made to match.
+    Command: scripts/run.py forms_mnist
+    Time:    not run yet.
+    Expect:  a projection of the Jacobian, one backward pass a step, as good as the whole
+             Jacobian, ten; and SmoothGrad replies as well matched by the plain gradient.
+
+    "gradient" and "smoothgrad" are what the figures use: a fresh random projection a step, and the
+    student's plain gradient held against the victim's smoothed one.  "gradient-whole" matches
+    all rows of the Jacobian, "smoothgrad-own" the student's own average over eight noisy points.
+    Settings are those tuned for the cheaper form; "seconds" are a student's.
+    """
+
+    victims: tuple[str, ...] = ("mlp", "conv")
+    kinds: tuple[str, ...] = ("gradient", "gradient-whole", "smoothgrad", "smoothgrad-own")
+    budgets: tuple[int, ...] = (10, 100)
+    seeds: int = 3

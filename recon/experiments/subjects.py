@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,20 +22,25 @@ from recon.victims import Classifier, Training
 class Kind(NamedTuple):
     """A query: the row of EXPLANATIONS that is bought (None: only f(x)), and the student's loss.
 
-    pool: the images of the pool that are not asked about are used too (`distill.consistency`).
+    pool: the images of the pool that are not asked about are used too (`distill.consistency`);
+    fixed: fields of the student's `Hyper` that are not chosen by a sweep.
     """
 
     explain: str | None
     loss: str
     pool: bool = False
+    fixed: Mapping[str, Any] = MappingProxyType({})
 
 
 KINDS = {
     "gradient": Kind("jacobian", "projection"),
+    "gradient-whole": Kind("jacobian", "jacobian"),
     "gradient+pool": Kind("jacobian", "projection", pool=True),
     "smoothgrad": Kind("smoothgrad", "projection"),
+    "smoothgrad-own": Kind("smoothgrad", "projection", fixed={"points": 8}),
     "top": Kind("jacobian", "top"),
     "membership": Kind(None, "membership"),
+    "membership-entropy": Kind(None, "membership", fixed={"outputs": "entropy"}),
     "membership+pool": Kind(None, "membership", pool=True),
 }
 DISTRIBUTIONS = ("pool", "gaussian")
@@ -63,7 +69,7 @@ class Subject:
         Bought when first asked for; the replies of one explanation are held at a time, so ask
         for the kinds that share it one after the other.
         """
-        explain, loss, _ = KINDS[kind]
+        explain, loss = KINDS[kind][:2]
         if self._held.get("explain", "") != explain:
             self._held.clear()
             row = None if explain is None else explanations.EXPLANATIONS[explain]

@@ -15,7 +15,7 @@ from recon.distill import OUTPUTS, Hyper
 from recon.experiments.cells import Note, SettingsError, quiet
 from recon.experiments.common import Row, Tell, silent
 from recon.experiments.students import across_seeds, check
-from recon.experiments.subjects import load, subject_of, trained
+from recon.experiments.subjects import KINDS, load, subject_of, trained
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Sweep:
     The victim is trained on the train part less `held_out` images, and students are scored on
     those; the test part is not read.  A setting's score is the mean validation accuracy over
     budgets and seeds.  The best go into `recon.experiments.hyper.HYPER`, which a test holds to the
-    committed rows.  More: --students conv --steps 1500 6000 --batches 16 64 --seeds 3.
+    committed rows.  More: --steps 2000 6000 --batches 16 64 --seeds 3.
     """
 
     shown: ClassVar[tuple[str, ...]] = (
@@ -48,13 +48,13 @@ class Sweep:
         "runs",
         "seconds",
     )
-    students: tuple[str, ...] = ("linear", "mlp")
+    students: tuple[str, ...] = ("linear", "mlp", "conv")
     """Students; each rebuilds a victim of its own class."""
-    kinds: tuple[str, ...] = ("gradient", "smoothgrad", "top", "membership")
+    kinds: tuple[str, ...] = ("gradient", "smoothgrad", "top", "membership", "membership-entropy")
     """Kinds of queries."""
-    budgets: tuple[int, ...] = (10, 100, 1_000)
+    budgets: tuple[int, ...] = (10, 100)
     """How many queries; the score is the mean over these."""
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     """Adam's, at the start of its decay."""
     weights: tuple[float, ...] = (0.1, 1.0)
     """Lambda; membership queries have none."""
@@ -132,8 +132,10 @@ class Sweep:
 
     def grid(self, kind: str) -> list[Hyper]:
         """Every setting with every budget."""
-        weights = (Hyper().weight,) if kind == "membership" else self.weights
-        settings = (self.outputs, self.steps, self.batches, self.learning_rates, weights)
+        weights = (Hyper().weight,) if KINDS[kind].loss == "membership" else self.weights
+        fixed = KINDS[kind].fixed
+        outputs = (fixed["outputs"],) if "outputs" in fixed else self.outputs
+        settings = (outputs, self.steps, self.batches, self.learning_rates, weights)
         return [
             Hyper(rate, weight, budget, steps=steps, batch=batch, outputs=outputs)
             for outputs, steps, batch, rate, weight, budget in product(*settings, self.budgets)

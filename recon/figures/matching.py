@@ -8,15 +8,27 @@ from recon.figures.style import BLUE, GREY, INK, ORANGE, Row, caption, column, l
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gradient": ("gradient", {"color": BLUE, "linestyle": "-", "marker": "o"}),
+    "gradient-whole": (
+        "gradient, all rows a step",
+        {"color": BLUE, "linestyle": (0, (1, 1)), "marker": "s", "mfc": "white"},
+    ),
     "smoothgrad": (
         "SmoothGrad",
         {"color": INK, "linestyle": (0, (4, 1.5)), "marker": "s", "mfc": "white"},
+    ),
+    "smoothgrad-own": (
+        "SmoothGrad, of both",
+        {"color": INK, "linestyle": (0, (1, 1)), "marker": "v", "mfc": "white"},
     ),
     "top": (
         "gradient of the top class",
         {"color": GREY, "linestyle": "-.", "marker": "^", "mfc": "white"},
     ),
     "membership": ("membership", {"color": ORANGE, "linestyle": ":", "marker": "D"}),
+    "membership-entropy": (
+        "membership, cross-entropy",
+        {"color": ORANGE, "linestyle": (0, (1, 3)), "marker": "v", "mfc": "white"},
+    ),
     "gradient+pool": (
         "gradient, and unasked images",
         {"color": BLUE, "linestyle": "--", "marker": "P", "mfc": "white"},
