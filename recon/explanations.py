@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+POINTS, SIGMA = 20, 0.2  # of SmoothGrad, as results/saliency chose them
+
 Function = Callable[[jax.Array], jax.Array]
 Explanation = Callable[[Function, jax.Array, Any], jax.Array]
 
@@ -48,16 +50,16 @@ def smoothgrad(
     x: jax.Array,
     key: Any,
     explain: Explanation = jacobian,
-    n: int = 50,
-    sigma: Any = 0.1,
+    n: int = POINTS,
+    sigma: Any = SIGMA,
 ) -> jax.Array:
     """The mean of `explain` at x + z_1, ..., x + z_n, shaped as one of them (section 4).
 
     z_i ~ N(0, sigma^2 I): sigma is a standard deviation, in units of x.  The paper prints
     N(0, sigma I), which could mean a variance; we read it as the SmoothGrad authors define it.
     `top_gradient` names the class afresh at every noisy point; for one class throughout use
-    `smooth_top_gradient`.  n and sigma are our own choices (the paper's stand in its missing
-    Appendix D).  ValueError if n < 1.
+    `smooth_top_gradient`.  POINTS and SIGMA are our own choices, by a criterion that the
+    experiment `saliency` states (the paper's stand in its missing Appendix D).  ValueError if n < 1.
     """
     if n < 1:
         raise ValueError(f"SmoothGrad averages over n >= 1 points, got n = {n}")
@@ -67,7 +69,7 @@ def smoothgrad(
 
 
 def smooth_top_gradient(
-    f: Function, x: jax.Array, key: Any, n: int = 50, sigma: Any = 0.1
+    f: Function, x: jax.Array, key: Any, n: int = POINTS, sigma: Any = SIGMA
 ) -> jax.Array:
     """SmoothGrad [d] of the logit that is largest at x itself, at every noisy point."""
     label = jnp.argmax(f(x))

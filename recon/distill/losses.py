@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from recon.explanations import SIGMA
+
 TRACED, STATIC = {"traced": True}, {"traced": False}
 
 
@@ -28,7 +30,7 @@ class Hyper:
     learning_rate: Any = field(default=2e-3, metadata=TRACED)
     weight: Any = field(default=0.1, metadata=TRACED)
     budget: Any = field(default=10, metadata=TRACED)
-    sigma: Any = field(default=0.1, metadata=TRACED)
+    sigma: Any = field(default=SIGMA, metadata=TRACED)
     steps: int = field(default=3000, metadata=STATIC)
     batch: int = field(default=64, metadata=STATIC)
     loss: str = field(default="projection", metadata=STATIC)
