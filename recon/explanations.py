@@ -59,7 +59,8 @@ def smoothgrad(
     N(0, sigma I), which could mean a variance; we read it as the SmoothGrad authors define it.
     `top_gradient` names the class afresh at every noisy point; for one class throughout use
     `smooth_top_gradient`.  POINTS and SIGMA are our own choices, by a criterion that the
-    experiment `saliency` states (the paper's stand in its missing Appendix D).  ValueError if n < 1.
+    experiment `saliency` states (the paper's stand in its missing Appendix D).  ValueError if
+    n < 1.
     """
     if n < 1:
         raise ValueError(f"SmoothGrad averages over n >= 1 points, got n = {n}")
