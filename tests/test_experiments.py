@@ -29,6 +29,7 @@ LONG = (
     "fig4_mnist",
     "pool_mnist",
     "forms_mnist",
+    "large_mnist",
     "sweep",
 )  # small forms of a minute and more
 RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]

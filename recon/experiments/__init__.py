@@ -11,7 +11,7 @@ from recon.experiments.bench import Bench
 from recon.experiments.cells import Resumable, SettingsError
 from recon.experiments.common import EXACT, Experiment, Row, Summarised, relative_error
 from recon.experiments.lemmas import Lemma2, Lemma3
-from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Pool
+from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, Pool
 from recon.experiments.saliency import Saliency
 from recon.experiments.single import Attack
 from recon.experiments.steps import Steps
@@ -31,6 +31,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "fig3_mnist": Figure3(),
     "fig4_mnist": Figure4(),
     "pool_mnist": Pool(),
+    "large_mnist": Large(),
     "forms_mnist": Forms(),
     "saliency": Saliency(),
     "sweep": Sweep(),

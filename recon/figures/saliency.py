@@ -26,32 +26,33 @@ def saliency(figure: Any, rows: list[Row]) -> None:
         axis.spines[:].set_visible(False)
     for line, (victim, n) in enumerate(lines):
         first = axes[line][0]
-        name = MODELS.get(victim, victim)
         if n == points[0]:
             plain = of[victim, 0, 0.0]
             _show(first, plain, f"gradient, {100 * plain['inside']:.1f} %")
         elif n == points[1]:
             _show(first, image, "the image")
-        first.set_ylabel(f"{name}\nN = {n}", color=INK)
+        else:
+            first.remove()
+        axes[line][1].set_ylabel(f"{MODELS.get(victim, victim)}\nN = {n}", color=INK)
         for axis, sigma in zip(axes[line][1:], sigmas, strict=True):
             row = of[victim, n, sigma]
             _show(axis, row, f"{100 * row['inside']:.1f} %, {row['repeat']:.2f}")
             if line == 0:
-                axis.set_title(f"sigma = {sigma:g}\n{axis.get_title(loc='left')}", fontsize=7.5)
+                axis.set_title(f"sigma = {sigma:g}", fontsize=7.5)
             if row["chosen"]:
                 axis.spines[:].set(visible=True, color=ORANGE, linewidth=2.5)
     figure.suptitle("SmoothGrad of the largest logit")
     caption(
         figure,
-        f"{rows[0]['dataset']}, an image held out of the victim's training part. Above each map, "
+        f"{rows[0]['dataset']}, an image held out of the victim's training part. Below each map, "
         "as means over images: the share of |g| on and next to what is drawn, and the cosine of "
         "two maps with different noise. Framed: what is used everywhere.",
     )
 
 
-def _show(axis: Any, row: Row, title: str) -> None:
+def _show(axis: Any, row: Row, label: str) -> None:
     grey = np.frombuffer(bytes.fromhex(row["map"]), np.uint8)
     shape = (row["height"], len(grey) // row["height"])
     axis.imshow(255 - grey.reshape(shape), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axis.grid(visible=False)
-    axis.set_title(title, fontsize=7.5)
+    axis.set_xlabel(label, fontsize=7.5)
