@@ -31,6 +31,7 @@ LONG = (
     "forms_mnist",
     "large_mnist",
     "sweep",
+    "sweep_gaussian",
 )  # small forms of a minute and more
 RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]
 

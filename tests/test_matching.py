@@ -61,7 +61,7 @@ def test_a_row_for_every_student_with_what_it_cost(rows):
         assert 0 <= row["accuracy"] <= 1
         assert (row["gradient_loss"] is None) == (row["kind"] == "membership")
         assert row["victim"] == row["student"] == "linear"
-        assert row["tuned"] == (("linear", row["kind"]) in HYPER)
+        assert row["tuned"] == (("linear", row["kind"]) in HYPER["pool"])
 
 
 def test_one_gradient_query_rebuilds_a_linear_victim():
@@ -362,27 +362,47 @@ def test_the_best_setting_has_the_highest_mean_and_no_failure():
 
 def test_membership_queries_have_no_lambda_to_sweep():
     sweep = Sweep()
-    whole = len(sweep.learning_rates) * len(sweep.outputs) * len(sweep.budgets)
-    assert len(sweep.grid("membership")) == whole
-    assert len(sweep.grid("gradient")) == whole * len(sweep.weights)
-    assert len(sweep.grid("membership-entropy")) == whole // len(sweep.outputs)
-    assert {hyper.outputs for hyper in sweep.grid("membership-entropy")} == {"entropy"}
+    whole = len(sweep.learning_rates) * len(sweep.outputs) * 2
+    counts = {kind: len(sweep.grid(kind, (1, 10))) for kind in sweep.kinds}
+    assert counts["membership"] == whole
+    assert counts["gradient"] == whole * len(sweep.weights)
+    assert counts["membership-entropy"] == whole // len(sweep.outputs)
+    assert {hyper.outputs for hyper in sweep.grid("membership-entropy", (1,))} == {"entropy"}
 
 
-def test_the_table_of_hyperparameters_is_what_the_committed_sweep_chose():
-    folder = RESULTS / "sweep"
+def test_convolutional_students_are_swept_over_budgets_and_seeds_of_their_own(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweeping, "load", lambda name, *_: data.digits())
+    monkeypatch.setattr(sweeping, "trained", lambda *_: None)
+    monkeypatch.setattr(sweeping, "subject_of", lambda *_: None)
+
+    def across(subject, model, hypers, seeds, *_):
+        asked.append((model, seeds, {h.budget for h in hypers["gradient"]}))
+        return iter(())
+
+    monkeypatch.setattr(sweeping, "across_seeds", across)
+    Sweep(held_out=200).run()
+    small, large = {1, 10, 100}, {10, 100}
+    assert asked == [("linear", 2, small), ("mlp", 2, small), ("conv", 1, large)]
+
+
+@pytest.mark.parametrize(
+    ("distribution", "name"), [("pool", "sweep"), ("gaussian", "sweep_gaussian")]
+)
+def test_the_table_of_hyperparameters_is_what_the_committed_sweep_chose(distribution, name):
     chosen = {}
-    if (folder / "rows.csv").exists():
-        for row in sweeping.best(tables.read(folder)[0]):
+    if (RESULTS / name / "rows.csv").exists():
+        for row in sweeping.best(tables.read(RESULTS / name)[0]):
             names = ("learning_rate", "outputs", "steps", "batch") + (
                 () if subjects.KINDS[row["kind"]].loss == "membership" else ("weight",)
             )
             chosen[row["student"], row["kind"]] = {name: row[name] for name in names}
-    assert HYPER.keys() == chosen.keys()
+    table = HYPER[distribution]
+    assert table.keys() == chosen.keys()
     for of, values in chosen.items():
-        assert {name: getattr(HYPER[of], name) for name in values} == values
-    assert hyper("no such student", "top") == (Hyper(), False)
-    assert hyper("conv_large", "gradient") == (HYPER["conv", "gradient"], False)
+        assert {name: getattr(table[of], name) for name in values} == values
+    for student, kind in (("no such student", "top"), ("conv_large", "gradient")):
+        assert hyper(student, kind, distribution) == (Hyper(), False)
 
 
 # --- the claims

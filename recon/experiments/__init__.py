@@ -15,7 +15,7 @@ from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, 
 from recon.experiments.saliency import Saliency
 from recon.experiments.single import Attack
 from recon.experiments.steps import Steps
-from recon.experiments.sweep import Sweep
+from recon.experiments.sweep import Sweep, SweepGaussian
 
 EXPERIMENTS: dict[str, Experiment] = {
     "lemma2": Lemma2(),
@@ -35,6 +35,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "forms_mnist": Forms(),
     "saliency": Saliency(),
     "sweep": Sweep(),
+    "sweep_gaussian": SweepGaussian(),
 }
 
 __all__ = [
