@@ -12,13 +12,13 @@ from recon.experiments.subjects import KINDS
 # and loss come from the experiment.  What is not here is untuned.
 HYPER: dict[str, dict[tuple[str, str], Hyper]] = {
     "pool": {
-        ("linear", "gradient"): Hyper(3e-2, 1.0, steps=2_000, outputs="entropy"),
-        ("linear", "smoothgrad"): Hyper(3e-2, 1.0, steps=2_000, outputs="entropy"),
+        ("linear", "gradient"): Hyper(3e-2, 0.1, steps=2_000, outputs="entropy"),
+        ("linear", "smoothgrad"): Hyper(3e-2, 0.1, steps=2_000, outputs="entropy"),
         ("linear", "top"): Hyper(1e-2, 1.0, steps=2_000, outputs="odds"),
-        ("linear", "membership"): Hyper(1e-2, steps=2_000, outputs="odds"),
+        ("linear", "membership"): Hyper(3e-2, steps=2_000, outputs="odds"),
         ("linear", "membership-entropy"): Hyper(1e-2, steps=2_000, outputs="entropy"),
-        ("mlp", "gradient"): Hyper(3e-3, 0.1, steps=2_000, outputs="odds"),
-        ("mlp", "smoothgrad"): Hyper(3e-3, 1.0, steps=2_000, outputs="odds"),
+        ("mlp", "gradient"): Hyper(1e-2, 0.1, steps=2_000, outputs="odds"),
+        ("mlp", "smoothgrad"): Hyper(1e-2, 0.1, steps=2_000, outputs="odds"),
         ("mlp", "top"): Hyper(3e-3, 1.0, steps=2_000, outputs="odds"),
         ("mlp", "membership"): Hyper(3e-3, steps=2_000, outputs="odds"),
         ("mlp", "membership-entropy"): Hyper(3e-3, steps=2_000, outputs="entropy"),
@@ -28,7 +28,14 @@ HYPER: dict[str, dict[tuple[str, str], Hyper]] = {
         ("conv", "membership"): Hyper(1e-2, steps=2_000, outputs="odds"),
         ("conv", "membership-entropy"): Hyper(3e-3, steps=2_000, outputs="entropy"),
     },
-    "gaussian": {},
+    "gaussian": {
+        ("linear", "gradient"): Hyper(1e-2, 0.01, steps=2_000, outputs="odds"),
+        ("linear", "membership"): Hyper(1e-3, steps=2_000, outputs="odds"),
+        ("mlp", "gradient"): Hyper(3e-3, 0.01, steps=2_000, outputs="odds"),
+        ("mlp", "membership"): Hyper(3e-3, steps=2_000, outputs="odds"),
+        ("conv", "gradient"): Hyper(3e-3, 0.01, steps=2_000, outputs="odds"),
+        ("conv", "membership"): Hyper(3e-3, steps=2_000, outputs="entropy"),
+    },
 }
 
 
