@@ -347,15 +347,15 @@ def test_a_sweep_scores_on_images_that_are_not_the_test_part(monkeypatch):
 
 
 def test_the_best_setting_has_the_highest_mean_and_no_failure():
-    def row(rate, accuracy, failure=None):
+    def row(rate, agreement, failure=None):
         settings = {"learning_rate": rate, "weight": 0.1, "outputs": "odds", "steps": 5, "batch": 2}
         settings |= {"seconds": 1.0}
         who = {"student": "mlp", "kind": "top"}
-        return who | settings | {"accuracy": accuracy, "failure": failure}
+        return who | settings | {"agreement": agreement, "failure": failure}
 
     rows = [row(1, 0.2), row(1, 0.9), row(2, 0.6), row(2, 0.6), row(3, 0.99), row(3, 0.9, "nan")]
     (found,) = sweeping.best(rows)
-    assert (found["learning_rate"], found["accuracy"]) == (2, pytest.approx(0.6))
+    assert (found["learning_rate"], found["agreement"]) == (2, pytest.approx(0.6))
     assert (found["settings"], found["runs"]) == (3, 6)
     assert sweeping.best([row(1, 0.5, "nan")]) == []
 

@@ -12,17 +12,17 @@ from recon.experiments.subjects import KINDS
 # and loss come from the experiment.  What is not here is untuned.
 HYPER: dict[str, dict[tuple[str, str], Hyper]] = {
     "pool": {
-        ("linear", "gradient"): Hyper(3e-2, 0.1, steps=2_000, outputs="entropy"),
-        ("linear", "smoothgrad"): Hyper(3e-2, 0.1, steps=2_000, outputs="entropy"),
+        ("linear", "gradient"): Hyper(3e-2, 0.1, steps=2_000, outputs="odds"),
+        ("linear", "smoothgrad"): Hyper(3e-2, 0.1, steps=2_000, outputs="odds"),
         ("linear", "top"): Hyper(1e-2, 1.0, steps=2_000, outputs="odds"),
-        ("linear", "membership"): Hyper(3e-2, steps=2_000, outputs="odds"),
+        ("linear", "membership"): Hyper(1e-2, steps=2_000, outputs="odds"),
         ("linear", "membership-entropy"): Hyper(1e-2, steps=2_000, outputs="entropy"),
         ("mlp", "gradient"): Hyper(1e-2, 0.1, steps=2_000, outputs="odds"),
         ("mlp", "smoothgrad"): Hyper(1e-2, 0.1, steps=2_000, outputs="odds"),
         ("mlp", "top"): Hyper(3e-3, 1.0, steps=2_000, outputs="odds"),
         ("mlp", "membership"): Hyper(3e-3, steps=2_000, outputs="odds"),
         ("mlp", "membership-entropy"): Hyper(3e-3, steps=2_000, outputs="entropy"),
-        ("conv", "gradient"): Hyper(3e-2, 0.1, steps=2_000, outputs="odds"),
+        ("conv", "gradient"): Hyper(1e-2, 0.1, steps=2_000, outputs="odds"),
         ("conv", "smoothgrad"): Hyper(1e-2, 1.0, steps=2_000, outputs="odds"),
         ("conv", "top"): Hyper(1e-2, 1.0, steps=2_000, outputs="odds"),
         ("conv", "membership"): Hyper(1e-2, steps=2_000, outputs="odds"),

@@ -28,8 +28,9 @@ class Sweep:
     Expect:  log-odds better than cross-entropy wherever both are tried.
 
     The victim is trained on the train part less `held_out` images, and students are scored on
-    those; the test part is not read.  A setting's score is the mean validation accuracy over
-    budgets and seeds.  The best go into `recon.experiments.hyper.HYPER`, which a test holds to the
+    those; the test part is not read.  A setting's score is the mean validation agreement with
+    the victim over budgets and seeds, since a student is to be the victim, with its mistakes: by
+    accuracy a one-layer student that beats its victim would be preferred.  The best go into `recon.experiments.hyper.HYPER`, which a test holds to the
     committed rows.  More: --steps 2000 6000 --batches 16 64 --conv-seeds 3.
     """
 
@@ -41,8 +42,8 @@ class Sweep:
         "outputs",
         "steps",
         "batch",
-        "accuracy",
-        "worst_accuracy",
+        "agreement",
+        "worst_agreement",
         "settings",
         "runs",
         "seconds",
@@ -182,7 +183,7 @@ class SweepGaussian(Sweep):
 
 
 def best(rows: list[Row]) -> list[Row]:
-    """For each student and kind the setting with the highest mean validation accuracy.
+    """For each student and kind the setting with the highest mean agreement with the victim.
 
     Of equals the first; a setting with a student that failed is not chosen.
     """
@@ -194,7 +195,7 @@ def best(rows: list[Row]) -> list[Row]:
     chosen = []
     for (student, kind), settings in scores.items():
         means = {
-            values: float(np.mean([row["accuracy"] for row in of]))
+            values: float(np.mean([row["agreement"] for row in of]))
             for values, of in settings.items()
             if all(row["failure"] is None for row in of)
         }
@@ -205,8 +206,8 @@ def best(rows: list[Row]) -> list[Row]:
             {"student": student, "kind": kind}
             | dict(zip(setting, top, strict=True))
             | {
-                "accuracy": means[top],
-                "worst_accuracy": min(means.values()),
+                "agreement": means[top],
+                "worst_agreement": min(means.values()),
                 "settings": len(settings),
                 "runs": sum(map(len, settings.values())),
                 "seconds": sum(row["seconds"] for of in settings.values() for row in of),
