@@ -28,6 +28,7 @@ LONG = (
     "fig3_mnist",
     "fig4_mnist",
     "pool_mnist",
+    "chosen_mnist",
     "forms_mnist",
     "large_mnist",
     "sweep",

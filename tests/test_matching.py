@@ -6,11 +6,22 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from test_run import load
 
 from recon import data, figures, tables
 from recon.distill import Hyper
-from recon.experiments import EXPERIMENTS, SettingsError, cells, claims, students, subjects
+from recon.experiments import (
+    EXPERIMENTS,
+    SettingsError,
+    cells,
+    chosen,
+    claims,
+    students,
+    subjects,
+)
 from recon.experiments import sweep as sweeping
 from recon.experiments.hyper import HYPER, hyper
 from recon.experiments.matching import Figure2, Figure3, Figure4
@@ -403,6 +414,33 @@ def test_the_table_of_hyperparameters_is_what_the_committed_sweep_chose(distribu
         assert {name: getattr(table[of], name) for name in values} == values
     for student, kind in (("no such student", "top"), ("conv_large", "gradient")):
         assert hyper(student, kind, distribution) == (Hyper(), False)
+
+
+# --- chosen images
+
+
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 5), st.integers(1, 3))
+def test_medoids_are_different_rows_and_the_same_for_a_seed(count, seed, spread):
+    x = np.random.default_rng(seed).integers(0, spread, (12, 3)) / 4  # rows repeat
+    rows = chosen.medoids(x, count, seed)
+    assert len(set(rows.tolist())) == count
+    assert rows.tolist() == chosen.medoids(x, count, seed).tolist()
+
+
+def test_medoids_are_one_of_each_cluster_that_is_far_from_the_others():
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.eye(4) * 100, 25, axis=0) + rng.normal(size=(100, 4))
+    assert sorted(chosen.medoids(x, 4, 0) // 25) == [0, 1, 2, 3]
+
+
+def test_all_kinds_ask_the_same_chosen_images():
+    small = EXPERIMENTS["chosen_mnist"].small()
+    experiment = replace(small, victims=("linear",), budgets=(1, 5), seeds=1, steps=5)
+    rows = experiment.run()
+    assert [(r["kind"], r["budget"], r["distribution"]) for r in rows] == [
+        (kind, budget, "medoids") for budget in (1, 5) for kind in ("gradient", "membership")
+    ]
 
 
 # --- the claims

@@ -9,6 +9,7 @@ from recon.experiments.algorithm1 import Figure1, Theorem1
 from recon.experiments.attack import Queries, Robust, Speed
 from recon.experiments.bench import Bench
 from recon.experiments.cells import Resumable, SettingsError
+from recon.experiments.chosen import Chosen
 from recon.experiments.common import EXACT, Experiment, Row, Summarised, relative_error
 from recon.experiments.lemmas import Lemma2, Lemma3
 from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, Pool
@@ -31,6 +32,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "fig3_mnist": Figure3(),
     "fig4_mnist": Figure4(),
     "pool_mnist": Pool(),
+    "chosen_mnist": Chosen(),
     "large_mnist": Large(),
     "forms_mnist": Forms(),
     "saliency": Saliency(),

@@ -183,6 +183,18 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "F2b, F2c, ours",
+        "not the paper's: the images that are asked about are middles of clusters of the pool",
+        "chosen_mnist",
+        (MLP, CONV),
+        _cells(
+            (*MLP, "gradient", 10),
+            (*MLP, "membership", 10),
+            (*CONV, "gradient", 10),
+            (*CONV, "membership", 10),
+        ),
+    ),
+    Claim(
         "F2g",
         "SmoothGrad: practically no different from gradients, in every panel",
         "fig2_mnist",

@@ -30,8 +30,9 @@ class Sweep:
     The victim is trained on the train part less `held_out` images, and students are scored on
     those; the test part is not read.  A setting's score is the mean validation agreement with
     the victim over budgets and seeds, since a student is to be the victim, with its mistakes: by
-    accuracy a one-layer student that beats its victim would be preferred.  The best go into `recon.experiments.hyper.HYPER`, which a test holds to the
-    committed rows.  More: --steps 2000 6000 --batches 16 64 --conv-seeds 3.
+    accuracy a one-layer student that beats its victim would be preferred.  The best go into
+    `recon.experiments.hyper.HYPER`, which a test holds to the committed rows.
+    More: --steps 2000 6000 --batches 16 64 --conv-seeds 3.
     """
 
     shown: ClassVar[tuple[str, ...]] = (
