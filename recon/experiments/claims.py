@@ -96,7 +96,7 @@ def fewer(
     """How many times fewer gradient than membership queries, at the accuracy `budget` reach."""
     reached = cell(rows, victim, student, "gradient", budget).mean
     sign, needed = reaching(curve(rows, victim, student, against), reached)
-    factor = f"{float(f'{needed / budget:.2g}'):,.4g}"
+    factor = f"{float(f'{needed / budget:.2g}'):,.9g}"
     sign = "" if sign == "=" else f"{sign} "
     queries = "query" if budget == 1 else "queries"
     return f"{sign}{factor} x at {budget:,} gradient {queries} ({100 * reached:.1f} %)"
