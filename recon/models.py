@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from recon import masks
+
 Shape = tuple[int, ...]  # an image: (height, width, channels)
 
 
@@ -29,7 +31,7 @@ class _Linear(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
         return nn.Dense(self.outputs, name="output")(x)
 
 
@@ -39,8 +41,8 @@ class _MLP(nn.Module):
     bias: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = nn.relu(nn.Dense(self.width, use_bias=self.bias, name="hidden")(x))
+    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
+        hidden = masks.relu(nn.Dense(self.width, use_bias=self.bias, name="hidden")(x), width)
         return nn.Dense(self.outputs, use_bias=self.bias, name="output")(hidden)
 
 
@@ -59,7 +61,7 @@ class _ConvPool(nn.Module):
     padding: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
         side, inputs = self.kernel, x.shape[-1]
         shape = (side, side, inputs, self.channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
@@ -67,14 +69,15 @@ class _ConvPool(nn.Module):
         if self.padding == "SAME":
             around = [(side // 2, side // 2)] * 2
             x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + around + [(0, 0)])
-        *batch, height, width, _ = x.shape
-        rows, columns = (height - side + 1) // 2, (width - side + 1) // 2
+        *batch, height, across, _ = x.shape
+        rows, columns = (height - side + 1) // 2, (across - side + 1) // 2
         if not rows or not columns:  # a side of one pixel is not pooled
-            images, layout = x.reshape(-1, height, width, inputs), ("NHWC", "HWIO", "NHWC")
+            images, layout = x.reshape(-1, height, across, inputs), ("NHWC", "HWIO", "NHWC")
             y = jax.lax.conv_general_dilated(
                 images, kernel, (1, 1), "VALID", dimension_numbers=layout
             )
-            return _pool(nn.relu(_plus(y.reshape(*batch, *y.shape[1:]), bias)))
+            y = _plus(y.reshape(*batch, *y.shape[1:]), bias)
+            return _pool(masks.relu(y, width, 3), width)
         blocks = side // 2 + 1  # that a window spans
         high, wide = rows + blocks - 1, columns + blocks - 1
         x = x[..., : 2 * high, : 2 * wide, :].reshape(*batch, high, 2, wide, 2, inputs)
@@ -90,7 +93,13 @@ class _ConvPool(nn.Module):
         weights = jnp.concatenate(shifted, axis=-1).reshape(blocks, 2, blocks, 2, inputs, -1)
         weights = jnp.swapaxes(weights, 1, 2).reshape(blocks * blocks * 4 * inputs, -1)
         sums = jnp.concatenate(around_each, axis=-1) @ weights
-        return nn.relu(_plus(_largest(sums.reshape(*batch, rows, columns, 4, -1)), bias))
+        sums = sums.reshape(*batch, rows, columns, 4, -1)
+        if width is None:
+            return nn.relu(_plus(masks.largest(sums), bias))
+        sums = _plus(sums, bias)
+        scale = masks.spread(sums, 4)[..., 0, :]
+        zero = jnp.zeros_like(sums[..., :1, :])  # off is one more choice
+        return masks.largest(jnp.concatenate([zero, sums], axis=-2), width, scale)
 
 
 class _Conv(nn.Module):
@@ -104,11 +113,11 @@ class _Conv(nn.Module):
     padding: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
         x = _images(x, self.shape)
         for i, channels in enumerate(self.channels):
-            x = _ConvPool(channels, self.kernel, self.padding, name=f"Conv_{i}")(x)
-        x = nn.relu(nn.Dense(self.dense)(_flat(x)))
+            x = _ConvPool(channels, self.kernel, self.padding, name=f"Conv_{i}")(x, width)
+        x = masks.relu(nn.Dense(self.dense)(_flat(x)), width)
         return nn.Dense(self.outputs)(x)
 
 
@@ -119,12 +128,13 @@ class _VGG11(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
         x = _images(x, self.shape)
         for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):
             for channels in stage:
-                x = nn.relu(_norm(nn.Conv(channels, (3, 3), use_bias=False)(x)))
-            x = _pool(x)
+                x = _norm(nn.Conv(channels, (3, 3), use_bias=False)(x))
+                x = masks.relu(x, width, 3)
+            x = _pool(x, width)
         return nn.Dense(self.outputs)(_flat(x))
 
 
@@ -135,17 +145,18 @@ class _ResNet18(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
+        relu = partial(masks.relu, width=width, units=3)
         conv = partial(nn.Conv, use_bias=False)
-        x = nn.relu(_norm(conv(64, (3, 3))(_images(x, self.shape))))
+        x = relu(_norm(conv(64, (3, 3))(_images(x, self.shape))))
         for channels in (64, 128, 256, 512):
             for block in range(2):
                 stride = 2 if block == 0 and channels > 64 else 1
-                y = nn.relu(_norm(conv(channels, (3, 3), strides=stride)(x)))
+                y = relu(_norm(conv(channels, (3, 3), strides=stride)(x)))
                 y = _norm(conv(channels, (3, 3))(y))
                 if stride > 1:
                     x = _norm(conv(channels, (1, 1), strides=stride)(x))
-                x = nn.relu(x + y)
+                x = relu(x + y)
         return nn.Dense(self.outputs)(x.mean(axis=(-3, -2)))
 
 
@@ -164,25 +175,20 @@ def _plus(x: jax.Array, bias: jax.Array) -> jax.Array:
     return x + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def _pool(x: jax.Array) -> jax.Array:
+def _pool(x: jax.Array, width: Any = None) -> jax.Array:
     """The maximum of each 2x2 window; an odd last row or column is dropped.
 
     A side of one pixel is not pooled, so that no image is too small.  Equal maxima share the
-    gradient.  Written with reshape: on a CPU `nn.max_pool` is slower.
+    gradient; with a `width` the first has it.  Written with reshape: on a CPU `nn.max_pool` is slower.
     """
-    *batch, height, width, channels = x.shape
-    a, b = min(2, height), min(2, width)
-    x = x[..., : height // a * a, : width // b * b, :]
-    return x.reshape(*batch, height // a, a, width // b, b, channels).max(axis=(-4, -2))
-
-
-def _largest(x: jax.Array) -> jax.Array:
-    """The largest over the axis before the last: x [..., p, c] -> [..., c].
-
-    As a product with a constant mask, whose second derivative costs nothing.
-    """
-    first = jnp.argmax(jax.lax.stop_gradient(x), axis=-2)
-    return jnp.sum(x * jax.nn.one_hot(first, x.shape[-2], axis=-2, dtype=x.dtype), axis=-2)
+    *batch, height, across, channels = x.shape
+    a, b = min(2, height), min(2, across)
+    x = x[..., : height // a * a, : across // b * b, :]
+    x = x.reshape(*batch, height // a, a, across // b, b, channels)
+    if width is None:
+        return x.max(axis=(-4, -2))
+    x = jnp.swapaxes(x, -4, -3).reshape(*batch, height // a, across // b, a * b, channels)
+    return masks.largest(x, width, masks.spread(x, 4)[..., 0, :])
 
 
 def _norm(x: jax.Array) -> jax.Array:
@@ -253,6 +259,19 @@ def logits(module: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
 
     def f(variables: Any, x: jax.Array) -> Any:
         return module.apply(variables, x)
+
+    return f
+
+
+@cache
+def surrogate(module: nn.Module) -> Callable[[Any, jax.Array, Any], jax.Array]:
+    """`logits` with a surrogate derivative of its masks: f(variables, x [..., d], width).
+
+    Values and gradients are those of `logits`; see `recon.masks` for what differs after that.
+    """
+
+    def f(variables: Any, x: jax.Array, width: Any) -> Any:
+        return module.apply(variables, x, width)
 
     return f
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from recon import data, models, oracles, victims
+from recon import data, masks, models, oracles, victims
 
 SHAPES = {**data.SHAPES, "odd": (5, 7, 2), "dot": (1, 1, 1)}
 CHEAP = ["linear", "mlp", "conv", "conv_large"]  # to compile
@@ -212,7 +212,7 @@ def test_a_convolution_with_its_pool_is_that_of_flax(height, width, inputs, kern
 
 
 def test_of_equal_maxima_the_first_has_the_gradient():
-    gradient = jax.grad(lambda x: models._largest(x).sum())(jnp.ones((2, 4, 3)))
+    gradient = jax.grad(lambda x: masks.largest(x).sum())(jnp.ones((2, 4, 3)))
     np.testing.assert_array_equal(gradient, jnp.zeros((2, 4, 3)).at[:, 0].set(1))
 
 

@@ -23,7 +23,10 @@ class Hyper:
     steps: T; batch: rows a step, or the whole budget where that is less; loss: a row of LOSSES;
     outputs: a row of OUTPUTS, how l_M compares probabilities;
     points: how many noisy points the student's gradient is averaged over, 0 for its plain gradient;
-    unasked: inputs a step that were not asked about (see `consistency`), 0 for none.
+    unasked: inputs a step that were not asked about (see `consistency`), 0 for none;
+    weight_decay: of AdamW, a share of the weights for each unit of the learning rate;
+    surrogate: width of the masks' surrogate derivative (see `recon.masks`) at the first step, which
+    narrows to `training.NARROW` of it at the last; None for autodiff, which sees no masks.
     Defaults are our own choices.
     """
 
@@ -31,6 +34,8 @@ class Hyper:
     weight: Any = field(default=0.1, metadata=TRACED)
     budget: Any = field(default=10, metadata=TRACED)
     sigma: Any = field(default=SIGMA, metadata=TRACED)
+    weight_decay: Any = field(default=0.0, metadata=TRACED)
+    surrogate: Any = field(default=None, metadata=TRACED)
     steps: int = field(default=3000, metadata=STATIC)
     batch: int = field(default=64, metadata=STATIC)
     loss: str = field(default="projection", metadata=STATIC)
@@ -52,13 +57,15 @@ class Student:
 
     `apply` treats every row alone (no BatchNorm in training mode): the gradients of a whole batch
     then come from one backward pass of the batch.  `warp`, (key, x [n, d]) -> [n, d], changes
-    inputs in ways that should not change their class; only `Hyper.unasked` needs it.
+    inputs in ways that should not change their class; only `Hyper.unasked` needs it.  `surrogate`,
+    (variables, x, width), is `apply` with masks of that width; only `Hyper.surrogate` needs it.
     Hashed by its functions: keep one Student for many runs and they share what was compiled.
     """
 
     init: Callable[[Any], Any]
     apply: Callable[[Any, jax.Array], jax.Array]
     warp: Callable[[Any, jax.Array], jax.Array] | None = None
+    surrogate: Callable[[Any, jax.Array, Any], jax.Array] | None = None
 
 
 class Batch(NamedTuple):
@@ -141,22 +148,30 @@ OUTPUTS: dict[str, Callable[[jax.Array, Batch], jax.Array]] = {"entropy": _entro
 
 
 def joint(
-    variables: Any, student: Student, hyper: Hyper, batch: Batch, key: Any
+    variables: Any, student: Student, hyper: Hyper, batch: Batch, key: Any, width: Any = None
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """l_J = l_G + lambda l_M of a batch, and (l_G, l_M); without l_G it is l_M.
 
     l_G is divided by the mean of |J|^2 over the budget, so that 1 is the error of a constant
     student and one learning rate and lambda serve all victims (our choice).  l_M is the
     cross-entropy between the victim's probabilities and the student's, or another row of OUTPUTS.
+    `width` is that of the student's masks at this step, None for autodiff.
     """
+
+    def apply(x: jax.Array) -> jax.Array:
+        if width is None:
+            return student.apply(variables, x)
+        assert student.surrogate is not None  # training._check
+        return student.surrogate(variables, x, width)
+
     matching, _ = LOSSES[hyper.loss]
     noise_key, loss_key = jax.random.split(key)
-    logits, pull = jax.vjp(lambda x: student.apply(variables, x), batch.x)
+    logits, pull = jax.vjp(apply, batch.x)
     l_m = jnp.sum(batch.weights * OUTPUTS[hyper.outputs](logits, batch))
     if matching is None:
         return l_m, (jnp.zeros_like(l_m), l_m)
     if hyper.points:
-        pull = _smoothed(variables, student, hyper, batch.x, noise_key)
+        pull = _smoothed(apply, hyper, batch.x, noise_key)
     else:
         pull = _first(pull)
     l_g = jnp.sum(batch.weights * matching(pull, batch, loss_key)) / batch.scales.gradient
@@ -167,7 +182,9 @@ def _first(pull: Callable[[jax.Array], tuple[jax.Array]]) -> Pull:
     return lambda cotangent: pull(cotangent)[0]
 
 
-def _smoothed(variables: Any, student: Student, hyper: Hyper, x: jax.Array, key: Any) -> Pull:
+def _smoothed(
+    apply: Callable[[jax.Array], jax.Array], hyper: Hyper, x: jax.Array, key: Any
+) -> Pull:
     """The student's SmoothGrad with fresh noise: cotangents [n, K] -> averaged rows [n, d].
 
     With few points the loss is biased by the variance of their mean; with 0 points the plain
@@ -176,7 +193,7 @@ def _smoothed(variables: Any, student: Student, hyper: Hyper, x: jax.Array, key:
     n, dim = x.shape
     noise = jax.random.normal(key, (hyper.points, n, dim), x.dtype)
     at = x[None] + jnp.asarray(hyper.sigma, x.dtype) * noise
-    _, pull = jax.vjp(lambda z: student.apply(variables, z), at.reshape(-1, dim))
+    _, pull = jax.vjp(apply, at.reshape(-1, dim))
 
     def smooth(cotangent: jax.Array) -> jax.Array:
         (rows,) = pull(jnp.tile(cotangent, (hyper.points, 1)))

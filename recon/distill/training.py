@@ -20,6 +20,7 @@ from recon.distill.losses import LOSSES, OUTPUTS, Batch, Hyper, Scales, Student,
 from recon.distill.probe import Probe, evaluate
 
 _ADAM = optax.scale_by_adam()
+NARROW = 0.2  # of the surrogate's first width, at the last step
 ALONE = 0.4  # of the steps, the first ones, in which unasked inputs are not used yet
 Progress = Callable[[int, dict[str, np.ndarray]], None]
 
@@ -102,8 +103,13 @@ def step(
         scales=state.scales,
     )
 
+    width = None
+    if hyper.surrogate is not None:
+        share = state.done.astype(batch.x.dtype) / hyper.steps
+        width = jnp.asarray(hyper.surrogate, batch.x.dtype) * NARROW**share
+
     def objective(variables: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        loss, parts = joint(variables, student, hyper, batch, loss_key)
+        loss, parts = joint(variables, student, hyper, batch, loss_key, width)
         if hyper.unasked:
             others = (variables, state.average, student, hyper, bank.unasked, unasked_key)
             begun = state.done >= int(ALONE * hyper.steps)
@@ -117,7 +123,12 @@ def step(
     rate = jnp.asarray(hyper.learning_rate, loss.dtype) * decay
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer count with floats
         updates, optimizer = _ADAM.update(slope, state.optimizer)
-    variables = jax.tree.map(lambda v, u: v - rate.astype(u.dtype) * u, state.variables, updates)
+    shrink = jnp.asarray(hyper.weight_decay, loss.dtype)
+    variables = jax.tree.map(
+        lambda v, u: v - rate.astype(u.dtype) * (u + shrink.astype(u.dtype) * v),
+        state.variables,
+        updates,
+    )
     # An overflow in the gradient would otherwise be seen one step too late, in the variables.
     finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(slope))
     variables, optimizer = jax.tree.map(
@@ -334,6 +345,12 @@ def _check(hyper: Hyper, bank: Bank, student: Student, chunk: int) -> None:
         raise ValueError(f"a budget of {worst} queries is not in 1 ... {len(bank)}, the pool")
     if hyper.unasked and (bank.unasked is None or student.warp is None):
         raise ValueError("unasked inputs need a bank that holds some and a student with a warp")
+    if hyper.surrogate is not None and student.surrogate is None:
+        raise ValueError("a surrogate's width needs a student that has one (Student.surrogate)")
+    if hyper.surrogate is not None and not np.min(hyper.surrogate) > 0:
+        raise ValueError(f"a surrogate's width must be above 0, got {np.min(hyper.surrogate):g}")
+    if not np.min(hyper.weight_decay) >= 0:
+        raise ValueError(f"weight_decay must be 0 or more, got {np.min(hyper.weight_decay):g}")
     matching, axes = LOSSES[hyper.loss]
     if matching is not None and (bank.gradient is None or bank.gradient.ndim != axes):
         shape = None if bank.gradient is None else bank.gradient.shape

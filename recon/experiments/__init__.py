@@ -16,7 +16,7 @@ from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, 
 from recon.experiments.saliency import Saliency
 from recon.experiments.single import Attack
 from recon.experiments.steps import Steps
-from recon.experiments.sweep import Sweep, SweepGaussian
+from recon.experiments.sweep import Sweep, SweepGaussian, SweepMasks, SweepMasksGaussian
 
 EXPERIMENTS: dict[str, Experiment] = {
     "lemma2": Lemma2(),
@@ -38,6 +38,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "saliency": Saliency(),
     "sweep": Sweep(),
     "sweep_gaussian": SweepGaussian(),
+    "sweep_masks": SweepMasks(),
+    "sweep_masks_gaussian": SweepMasksGaussian(),
 }
 
 __all__ = [

@@ -31,7 +31,8 @@ def student(model: str, shape: tuple[int, ...], classes: int) -> Student:
 
     module = models.build(model, shape, classes)
     x = jnp.zeros(int(np.prod(shape)))
-    return Student(lambda key: module.init(key, x), models.logits(module), distill.warp(shape))
+    forms = models.logits(module), distill.warp(shape), models.surrogate(module)
+    return Student(lambda key: module.init(key, x), *forms)
 
 
 def mapper_for(model: str, chosen: str = "auto") -> str:
@@ -96,6 +97,7 @@ def _groups(hypers: Sequence[Hyper], mapper: str, together: bool) -> list[list[H
     for hyper in hypers:
         rows = hyper.batch if together else min(hyper.batch, hyper.budget)
         static = (hyper.steps, hyper.batch, hyper.points, hyper.outputs, hyper.unasked)
+        static += (hyper.surrogate is None,)
         groups.setdefault((static, rows), []).append(hyper)
     return list(groups.values())
 
@@ -125,7 +127,8 @@ def _train(
     note(what)
     traced: dict[str, Any] = {
         name: jnp.asarray([getattr(hyper, name) for hyper in hypers])
-        for name in ("learning_rate", "weight", "budget", "sigma")
+        for name in ("learning_rate", "weight", "budget", "sigma", "weight_decay", "surrogate")
+        if getattr(hypers[0], name) is not None
     }
     start = time.perf_counter()
     run = distill.train_many(
@@ -151,6 +154,8 @@ def _train(
             "batch": hyper.batch,
             "learning_rate": hyper.learning_rate,
             "weight": None if loss == "membership" else hyper.weight,
+            "weight_decay": hyper.weight_decay,
+            "surrogate": hyper.surrogate,
             "outputs": hyper.outputs,
             "points": hyper.points,
             "unasked": hyper.unasked,
