@@ -179,7 +179,8 @@ def _pool(x: jax.Array, width: Any = None) -> jax.Array:
     """The maximum of each 2x2 window; an odd last row or column is dropped.
 
     A side of one pixel is not pooled, so that no image is too small.  Equal maxima share the
-    gradient; with a `width` the first has it.  Written with reshape: on a CPU `nn.max_pool` is slower.
+    gradient; with a `width` the first has it.  Written with reshape: on a CPU `nn.max_pool` is
+    slower.
     """
     *batch, height, across, channels = x.shape
     a, b = min(2, height), min(2, across)

@@ -15,7 +15,8 @@ DIM, OUTPUTS, N = 6, 3, 12
 
 
 def student_of(module, dim=DIM):
-    return Student(lambda key: module.init(key, jnp.zeros(dim)), models.logits(module))
+    forms = models.logits(module), None, models.surrogate(module)
+    return Student(lambda key: module.init(key, jnp.zeros(dim)), *forms)
 
 
 LINEAR = student_of(models.linear((DIM,), OUTPUTS))
@@ -273,14 +274,17 @@ def test_runs_at_once_and_in_turn_agree_and_budgets_share_a_compile(curved, prob
     hypers = Hyper(
         budget=np.array([1, 4, 9]), learning_rate=np.array([0.01, 0.02, 0.03]), steps=40, batch=4
     )
-    hypers = dataclasses.replace(hypers, weight=jnp.array([0.0, 0.1, 1.0]))
+    more = {"weight_decay": np.array([0.0, 0.1, 1.0]), "surrogate": np.array([0.1, 0.5, 1.0])}
+    hypers = dataclasses.replace(hypers, weight=jnp.array([0.0, 0.1, 1.0]), **more)
     runs = {
         mapper: distill.train_many(keys, hypers, curved, MLP, probe, mapper=mapper)
         for mapper in ("vmap", "loop")
     }
     single = distill.train(
         keys[2],
-        dataclasses.replace(hypers, budget=9, learning_rate=0.03, weight=1.0),
+        dataclasses.replace(
+            hypers, budget=9, learning_rate=0.03, weight=1.0, weight_decay=1.0, surrogate=1.0
+        ),
         curved,
         MLP,
         probe,
@@ -376,11 +380,38 @@ def test_a_failed_run_does_no_more_steps(curved):
         ({"steps": 0}, "steps must be at least 1"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"loss": "top"}, r"needs gradients \(N, d\)"),
+        ({"surrogate": 0.0}, "surrogate's width must be above 0, got 0"),
+        ({"surrogate": np.nan}, "surrogate's width must be above 0, got nan"),
+        ({"weight_decay": -1.0}, "weight_decay must be 0 or more, got -1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(curved, change, message):
     with pytest.raises(ValueError, match=message):
         distill.train(jax.random.key(23), Hyper(**change), curved, MLP)
+
+
+def test_a_surrogate_needs_a_student_that_has_one(curved):
+    plain = dataclasses.replace(MLP, surrogate=None)
+    with pytest.raises(ValueError, match=r"needs a student that has one \(Student.surrogate\)"):
+        distill.train(jax.random.key(23), Hyper(surrogate=0.5), curved, plain)
+
+
+def test_weight_decay_is_decoupled_from_the_loss(curved):
+    free, held = Hyper(weight_decay=0.0), Hyper(weight_decay=0.5)
+    state = distill.start(jax.random.key(3), free, curved, MLP)
+    steps = [distill.step(state, hyper, curved, MLP, rows=N)[0].variables for hyper in (free, held)]
+    for before, a, b in zip(*map(jax.tree.leaves, (state.variables, *steps)), strict=True):
+        np.testing.assert_allclose(b, a - free.learning_rate * 0.5 * before, atol=1e-7)
+
+
+def test_a_surrogate_narrows_and_fits_what_autodiff_does_not(curved):
+    """The same student, start and steps; only what a mask's derivative is taken to be differs."""
+    left = {}
+    for width in (None, 0.5):
+        hyper = Hyper(1e-2, 0.1, budget=N, steps=2000, outputs="odds", surrogate=width)
+        run = distill.train(jax.random.key(40), hyper, curved, MLP)
+        left[width] = run.curves["gradient"][-100:].mean()
+    assert left[0.5] < 0.5 * left[None]
 
 
 def test_other_misuse_is_refused(curved):
@@ -414,7 +445,7 @@ def killed_at(step):
 def test_a_killed_run_goes_on_to_the_same_bits(curved, probe, tmp_path, many):
     keys = jax.random.split(jax.random.key(25), 2) if many else jax.random.key(25)
     go = distill.train_many if many else distill.train
-    hyper = Hyper(budget=9, steps=50, batch=4)
+    hyper = Hyper(budget=9, steps=50, batch=4, weight_decay=0.1, surrogate=0.5)
     options = {"chunk": 20, "measure": 1}
     whole = go(keys, hyper, curved, MLP, probe, **options)
     with pytest.raises(Killed):

@@ -33,6 +33,8 @@ LONG = (
     "large_mnist",
     "sweep",
     "sweep_gaussian",
+    "sweep_masks",
+    "sweep_masks_gaussian",
 )  # small forms of a minute and more
 RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]
 

@@ -23,7 +23,7 @@ from recon.experiments import (
     subjects,
 )
 from recon.experiments import sweep as sweeping
-from recon.experiments.hyper import HYPER, hyper
+from recon.experiments.hyper import HYPER, SWEEPS, hyper
 from recon.experiments.matching import Figure2, Figure3, Figure4
 from recon.experiments.sweep import Sweep
 from recon.victims import Classifier
@@ -397,23 +397,30 @@ def test_convolutional_students_are_swept_over_budgets_and_seeds_of_their_own(mo
     assert asked == [("linear", 2, small), ("mlp", 2, small), ("conv", 1, large)]
 
 
-@pytest.mark.parametrize(
-    ("distribution", "name"), [("pool", "sweep"), ("gaussian", "sweep_gaussian")]
-)
-def test_the_table_of_hyperparameters_is_what_the_committed_sweep_chose(distribution, name):
+@pytest.mark.parametrize("distribution", SWEEPS)
+def test_the_table_of_hyperparameters_is_what_the_committed_sweeps_chose(distribution):
+    rows = [row for name in SWEEPS[distribution] for row in tables.read(RESULTS / name)[0]]
+    names = ("learning_rate", "outputs", "steps", "batch", "weight_decay", "surrogate")
     chosen = {}
-    if (RESULTS / name / "rows.csv").exists():
-        for row in sweeping.best(tables.read(RESULTS / name)[0]):
-            names = ("learning_rate", "outputs", "steps", "batch") + (
-                () if subjects.KINDS[row["kind"]].loss == "membership" else ("weight",)
-            )
-            chosen[row["student"], row["kind"]] = {name: row[name] for name in names}
+    for row in sweeping.best(rows):
+        of = names + (() if subjects.KINDS[row["kind"]].loss == "membership" else ("weight",))
+        chosen[row["student"], row["kind"]] = {name: row[name] for name in of}
     table = HYPER[distribution]
-    assert table.keys() == chosen.keys()
-    for of, values in chosen.items():
-        assert {name: getattr(table[of], name) for name in values} == values
+    assert table.keys() == {of for of in chosen if of[1] != "smoothgrad"}
+    for of, settings in table.items():
+        assert {name: getattr(settings, name) for name in chosen[of]} == chosen[of]
     for student, kind in (("no such student", "top"), ("conv_large", "gradient")):
         assert hyper(student, kind, distribution) == (Hyper(), False)
+
+
+def test_kinds_share_settings():
+    gradient, tuned = hyper("conv", "gradient")
+    assert tuned
+    assert hyper("conv", "smoothgrad") == hyper("conv", "gradient-whole") == (gradient, True)
+    own = replace(gradient, points=8)
+    assert hyper("conv", "smoothgrad-own") == (own, True)
+    pool = replace(gradient, steps=4_000, unasked=64)
+    assert hyper("conv", "gradient+pool") == (pool, False)
 
 
 # --- chosen images

@@ -170,10 +170,7 @@ def joint(
     l_m = jnp.sum(batch.weights * OUTPUTS[hyper.outputs](logits, batch))
     if matching is None:
         return l_m, (jnp.zeros_like(l_m), l_m)
-    if hyper.points:
-        pull = _smoothed(apply, hyper, batch.x, noise_key)
-    else:
-        pull = _first(pull)
+    pull = _smoothed(apply, hyper, batch.x, noise_key) if hyper.points else _first(pull)
     l_g = jnp.sum(batch.weights * matching(pull, batch, loss_key)) / batch.scales.gradient
     return l_g + jnp.asarray(hyper.weight, l_m.dtype) * l_m, (l_g, l_m)
 

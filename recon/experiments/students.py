@@ -97,8 +97,7 @@ def _groups(hypers: Sequence[Hyper], mapper: str, together: bool) -> list[list[H
     for hyper in hypers:
         rows = hyper.batch if together else min(hyper.batch, hyper.budget)
         static = (hyper.steps, hyper.batch, hyper.points, hyper.outputs, hyper.unasked)
-        static += (hyper.surrogate is None,)
-        groups.setdefault((static, rows), []).append(hyper)
+        groups.setdefault((static, hyper.surrogate is None, rows), []).append(hyper)
     return list(groups.values())
 
 

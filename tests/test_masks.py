@@ -1,0 +1,135 @@
+"""The surrogate of a mask's derivative changes nothing else, and is what autodiff misses."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recon import masks, models
+
+
+def test_without_a_width_relu_is_relu_and_the_first_of_equals_has_the_gradient():
+    x = jnp.array([-2.0, 0.0, 3.0])
+    np.testing.assert_array_equal(masks.relu(x), jax.nn.relu(x))
+    for width in (None, 0.5):
+        gradient = jax.grad(lambda x, w=width: masks.largest(x, w).sum())(jnp.ones((2, 4, 3)))
+        np.testing.assert_array_equal(gradient, jnp.zeros((2, 4, 3)).at[:, 0].set(1))
+        np.testing.assert_array_equal(jax.grad(lambda x, w=width: masks.relu(x, w).sum())(x), x > 0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_mask_steps_by_one_however_wide_its_derivative(dtype):
+    with jax.enable_x64(True):
+        at = jnp.linspace(-20, 20, 4001, dtype=dtype)
+        for width in (0.25, 1.0):
+
+            def slope(a, width=width):
+                def one(a):
+                    return masks.largest(jnp.stack([jnp.zeros_like(a), a])[:, None], width)[0]
+
+                return jax.grad(jax.grad(one))(a)
+
+            slopes = jax.vmap(slope)(at)
+            assert slopes.dtype == dtype
+            assert slopes.min() >= 0
+            area = float(slopes.sum()) * 0.01
+            np.testing.assert_allclose(area, 1, rtol=1e-3)
+            spread = math.sqrt(float(jnp.sum(slopes * at**2)) * 0.01)
+            np.testing.assert_allclose(spread, width * math.pi / math.sqrt(3), rtol=1e-3)
+
+
+def test_the_surrogate_is_the_slope_of_the_expected_loss_that_autodiff_misses():
+    """E |w 1[w.x > 0] - v 1[v.x > 0]|^2 for x ~ N(0, I), whose slope in w is known.
+
+    It is |w|^2/2 + |v|^2/2 - w.v (pi - t)/pi with t the angle between w and v.
+    """
+    v, w = jnp.array([1.0, 0.2, -0.3]), jnp.array([0.8, 1.0, 0.5])
+    x = jax.random.normal(jax.random.key(0), (1_000_000, 3))
+
+    def expected(w):
+        cosine = w @ v / jnp.linalg.norm(w) / jnp.linalg.norm(v)
+        return (w @ w + v @ v) / 2 - w @ v * (jnp.pi - jnp.arccos(cosine)) / jnp.pi
+
+    def loss(w, width):
+        def one(x):
+            return masks.relu((w @ x)[None], width)[0]
+
+        found = jax.vmap(jax.grad(one))(x)
+        on = (x @ v > 0).astype(x.dtype)
+        return jnp.mean(jnp.sum((found - on[:, None] * v[None]) ** 2, axis=1))
+
+    truth = jax.grad(expected)(w)
+    np.testing.assert_allclose(loss(w, None), expected(w), rtol=0.01)
+    error = {
+        width: float(jnp.linalg.norm(jax.grad(loss)(w, width) - truth) / jnp.linalg.norm(truth))
+        for width in (None, 0.05)
+    }
+    assert error[0.05] < 0.03
+    assert error[None] > 0.15
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("linear", (8, 8, 1)),
+        ("mlp", (8, 8, 1)),
+        ("conv", (8, 8, 1)),
+        ("conv", (16, 17, 2)),
+        ("conv", (1, 9, 1)),
+    ],
+)
+def test_values_and_gradients_are_the_same_whatever_the_width(name, shape):
+    module = models.build(name, shape, 10)
+    f, g = models.logits(module), models.surrogate(module)
+    x = jax.random.uniform(jax.random.key(0), (3, math.prod(shape)))
+    variables = module.init(jax.random.key(1), x[0])
+    direction = jax.random.normal(jax.random.key(2), (3, 10))
+
+    @jax.jit
+    def both(width):
+        plain, pull = jax.vjp(lambda x: f(variables, x), x)
+        other, draw = jax.vjp(lambda x: g(variables, x, width), x)
+        return (plain, *pull(direction)), (other, *draw(direction))
+
+    for width in (0.01, 1.0):
+        for ours, theirs in zip(*both(width), strict=True):
+            np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "resnet18"])
+def test_deep_models_have_surrogates_too(name):
+    module, x = models.build(name, (8, 8, 1), 10), jnp.zeros((2, 64))
+    variables = jax.eval_shape(module.init, jax.random.key(0), x[0])
+
+    def matching(variables, x, width):
+        slope = jax.grad(lambda x: models.surrogate(module)(variables, x, width).sum())(x)
+        return jnp.sum(slope**2)
+
+    found = jax.eval_shape(jax.grad(matching), variables, x, 0.5)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, variables)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_a_row_does_not_see_the_others_of_its_batch(name):
+    module = models.build(name, (8, 8, 1), 10)
+    g = models.surrogate(module)
+    x = jax.random.uniform(jax.random.key(0), (3, 64))
+    variables = module.init(jax.random.key(1), x[0])
+
+    def matching(variables, x):
+        slope = jax.grad(lambda x: g(variables, x, 0.5)[..., 0].sum())(x)
+        return jnp.sum(slope**2)
+
+    slope = jax.jit(jax.grad(matching))
+    whole, alone = slope(variables, x), [slope(variables, row) for row in x]
+    for a, *each in zip(*map(jax.tree.leaves, (whole, *alone)), strict=True):
+        np.testing.assert_allclose(a, sum(each), rtol=1e-3, atol=1e-4)
+
+
+def test_a_layer_whose_units_are_all_equal_has_a_finite_slope():
+    def matching(x):
+        return jnp.sum(jax.grad(lambda x: masks.relu(x, 0.5).sum())(x) ** 2)
+
+    assert np.isfinite(jax.grad(matching)(jnp.zeros(4))).all()
