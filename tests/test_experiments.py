@@ -31,6 +31,8 @@ LONG = (
     "chosen_mnist",
     "forms_mnist",
     "large_mnist",
+    "masks_mnist",
+    "masks_gaussian",
     "sweep",
     "sweep_gaussian",
     "sweep_masks",

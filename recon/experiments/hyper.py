@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from recon.distill import Hyper
 from recon.experiments.subjects import KINDS
@@ -15,7 +16,7 @@ SWEEPS = {
     "pool": ("sweep", "sweep_masks"),
     "gaussian": ("sweep_gaussian", "sweep_masks_gaussian"),
 }
-POOL = {"steps": 4_000, "unasked": 64}  # of "+pool" kinds: first choices, not swept
+POOL: dict[str, Any] = {"steps": 4_000, "unasked": 64}  # of "+pool" kinds: first choices, not swept
 HYPER: dict[str, dict[tuple[str, str], Hyper]] = {
     "pool": {
         ("linear", "gradient"): Hyper(3e-2, 0.1, steps=2_000, outputs="odds"),
@@ -59,4 +60,6 @@ def hyper(student: str, kind: str, distribution: str = "pool") -> tuple[Hyper, b
     plain = "gradient" if plain == "smoothgrad" else plain
     tuned = swept.get((student, kind)) or swept.get((student, plain))
     pool = POOL if KINDS[kind].pool else {}
-    return replace(tuned or Hyper(), **KINDS[kind].fixed | pool), tuned is not None and not pool
+    return replace(
+        tuned or Hyper(), **{**KINDS[kind].fixed, **pool}
+    ), tuned is not None and not pool
