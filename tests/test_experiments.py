@@ -37,6 +37,7 @@ LONG = (
     "sweep_gaussian",
     "sweep_masks",
     "sweep_masks_gaussian",
+    "sweep_decay_gaussian",
 )  # small forms of a minute and more
 RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]
 

@@ -16,7 +16,13 @@ from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, 
 from recon.experiments.saliency import Saliency
 from recon.experiments.single import Attack
 from recon.experiments.steps import Steps
-from recon.experiments.sweep import Sweep, SweepGaussian, SweepMasks, SweepMasksGaussian
+from recon.experiments.sweep import (
+    Sweep,
+    SweepDecayGaussian,
+    SweepGaussian,
+    SweepMasks,
+    SweepMasksGaussian,
+)
 
 EXPERIMENTS: dict[str, Experiment] = {
     "lemma2": Lemma2(),
@@ -42,6 +48,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "sweep_gaussian": SweepGaussian(),
     "sweep_masks": SweepMasks(),
     "sweep_masks_gaussian": SweepMasksGaussian(),
+    "sweep_decay_gaussian": SweepDecayGaussian(),
 }
 
 __all__ = [

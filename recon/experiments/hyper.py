@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from typing import Any
+from typing import Any
 
 from recon.distill import Hyper
 from recon.experiments.subjects import KINDS
@@ -14,7 +15,7 @@ from recon.experiments.subjects import KINDS
 # not here is untuned.
 SWEEPS = {
     "pool": ("sweep", "sweep_masks"),
-    "gaussian": ("sweep_gaussian", "sweep_masks_gaussian"),
+    "gaussian": ("sweep_gaussian", "sweep_masks_gaussian", "sweep_decay_gaussian"),
 }
 POOL: dict[str, Any] = {"steps": 4_000, "unasked": 64}  # of "+pool" kinds: first choices, not swept
 HYPER: dict[str, dict[tuple[str, str], Hyper]] = {
@@ -59,7 +60,5 @@ def hyper(student: str, kind: str, distribution: str = "pool") -> tuple[Hyper, b
     swept, plain = HYPER[distribution], re.split("[-+]", kind)[0]
     plain = "gradient" if plain == "smoothgrad" else plain
     tuned = swept.get((student, kind)) or swept.get((student, plain))
-    pool = POOL if KINDS[kind].pool else {}
-    return replace(
-        tuned or Hyper(), **{**KINDS[kind].fixed, **pool}
-    ), tuned is not None and not pool
+    fixed = {**KINDS[kind].fixed, **(POOL if KINDS[kind].pool else {})}
+    return replace(tuned or Hyper(), **fixed), tuned is not None and not KINDS[kind].pool

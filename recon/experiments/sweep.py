@@ -230,6 +230,23 @@ class SweepMasksGaussian(SweepMasks):
 
 
 @dataclass(frozen=True)
+class SweepDecayGaussian(SweepMasksGaussian):
+    """Weight decay without a surrogate: two-layer students of Gaussian queries gain nothing by one.
+
+    Claim:   none of the paper's: it does not say how a student was made to match.
+    Command: scripts/run.py sweep_decay_gaussian
+    Time:    2 minutes on 2 CPU cores; a run that is killed goes on.
+    Expect:  some two points of agreement more than what `sweep_gaussian` chose.
+    """
+
+    students: tuple[str, ...] = ("mlp",)
+    kinds: tuple[str, ...] = ("gradient",)
+    weights: tuple[float, ...] = (0.01, 0.1)
+    weight_decays: tuple[float, ...] = (0.1, 0.3, 1.0)
+    surrogates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class SweepGaussian(Sweep):
     """The same for Gaussian queries, which want other settings than images do.
 
