@@ -31,8 +31,6 @@ LONG = (
     "chosen_mnist",
     "forms_mnist",
     "large_mnist",
-    "masks_mnist",
-    "masks_gaussian",
     "sweep",
     "sweep_gaussian",
     "sweep_masks",

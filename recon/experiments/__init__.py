@@ -12,7 +12,7 @@ from recon.experiments.cells import Resumable, SettingsError
 from recon.experiments.chosen import Chosen
 from recon.experiments.common import EXACT, Experiment, Row, Summarised, relative_error
 from recon.experiments.lemmas import Lemma2, Lemma3
-from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, Masks, Pool
+from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, Pool
 from recon.experiments.saliency import Saliency
 from recon.experiments.single import Attack
 from recon.experiments.steps import Steps
@@ -41,8 +41,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "chosen_mnist": Chosen(),
     "large_mnist": Large(),
     "forms_mnist": Forms(),
-    "masks_mnist": Masks(),
-    "masks_gaussian": Masks(distribution="gaussian"),
     "saliency": Saliency(),
     "sweep": Sweep(),
     "sweep_gaussian": SweepGaussian(),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
-from typing import Any
 
 from recon.distill import Hyper
 from recon.experiments.subjects import KINDS
@@ -17,7 +15,7 @@ SWEEPS = {
     "pool": ("sweep", "sweep_masks"),
     "gaussian": ("sweep_gaussian", "sweep_masks_gaussian", "sweep_decay_gaussian"),
 }
-POOL: dict[str, Any] = {"steps": 4_000, "unasked": 64}  # of "+pool" kinds: first choices, not swept
+POOL = {"steps": 4_000, "unasked": 64}  # of "+pool" kinds: first choices, not swept
 HYPER: dict[str, dict[tuple[str, str], Hyper]] = {
     "pool": {
         ("linear", "gradient"): Hyper(3e-2, 0.1, steps=2_000, outputs="odds"),
@@ -40,7 +38,7 @@ HYPER: dict[str, dict[tuple[str, str], Hyper]] = {
     "gaussian": {
         ("linear", "gradient"): Hyper(1e-2, 0.01, steps=2_000, outputs="odds"),
         ("linear", "membership"): Hyper(1e-3, steps=2_000, outputs="odds"),
-        ("mlp", "gradient"): Hyper(3e-3, 0.01, steps=2_000, outputs="odds"),
+        ("mlp", "gradient"): Hyper(3e-3, 0.01, weight_decay=0.3, steps=3_000, outputs="odds"),
         ("mlp", "membership"): Hyper(1e-2, weight_decay=1.0, steps=3_000, outputs="odds"),
         ("conv", "gradient"): Hyper(
             1e-2, 0.1, weight_decay=1.0, surrogate=0.5, steps=3_000, outputs="odds"

@@ -267,23 +267,3 @@ class Forms(Matching):
     kinds: tuple[str, ...] = ("gradient", "gradient-whole", "smoothgrad", "smoothgrad-own")
     budgets: tuple[int, ...] = (10, 100)
     seeds: int = 3
-
-
-@dataclass(frozen=True)
-class Masks(Matching):
-    """What a surrogate derivative of the masks and weight decay each add: ours, not the paper's.
-
-    Claim:   none of the paper's: it does not say how a student was made to match.
-    Command: scripts/run.py masks_mnist; on Gaussian queries, masks_gaussian
-    Time:    6 minutes on 2 CPU cores.
-    Expect:  without the surrogate ("gradient-autodiff") l_G stalls at a third, with it at a tenth
-             or less; without weight decay ("gradient-undecayed") the fit is as close but the
-             student less accurate where ten queries leave it free.
-
-    All else is as tuned for "gradient", see `recon.masks`.
-    """
-
-    victims: tuple[str, ...] = ("mlp", "conv")
-    kinds: tuple[str, ...] = ("gradient", "gradient-autodiff", "gradient-undecayed")
-    budgets: tuple[int, ...] = (10, 100)
-    seeds: int = 3
