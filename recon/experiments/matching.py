@@ -161,9 +161,10 @@ class Figure2(Matching):
              membership queries rebuild the two-layer network, and the convolutional one to 95 %
              (10 against 1,000); SmoothGrad makes practically no difference (section 5.1).
     Command: scripts/run.py fig2_mnist
-    Time:    22 minutes on 2 CPU cores, 5 of them without conv.  A run that is killed goes on.
+    Time:    40 minutes on 2 CPU cores, 7 of them without conv.  A run that is killed goes on.
     Expect:  one-layer with one gradient query within 0.3 points of the victim, every seed;
-             convolutional with ten 85 to 93 %, below the paper's 95 (see pool_mnist).
+             convolutional with ten 93 to 96 %, and with a hundred the victim itself, up to one
+             answer in 500.
 
     "gradient" is the whole Jacobian of the logits, K d numbers; "top" the gradient of the
     largest logit alone, which services mostly return and the paper does not use.
@@ -195,9 +196,9 @@ class Figure4(Matching):
              network; convolutional: 84 % from 10 gradient, 71 % from 10,000 membership queries
              (section 5.3).
     Command: scripts/run.py fig4_mnist
-    Time:    7 minutes on 2 CPU cores.  A run that is killed goes on.
-    Expect:  two-layer: ten gradient queries as much as 10,000 membership queries, 83 %;
-             convolutional: ten 31 %, far below the paper's 84, which 1,000 reach.
+    Time:    25 minutes on 2 CPU cores.  A run that is killed goes on.
+    Expect:  two-layer: ten gradient queries as much as several thousand membership queries;
+             convolutional: ten 70 %, below the paper's 84, which 100 reach.
 
     Images have pixels in [0, 1] and the queries are neither scaled nor cut to that range; the
     paper does not say how its images were scaled.  There is no pool to run out of: a budget may
