@@ -22,7 +22,7 @@ def main():
     spec = importlib.util.spec_from_file_location("script_demo", SCRIPT)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    few = {"budgets": (1, 10), "seeds": 1, "victim_steps": 200, "steps": 50}
+    few = {"budgets": (1, 10), "seeds": 1, "victim_steps": 200, "steps": 400}
     module.REBUILD = dataclasses.replace(module.REBUILD, **few)
     return module.main
 
