@@ -3,9 +3,9 @@
 A student that matches gradients depends on its weights twice: through the weights themselves, and
 through its masks, that is which units are on and which pixel of a window is the largest.  Masks
 are steps: their derivative is zero but for a spike where they flip, which automatic
-differentiation never sees.  So Adam is led by a part of the slope alone.  A convolutional
-student then stalls where it still misses 26 % of the victim's squared Jacobian on ten images of
-MNIST and 38 % on ten Gaussian queries; with a surrogate and weight decay at 9 and 7 % (`gradient_loss` in
+differentiation never sees.  So Adam is led by a part of the slope alone.  A convolutional student
+then stalls where it still misses 26 % of the victim's squared Jacobian on ten images of MNIST and
+38 % on ten Gaussian queries; with a surrogate and weight decay at 9 and 7 % (`gradient_loss` in
 results/fig2_mnist and fig4_mnist, at recon 20bfe9db5491 and bf194c4af3e7).
 
 A surrogate gives the spike a width, as is done for spiking networks (Neftci, Mostafa and Zenke
