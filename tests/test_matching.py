@@ -272,6 +272,9 @@ def test_settings_that_make_no_sense_are_one_sentence(change, sentence):
     [
         ({"students": ("tree",)}, "there is no model 'tree'"),
         ({"learning_rates": (0.0,)}, "every learning rate must be above 0"),
+        ({"weight_decays": (-1.0,)}, "every weight decay must be 0 or more, got (-1.0,)"),
+        ({"weight_decays": ()}, "every weight decay must be 0 or more, got none"),
+        ({"surrogates": (0.5, 0.0)}, "every surrogate must be above 0, got (0.5, 0.0)"),
         ({"batches": (0,)}, "a batch must be at least 1"),
         ({"held_out": 5_000}, "cannot hold 5000 of 1285 training examples out"),
     ],

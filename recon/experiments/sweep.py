@@ -235,8 +235,8 @@ class SweepDecayGaussian(SweepMasksGaussian):
 
     Claim:   none of the paper's: it does not say how a student was made to match.
     Command: scripts/run.py sweep_decay_gaussian
-    Time:    2 minutes on 2 CPU cores; a run that is killed goes on.
-    Expect:  some two points of agreement more than what `sweep_gaussian` chose.
+    Time:    8 minutes on 2 CPU cores that two other runs shared; a run that is killed goes on.
+    Expect:  a point of agreement more than what `sweep_gaussian` chose.
     """
 
     students: tuple[str, ...] = ("mlp",)
