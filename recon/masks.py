@@ -30,19 +30,20 @@ def relu(x: jax.Array, width: Any = None, units: int = 1) -> jax.Array:
     """
     if width is None:
         return jax.nn.relu(x)
-    return largest(jnp.stack([jnp.zeros_like(x), x], axis=-2), width, spread(x, units))
+    scale = jnp.expand_dims(spread(x, units), -2)
+    return largest(jnp.stack([jnp.zeros_like(x), x], axis=-2), width, scale)
 
 
 def largest(x: jax.Array, width: Any = None, scale: jax.Array | None = None) -> jax.Array:
     """The largest over the axis before the last: x [..., p, c] -> [..., c]; of equals the first.
 
-    `width`, above 0, in units of `scale`, gives the mask a surrogate derivative.
+    `width`, above 0, in units of `scale` [..., 1, 1], gives the mask a surrogate derivative.
     """
     if width is None:  # a product with a constant mask, whose second derivative costs nothing
         first = jnp.argmax(jax.lax.stop_gradient(x), axis=-2)
         return jnp.sum(x * jax.nn.one_hot(first, x.shape[-2], axis=-2, dtype=x.dtype), axis=-2)
     width = jnp.asarray(width, x.dtype)
-    out: jax.Array = _largest(x, width if scale is None else width * scale[..., None])
+    out: jax.Array = _largest(x, width if scale is None else width * scale)
     return out
 
 

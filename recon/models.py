@@ -97,9 +97,8 @@ class _ConvPool(nn.Module):
         if width is None:
             return nn.relu(_plus(masks.largest(sums), bias))
         sums = _plus(sums, bias)
-        scale = masks.spread(sums, 4)[..., 0, :]
         zero = jnp.zeros_like(sums[..., :1, :])  # off is one more choice
-        return masks.largest(jnp.concatenate([zero, sums], axis=-2), width, scale)
+        return masks.largest(jnp.concatenate([zero, sums], axis=-2), width, masks.spread(sums, 4))
 
 
 class _Conv(nn.Module):
@@ -189,7 +188,7 @@ def _pool(x: jax.Array, width: Any = None) -> jax.Array:
     if width is None:
         return x.max(axis=(-4, -2))
     x = jnp.swapaxes(x, -4, -3).reshape(*batch, height // a, across // b, a * b, channels)
-    return masks.largest(x, width, masks.spread(x, 4)[..., 0, :])
+    return masks.largest(x, width, masks.spread(x, 4))
 
 
 def _norm(x: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@
     losses     l_G, l_M and their sum l_J
     consistency inputs that were not asked about (ours, not the paper's)
     training   one step, a run, many runs; the switch between backends
+    checks     settings that a bank or a student cannot serve
     probe      accuracy and agreement with the victim
     checkpoint a run on disk between chunks of steps
 

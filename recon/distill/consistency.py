@@ -75,7 +75,7 @@ def inconsistency(
     draw_key, warp_key = jax.random.split(key)
     x = unasked[jax.random.randint(draw_key, (hyper.unasked,), 0, len(unasked))]
     named = jax.lax.stop_gradient(jax.nn.softmax(student.apply(average, x)))
-    assert student.warp is not None  # training._check
+    assert student.warp is not None  # checks.check
     logits = student.apply(variables, student.warp(warp_key, x))
     entropy = -jnp.sum(named * jax.nn.log_softmax(logits), axis=1)
     believed = jnp.mean(jnp.where(jnp.max(named, axis=1) > CONFIDENT, entropy, 0))

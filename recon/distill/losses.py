@@ -25,8 +25,8 @@ class Hyper:
     points: how many noisy points the student's gradient is averaged over, 0 for its plain gradient;
     unasked: inputs a step that were not asked about (see `consistency`), 0 for none;
     weight_decay: of AdamW, a share of the weights for each unit of the learning rate;
-    surrogate: width of the masks' surrogate derivative (see `recon.masks`) at the first step, which
-    narrows to `training.NARROW` of it at the last; None for autodiff, which sees no masks.
+    surrogate: width of the masks' surrogate derivative (see `recon.masks`) at the first step; None
+    for autodiff, which sees no masks; narrow: the width at the last step, as a share of that.
     Defaults are our own choices.
     """
 
@@ -36,6 +36,7 @@ class Hyper:
     sigma: Any = field(default=SIGMA, metadata=TRACED)
     weight_decay: Any = field(default=0.0, metadata=TRACED)
     surrogate: Any = field(default=None, metadata=TRACED)
+    narrow: Any = field(default=0.2, metadata=TRACED)
     steps: int = field(default=3000, metadata=STATIC)
     batch: int = field(default=64, metadata=STATIC)
     loss: str = field(default="projection", metadata=STATIC)
@@ -161,7 +162,7 @@ def joint(
     def apply(x: jax.Array) -> jax.Array:
         if width is None:
             return student.apply(variables, x)
-        assert student.surrogate is not None  # training._check
+        assert student.surrogate is not None  # checks.check
         return student.surrogate(variables, x, width)
 
     matching, _ = LOSSES[hyper.loss]

@@ -15,12 +15,12 @@ import optax
 
 from recon.distill import checkpoint
 from recon.distill.bank import Bank
+from recon.distill.checks import check
 from recon.distill.consistency import averaged, inconsistency
-from recon.distill.losses import LOSSES, OUTPUTS, Batch, Hyper, Scales, Student, joint, log_odds
+from recon.distill.losses import LOSSES, Batch, Hyper, Scales, Student, joint, log_odds
 from recon.distill.probe import Probe, evaluate
 
 _ADAM = optax.scale_by_adam()
-NARROW = 0.2  # of the surrogate's first width, at the last step
 ALONE = 0.4  # of the steps, the first ones, in which unasked inputs are not used yet
 Progress = Callable[[int, dict[str, np.ndarray]], None]
 
@@ -106,7 +106,8 @@ def step(
     width = None
     if hyper.surrogate is not None:
         share = state.done.astype(batch.x.dtype) / hyper.steps
-        width = jnp.asarray(hyper.surrogate, batch.x.dtype) * NARROW**share
+        first, last = (jnp.asarray(v, batch.x.dtype) for v in (hyper.surrogate, hyper.narrow))
+        width = first * last**share
 
     def objective(variables: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         loss, parts = joint(variables, student, hyper, batch, loss_key, width)
@@ -259,7 +260,7 @@ def _drive(
     progress: Progress | None,
     save: str | Path | None,
 ) -> Run:
-    _check(hyper, bank, student, chunk)
+    check(hyper, bank, student, chunk)
     rows = int(min(hyper.batch, np.max(hyper.budget)))
     state = _start(key, hyper, bank, student, many)
     curves: dict[str, Any] = {name: [] for name in ("loss", "gradient", "membership")}
@@ -328,31 +329,3 @@ def _finish(
                 f"gradient is not finite; the variables are those after step {bad[0]}"
             )
     return Run(_given(state), stacked, measured, tuple(failures))
-
-
-def _check(hyper: Hyper, bank: Bank, student: Student, chunk: int) -> None:
-    """ValueError, in one sentence, for settings that the bank cannot serve."""
-    if hyper.loss not in LOSSES:
-        raise ValueError(f"no loss {hyper.loss!r}; there are {', '.join(LOSSES)}")
-    if hyper.outputs not in OUTPUTS:
-        raise ValueError(f"no comparison {hyper.outputs!r}; there are {', '.join(OUTPUTS)}")
-    for name, value in (("steps", hyper.steps), ("batch", hyper.batch), ("chunk", chunk)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    budgets = np.atleast_1d(hyper.budget)
-    if budgets.min() < 1 or budgets.max() > len(bank):
-        worst = budgets.max() if budgets.max() > len(bank) else budgets.min()
-        raise ValueError(f"a budget of {worst} queries is not in 1 ... {len(bank)}, the pool")
-    if hyper.unasked and (bank.unasked is None or student.warp is None):
-        raise ValueError("unasked inputs need a bank that holds some and a student with a warp")
-    if hyper.surrogate is not None and student.surrogate is None:
-        raise ValueError("a surrogate's width needs a student that has one (Student.surrogate)")
-    if hyper.surrogate is not None and not np.min(hyper.surrogate) > 0:
-        raise ValueError(f"a surrogate's width must be above 0, got {np.min(hyper.surrogate):g}")
-    if not np.min(hyper.weight_decay) >= 0:
-        raise ValueError(f"weight_decay must be 0 or more, got {np.min(hyper.weight_decay):g}")
-    matching, axes = LOSSES[hyper.loss]
-    if matching is not None and (bank.gradient is None or bank.gradient.ndim != axes):
-        shape = None if bank.gradient is None else bank.gradient.shape
-        want = "(N, K, d)" if axes == 3 else "(N, d)"
-        raise ValueError(f"the loss {hyper.loss!r} needs gradients {want}, the bank has {shape}")

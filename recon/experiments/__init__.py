@@ -20,6 +20,8 @@ from recon.experiments.sweep import (
     Sweep,
     SweepDecayGaussian,
     SweepGaussian,
+    SweepLong,
+    SweepLongGaussian,
     SweepMasks,
     SweepMasksGaussian,
 )
@@ -47,6 +49,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "sweep_masks": SweepMasks(),
     "sweep_masks_gaussian": SweepMasksGaussian(),
     "sweep_decay_gaussian": SweepDecayGaussian(),
+    "sweep_long": SweepLong(),
+    "sweep_long_gaussian": SweepLongGaussian(),
 }
 
 __all__ = [

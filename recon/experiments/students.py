@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cache
 from typing import Any
 
@@ -126,7 +126,7 @@ def _train(
     note(what)
     traced: dict[str, Any] = {
         name: jnp.asarray([getattr(hyper, name) for hyper in hypers])
-        for name in ("learning_rate", "weight", "budget", "sigma", "weight_decay", "surrogate")
+        for name in (f.name for f in fields(Hyper) if f.metadata["traced"])
         if getattr(hypers[0], name) is not None
     }
     start = time.perf_counter()
@@ -155,6 +155,7 @@ def _train(
             "weight": None if loss == "membership" else hyper.weight,
             "weight_decay": hyper.weight_decay,
             "surrogate": hyper.surrogate,
+            "narrow": None if hyper.surrogate is None else hyper.narrow,
             "outputs": hyper.outputs,
             "points": hyper.points,
             "unasked": hyper.unasked,

@@ -35,6 +35,8 @@ class Kind(NamedTuple):
 KINDS = {
     "gradient": Kind("jacobian", "projection"),
     "gradient-whole": Kind("jacobian", "jacobian"),
+    "gradient-autodiff": Kind("jacobian", "projection", fixed={"surrogate": None}),
+    "gradient-undecayed": Kind("jacobian", "projection", fixed={"weight_decay": 0.0}),
     "gradient+pool": Kind("jacobian", "projection", pool=True),
     "smoothgrad": Kind("smoothgrad", "projection"),
     "smoothgrad-own": Kind("smoothgrad", "projection", fixed={"points": 8}),
