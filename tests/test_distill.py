@@ -382,6 +382,7 @@ def test_a_failed_run_does_no_more_steps(curved):
         ({"loss": "top"}, r"needs gradients \(N, d\)"),
         ({"surrogate": 0.0}, "surrogate's width must be above 0, got 0"),
         ({"surrogate": np.nan}, "surrogate's width must be above 0, got nan"),
+        ({"surrogate": 0.5, "narrow": 0.0}, "narrow must be above 0, got 0"),
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more, got -1"),
     ],
 )

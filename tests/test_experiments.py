@@ -31,11 +31,15 @@ LONG = (
     "chosen_mnist",
     "forms_mnist",
     "large_mnist",
+    "masks_mnist",
+    "told_gaussian",
     "sweep",
     "sweep_gaussian",
     "sweep_masks",
     "sweep_masks_gaussian",
     "sweep_decay_gaussian",
+    "sweep_long",
+    "sweep_long_gaussian",
 )  # small forms of a minute and more
 RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from test_run import load
 
-from recon import data, figures, tables
+from recon import data, figures, tables, victims
 from recon.distill import Hyper
 from recon.experiments import (
     EXPERIMENTS,
@@ -23,10 +24,10 @@ from recon.experiments import (
     subjects,
 )
 from recon.experiments import sweep as sweeping
-from recon.experiments.hyper import HYPER, SWEEPS, hyper
+from recon.experiments.hyper import FIELDS, HYPER, SWEEPS, hyper
 from recon.experiments.matching import Figure2, Figure3, Figure4
 from recon.experiments.sweep import Sweep
-from recon.victims import Classifier
+from recon.victims import Classifier, Training
 
 RESULTS = Path(__file__).parents[1] / "results"
 TINY = Figure2(
@@ -275,6 +276,7 @@ def test_settings_that_make_no_sense_are_one_sentence(change, sentence):
         ({"weight_decays": (-1.0,)}, "every weight decay must be 0 or more, got (-1.0,)"),
         ({"weight_decays": ()}, "every weight decay must be 0 or more, got none"),
         ({"surrogates": (0.5, 0.0)}, "every surrogate must be above 0, got (0.5, 0.0)"),
+        ({"narrows": (0.0,)}, "every narrow must be above 0, got (0.0,)"),
         ({"batches": (0,)}, "a batch must be at least 1"),
         ({"held_out": 5_000}, "cannot hold 5000 of 1285 training examples out"),
     ],
@@ -364,7 +366,7 @@ def test_the_best_setting_has_the_highest_mean_and_no_failure():
     def row(rate, agreement, failure=None):
         settings = {"learning_rate": rate, "weight": 0.1, "outputs": "odds", "steps": 5, "batch": 2}
         settings |= {"seconds": 1.0}
-        who = {"student": "mlp", "kind": "top"}
+        who = {"student": "mlp", "kind": "top", "budget": 10}
         return who | settings | {"agreement": agreement, "failure": failure}
 
     rows = [row(1, 0.2), row(1, 0.9), row(2, 0.6), row(2, 0.6), row(3, 0.99), row(3, 0.9, "nan")]
@@ -372,6 +374,8 @@ def test_the_best_setting_has_the_highest_mean_and_no_failure():
     assert (found["learning_rate"], found["agreement"]) == (2, pytest.approx(0.6))
     assert (found["settings"], found["runs"]) == (3, 6)
     assert sweeping.best([row(1, 0.5, "nan")]) == []
+    other = row(1, 0.7) | {"budget": 100}
+    assert [best["budget"] for best in sweeping.best([row(2, 0.6), other])] == [10, 100]
 
 
 def test_membership_queries_have_no_lambda_to_sweep():
@@ -403,17 +407,31 @@ def test_convolutional_students_are_swept_over_budgets_and_seeds_of_their_own(mo
 @pytest.mark.parametrize("distribution", SWEEPS)
 def test_the_table_of_hyperparameters_is_what_the_committed_sweeps_chose(distribution):
     rows = [row for name in SWEEPS[distribution] for row in tables.read(RESULTS / name)[0]]
-    names = ("learning_rate", "outputs", "steps", "batch", "weight_decay", "surrogate")
     chosen = {}
     for row in sweeping.best(rows):
-        of = names + (() if subjects.KINDS[row["kind"]].loss == "membership" else ("weight",))
-        chosen[row["student"], row["kind"]] = {name: row[name] for name in of}
-    table = HYPER[distribution]
-    assert table.keys() == {of for of in chosen if of[1] != "smoothgrad"}
-    for of, settings in table.items():
-        assert {name: getattr(settings, name) for name in chosen[of]} == chosen[of]
+        if row["kind"] == "smoothgrad":  # matched with the settings of gradients
+            continue
+        unsaid = {"narrow": Hyper().narrow} if row["narrow"] is None else {}
+        if subjects.KINDS[row["kind"]].loss == "membership":
+            unsaid |= {"weight": Hyper().weight}
+        of = chosen.setdefault((distribution, row["student"], row["kind"]), {})
+        of[row["budget"]] = {name: (row | unsaid)[name] for name in FIELDS}
+    table = {of: budgets for of, budgets in HYPER.items() if of[0] == distribution}
+    found = {
+        of: {b: {name: getattr(h, name) for name in FIELDS} for b, h in budgets.items()}
+        for of, budgets in table.items()
+    }
+    assert found == chosen
     for student, kind in (("no such student", "top"), ("conv_large", "gradient")):
-        assert hyper(student, kind, distribution) == (Hyper(), False)
+        assert hyper(student, kind, 10, distribution) == (Hyper(), False)
+
+
+def test_a_budget_has_the_settings_of_the_largest_swept_one_that_is_not_above_it():
+    swept = HYPER["pool", "conv", "gradient"]
+    assert set(swept) == {10, 100}
+    for budget, of in ((1, 10), (10, 10), (99, 10), (100, 100), (10_000, 100)):
+        expected = replace(swept[of], budget=budget), True
+        assert hyper("conv", "gradient", budget) == expected
 
 
 def test_kinds_share_settings():
@@ -422,8 +440,12 @@ def test_kinds_share_settings():
     assert hyper("conv", "smoothgrad") == hyper("conv", "gradient-whole") == (gradient, True)
     own = replace(gradient, points=8)
     assert hyper("conv", "smoothgrad-own") == (own, True)
-    pool = replace(gradient, steps=4_000, unasked=64)
-    assert hyper("conv", "gradient+pool") == (pool, False)
+    assert hyper("conv", "gradient-autodiff") == (replace(gradient, surrogate=None), True)
+    assert hyper("conv", "gradient-undecayed") == (replace(gradient, weight_decay=0.0), True)
+    assert hyper("conv", "gradient+pool") == (replace(gradient, unasked=64), False)
+    membership, _ = hyper("conv", "membership")
+    pool = replace(membership, steps=4_000, unasked=64)
+    assert hyper("conv", "membership+pool") == (pool, False)
 
 
 # --- chosen images
@@ -528,3 +550,20 @@ def test_the_command_writes_the_claims(run, tmp_path):
 
 def test_experiments_are_listed():
     assert {"fig2_mnist", "fig3_mnist", "fig4_mnist", "sweep"} <= EXPERIMENTS.keys()
+
+
+def test_a_student_that_is_told_has_the_victims_convolutions_and_no_others():
+    from recon.experiments.told import told
+
+    digits = data.digits()
+    victim = victims.classifier(digits, "conv", 0, Training(steps=20))
+    student = told(victim, digits.shape, digits.classes)
+    variables = student.init(jax.random.key(1))
+    assert set(variables["params"]) == {"Dense_0", "Dense_1"}
+    dense = {k: v for k, v in victim.variables["params"].items() if k.startswith("Dense")}
+    x = jnp.asarray(digits.test.x[:5], jnp.float32)
+    theirs = victim.f(victim.variables, x)
+    np.testing.assert_allclose(student.apply({"params": dense}, x), theirs, rtol=1e-5, atol=1e-5)
+    masked = student.surrogate({"params": dense}, x, 0.5)
+    np.testing.assert_allclose(masked, theirs, rtol=1e-5, atol=1e-5)
+    assert float(jnp.abs(student.apply(variables, x) - theirs).max()) > 1e-3

@@ -12,7 +12,7 @@ from recon.experiments.cells import Resumable, SettingsError
 from recon.experiments.chosen import Chosen
 from recon.experiments.common import EXACT, Experiment, Row, Summarised, relative_error
 from recon.experiments.lemmas import Lemma2, Lemma3
-from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, Pool
+from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, Masks, Pool
 from recon.experiments.saliency import Saliency
 from recon.experiments.single import Attack
 from recon.experiments.steps import Steps
@@ -25,6 +25,7 @@ from recon.experiments.sweep import (
     SweepMasks,
     SweepMasksGaussian,
 )
+from recon.experiments.told import Told
 
 EXPERIMENTS: dict[str, Experiment] = {
     "lemma2": Lemma2(),
@@ -43,6 +44,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "chosen_mnist": Chosen(),
     "large_mnist": Large(),
     "forms_mnist": Forms(),
+    "masks_mnist": Masks(),
+    "told_gaussian": Told(),
     "saliency": Saliency(),
     "sweep": Sweep(),
     "sweep_gaussian": SweepGaussian(),

@@ -54,8 +54,8 @@ class Chosen(Matching):
                 x = dataset.pool.x[medoids(dataset.pool.x, budget, seed)]
                 subject = Subject(victim, dataset, jnp.asarray(x, jnp.float32), noise_key)
                 for kind in self.kinds:
-                    found, tuned = hyper(model, kind)
-                    settings = replace(found, budget=budget, steps=self.steps or found.steps)
+                    found, tuned = hyper(model, kind, budget)
+                    settings = replace(found, steps=self.steps or found.steps)
                     options = (self.mapper, self.together, note)
                     for row in rebuild(subject, model, kind, [settings], key, 0, *options):
                         of = {"distribution": "medoids", "kind": kind, "seed": seed}

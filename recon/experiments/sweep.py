@@ -28,16 +28,17 @@ class Sweep:
     Expect:  log-odds better than cross-entropy wherever both are tried.
 
     The victim is trained on the train part less `held_out` images, and students are scored on
-    those; the test part is not read.  A setting's score is the mean validation agreement with
-    the victim over budgets and seeds, since a student is to be the victim, with its mistakes: by
-    accuracy a one-layer student that beats its victim would be preferred.  The best go into
-    `recon.experiments.hyper.HYPER`, which a test holds to the committed rows.
+    those; the test part is not read.  A setting's score at a budget is the mean validation
+    agreement with the victim over seeds, since a student is to be the victim, with its mistakes:
+    by accuracy a one-layer student that beats its victim would be preferred.  The best go into
+    `recon.experiments.hyper.TABLE`, which a test holds to the committed rows.
     More: --steps 2000 6000 --batches 16 64 --conv-seeds 3.
     """
 
     shown: ClassVar[tuple[str, ...]] = (
         "student",
         "kind",
+        "budget",
         "learning_rate",
         "weight",
         "outputs",
@@ -57,7 +58,7 @@ class Sweep:
     kinds: tuple[str, ...] = ("gradient", "smoothgrad", "top", "membership", "membership-entropy")
     """Kinds of queries."""
     budgets: tuple[int, ...] = (1, 10, 100)
-    """How many queries; the score is the mean over these."""
+    """How many queries; each has a best setting."""
     conv_budgets: tuple[int, ...] = (10, 100)
     """The same for convolutional students, which one query leaves near chance."""
     learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
@@ -190,7 +191,7 @@ class Sweep:
         ]
 
     def summary(self, rows: list[Row]) -> list[Row]:
-        """The best setting of each student and kind."""
+        """The best setting of each student, kind and budget."""
         return best(rows)
 
     def seconds(self, rows: list[Row]) -> float:
@@ -304,9 +305,10 @@ class SweepGaussian(Sweep):
 
 
 def best(rows: list[Row]) -> list[Row]:
-    """For each student and kind the setting with the highest mean agreement with the victim.
+    """For each student, kind and budget the setting with the highest mean agreement.
 
-    Of equals the first; a setting with a student that failed is not chosen.
+    An attacker knows its budget.  Of equals the first; a setting with a student that failed is
+    not chosen.
     """
     setting = (
         *("learning_rate", "weight", "outputs", "weight_decay", "surrogate", "narrow"),
@@ -314,10 +316,10 @@ def best(rows: list[Row]) -> list[Row]:
     )
     scores: dict[tuple, dict[tuple, list[Row]]] = {}
     for row in rows:
-        of = scores.setdefault((row["student"], row["kind"]), {})
+        of = scores.setdefault((row["student"], row["kind"], row["budget"]), {})
         of.setdefault(tuple(_said(row)[name] for name in setting), []).append(row)
     chosen = []
-    for (student, kind), settings in scores.items():
+    for (student, kind, budget), settings in scores.items():
         means = {
             values: float(np.mean([row["agreement"] for row in of]))
             for values, of in settings.items()
@@ -327,7 +329,7 @@ def best(rows: list[Row]) -> list[Row]:
             continue
         top = max(means, key=means.__getitem__)
         chosen.append(
-            {"student": student, "kind": kind}
+            {"student": student, "kind": kind, "budget": budget}
             | dict(zip(setting, top, strict=True))
             | {
                 "agreement": means[top],

@@ -12,6 +12,14 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         "gradient, all rows a step",
         {"color": BLUE, "linestyle": (0, (1, 1)), "marker": "s", "mfc": "white"},
     ),
+    "gradient-autodiff": (
+        "gradient, no surrogate",
+        {"color": GREY, "linestyle": "-", "marker": "x"},
+    ),
+    "gradient-undecayed": (
+        "gradient, no weight decay",
+        {"color": GREY, "linestyle": "--", "marker": "o", "mfc": "white"},
+    ),
     "smoothgrad": (
         "SmoothGrad",
         {"color": INK, "linestyle": (0, (4, 1.5)), "marker": "s", "mfc": "white"},
