@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import binom
 
-from recon import exact, victims
+from recon import exact, tables, victims
 from recon.exact import asking
 from recon.exact.recovery import Recovery, Status
 from recon.experiments import EXACT, EXPERIMENTS, Summarised, relative_error
@@ -41,6 +42,7 @@ LONG = (
     "sweep_long",
     "sweep_long_gaussian",
 )  # small forms of a minute and more
+TABLES = [path.parent for path in (Path(__file__).parents[1] / "results").glob("*/table.md")]
 RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]
 
 epsilons = st.floats(1e-6, 1e3)
@@ -361,3 +363,10 @@ def test_attack_refuses_settings_that_make_no_sense():
         Attack(dim=4, width=2, method="bisect", width_known=False).run()
     with pytest.raises(ValueError, match="at least 1"):
         Attack(dim=0).run()
+
+
+@pytest.mark.parametrize("folder", TABLES, ids=lambda folder: folder.name)
+def test_the_committed_tables_are_what_the_committed_rows_say(folder):
+    experiment, (rows, _) = EXPERIMENTS[folder.name], tables.read(folder)
+    few = experiment.summary(rows) if isinstance(experiment, Summarised) else rows
+    assert (folder / "table.md").read_text() == tables.markdown(few, experiment.shown)
