@@ -34,6 +34,7 @@ LONG = (
     "large_mnist",
     "masks_mnist",
     "told_gaussian",
+    "filters_mnist",
     "sweep",
     "sweep_gaussian",
     "sweep_masks",

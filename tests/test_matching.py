@@ -20,6 +20,7 @@ from recon.experiments import (
     cells,
     chosen,
     claims,
+    filters,
     students,
     subjects,
 )
@@ -567,3 +568,20 @@ def test_a_student_that_is_told_has_the_victims_convolutions_and_no_others():
     masked = student.surrogate({"params": dense}, x, 0.5)
     np.testing.assert_allclose(masked, theirs, rtol=1e-5, atol=1e-5)
     assert float(jnp.abs(student.apply(variables, x) - theirs).max()) > 1e-3
+
+
+def test_filters_are_paired_whatever_their_order_and_scale():
+    rng = np.random.default_rng(3)
+    shapes = {"Conv_0": (3, 3, 1, 6), "Conv_1": (3, 3, 6, 8)}
+    theirs = {name: {"kernel": rng.normal(size=shape)} for name, shape in shapes.items()}
+    order, scale = rng.permutation(6), rng.uniform(0.1, 9.0, 6)
+    last = rng.permutation(8)
+    ours = {
+        "Conv_0": {"kernel": theirs["Conv_0"]["kernel"][..., order] * scale},
+        "Conv_1": {"kernel": theirs["Conv_1"]["kernel"][:, :, order][..., last] / scale[:, None]},
+    }
+    ours["Conv_1"]["kernel"][..., 0] = 0  # one died
+    for layer, (a, b) in filters.paired(theirs, ours).items():
+        cosines = [filters._beside(a[..., k], b[..., k])["cosine"] for k in range(a.shape[-1])]
+        dead = layer == "Conv_1"
+        assert sorted(np.round(cosines, 9)) == [0.0] * dead + [1.0] * (len(cosines) - dead)

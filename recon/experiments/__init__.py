@@ -11,6 +11,7 @@ from recon.experiments.bench import Bench
 from recon.experiments.cells import Resumable, SettingsError
 from recon.experiments.chosen import Chosen
 from recon.experiments.common import EXACT, Experiment, Row, Summarised, relative_error
+from recon.experiments.filters import Filters
 from recon.experiments.lemmas import Lemma2, Lemma3
 from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, Masks, Pool
 from recon.experiments.saliency import Saliency
@@ -46,6 +47,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "forms_mnist": Forms(),
     "masks_mnist": Masks(),
     "told_gaussian": Told(),
+    "filters_mnist": Filters(),
     "saliency": Saliency(),
     "sweep": Sweep(),
     "sweep_gaussian": SweepGaussian(),

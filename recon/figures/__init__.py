@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recon import tables
-from recon.figures import attack, bench, matching, plane, saliency, theory
+from recon.figures import attack, bench, filters, matching, plane, saliency, theory
 from recon.figures.style import STYLE, Row
 
 FIGURES: dict[str, Callable[[Any, list[Row]], None]] = {
@@ -27,6 +27,7 @@ FIGURES: dict[str, Callable[[Any, list[Row]], None]] = {
     "fig3_mnist": matching.figure3,
     "fig4_mnist": matching.figure4,
     "saliency": saliency.saliency,
+    "filters_mnist": filters.filters,
 }
 
 
