@@ -94,7 +94,8 @@ class Filters(Matching):
                     asked = jax.tree.map(lambda part, rows=rows: part[rows], bank)
                     start = time.perf_counter()
                     run = distill.train(key, settings, asked, form, subject.probe)
-                    row = {"victim": name, "student": model, "kind": kind, "seed": seed}
+                    row = {"dataset": dataset.name, "victim": name, "student": model}
+                    row |= {"kind": kind, "seed": seed}
                     row |= {
                         "budget": budget,
                         "accuracy": float(run.curves["accuracy"][-1]),
