@@ -94,7 +94,7 @@ class Filters(Matching):
                     asked = jax.tree.map(lambda part, rows=rows: part[rows], bank)
                     start = time.perf_counter()
                     run = distill.train(key, settings, asked, form, subject.probe)
-                    row = {"dataset": dataset.name, "victim": name, "student": model}
+                    row: Row = {"dataset": dataset.name, "victim": name, "student": model}
                     row |= {"kind": kind, "seed": seed}
                     row |= {
                         "budget": budget,
