@@ -42,6 +42,8 @@ LONG = (
     "sweep_decay_gaussian",
     "sweep_long",
     "sweep_long_gaussian",
+    "sweep_wide",
+    "sweep_wide_gaussian",
 )  # small forms of a minute and more
 TABLES = [path.parent for path in (Path(__file__).parents[1] / "results").glob("*/table.md")]
 RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]

@@ -25,6 +25,8 @@ from recon.experiments.sweep import (
     SweepLongGaussian,
     SweepMasks,
     SweepMasksGaussian,
+    SweepWide,
+    SweepWideGaussian,
 )
 from recon.experiments.told import Told
 
@@ -56,6 +58,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "sweep_decay_gaussian": SweepDecayGaussian(),
     "sweep_long": SweepLong(),
     "sweep_long_gaussian": SweepLongGaussian(),
+    "sweep_wide": SweepWide(),
+    "sweep_wide_gaussian": SweepWideGaussian(),
 }
 
 __all__ = [
