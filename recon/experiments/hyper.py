@@ -10,7 +10,7 @@ from recon.distill import Hyper
 from recon.experiments.subjects import KINDS
 
 SWEEPS = {
-    "pool": ("sweep", "sweep_masks", "sweep_long"),
+    "pool": ("sweep", "sweep_masks", "sweep_long", "sweep_wide"),
     "gaussian": (
         *("sweep_gaussian", "sweep_masks_gaussian", "sweep_decay_gaussian"),
         "sweep_long_gaussian",
@@ -37,7 +37,7 @@ TABLE: tuple[tuple[Any, ...], ...] = (
     ("pool", "linear", "membership-entropy", 10, 0.01, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
     ("pool", "linear", "membership-entropy", 100, 0.03, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
     ("pool", "mlp", "gradient", 1, 0.003, 0.1, 0.3, 0.5, 0.2, 3000, 64, "odds"),
-    ("pool", "mlp", "gradient", 10, 0.01, 0.1, 0.3, 0.5, 0.1, 12000, 16, "odds"),
+    ("pool", "mlp", "gradient", 10, 0.02, 0.1, 0.3, 4.0, 0.02, 12000, 16, "odds"),
     ("pool", "mlp", "gradient", 100, 0.003, 0.1, 0.3, 0.5, 0.1, 12000, 16, "odds"),
     ("pool", "mlp", "top", 1, 0.03, 1, 0.0, None, 0.2, 2000, 64, "entropy"),
     ("pool", "mlp", "top", 10, 0.01, 1, 0.0, None, 0.2, 2000, 64, "entropy"),
