@@ -13,7 +13,7 @@ SWEEPS = {
     "pool": ("sweep", "sweep_masks", "sweep_long", "sweep_wide"),
     "gaussian": (
         *("sweep_gaussian", "sweep_masks_gaussian", "sweep_decay_gaussian"),
-        "sweep_long_gaussian",
+        *("sweep_long_gaussian", "sweep_wide_gaussian"),
     ),
 }
 FIELDS = (
