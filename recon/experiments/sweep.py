@@ -206,8 +206,8 @@ class SweepMasks(Sweep):
     Claim:   none of the paper's: it does not say how a student was made to match.
     Command: scripts/run.py sweep_masks
     Time:    15 minutes on 2 CPU cores; a run that is killed goes on.
-    Expect:  better than what `sweep` chose where gradients are matched: with ten queries by 2 points
-             of agreement (two-layer) and 4 (convolutional).
+    Expect:  better than what `sweep` chose where gradients are matched: with ten queries by two
+             points of agreement (two-layer) and four (convolutional).
 
     Students are scored on the same images, victims, queries and seeds as in `sweep`; the best of
     both sweeps' rows is taken.  Membership students are offered the weight decay too.
@@ -244,8 +244,8 @@ class SweepLong(SweepMasks):
     Claim:   none of the paper's: it does not say how a student was made to match.
     Command: scripts/run.py sweep_long
     Time:    15 minutes on 2 CPU cores that another run shared; a run that is killed goes on.
-    Expect:  with ten queries a point of agreement more for the convolutional network, half a point
-             for the two-layer one.
+    Expect:  with ten queries a point of agreement more for the convolutional network, half a
+             point for the two-layer one.
     """
 
     kinds: tuple[str, ...] = ("gradient",)
@@ -279,7 +279,8 @@ class SweepWide(SweepLong):
     Claim:   none of the paper's: it does not say how a student was made to match.
     Command: scripts/run.py sweep_wide
     Time:    8 minutes on 2 CPU cores that two other runs shared; a run that is killed goes on.
-    Expect:  a point of agreement more with ten queries than `sweep_long`, none with one or a hundred.
+    Expect:  a point of agreement more with ten queries than `sweep_long`, none with one or a
+             hundred.
     """
 
     students: tuple[str, ...] = ("mlp",)
