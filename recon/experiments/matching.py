@@ -164,9 +164,9 @@ class Figure2(Matching):
              membership queries rebuild the two-layer network, and the convolutional one to 95 %
              (10 against 1,000); SmoothGrad makes practically no difference (section 5.1).
     Command: scripts/run.py fig2_mnist
-    Time:    40 minutes on 2 CPU cores, 7 of them without conv.  A run that is killed goes on.
+    Time:    100 minutes on 2 CPU cores.  A run that is killed goes on.
     Expect:  one-layer with one gradient query within 0.3 points of the victim, every seed;
-             convolutional with ten 93 to 96 %, and with a hundred the victim itself, up to one
+             convolutional with ten 96 to 99 %, and with a hundred the victim itself, up to one
              answer in 500.
 
     "gradient" is the whole Jacobian of the logits, K d numbers; "top" the gradient of the

@@ -261,8 +261,8 @@ class SweepLongGaussian(SweepLong):
     Claim:   none of the paper's: it does not say how a student was made to match.
     Command: scripts/run.py sweep_long_gaussian
     Time:    15 minutes on 2 CPU cores that another run shared; a run that is killed goes on.
-    Expect:  13 points of agreement more than `sweep_masks_gaussian` with ten queries; with a hundred
-             22 fewer.
+    Expect:  13 points of agreement more than `sweep_masks_gaussian` with ten queries; with a
+             hundred 22 fewer.
     """
 
     students: tuple[str, ...] = ("conv",)
