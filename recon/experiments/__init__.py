@@ -17,8 +17,8 @@ from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, 
 from recon.experiments.saliency import Saliency
 from recon.experiments.single import Attack
 from recon.experiments.steps import Steps
-from recon.experiments.sweep import (
-    Sweep,
+from recon.experiments.sweep import Sweep
+from recon.experiments.sweeps import (
     SweepDecayGaussian,
     SweepGaussian,
     SweepLong,
