@@ -16,7 +16,7 @@ from recon.experiments.cells import Note
 from recon.experiments.common import Row
 from recon.experiments.hyper import hyper
 from recon.experiments.matching import Matching
-from recon.experiments.students import student
+from recon.experiments.students import rows_from, student
 from recon.experiments.subjects import KINDS, subject_of, trained
 
 FOUND = 0.9  # the cosine from which on a filter counts as found
@@ -90,8 +90,7 @@ class Filters(Matching):
                 for seed in range(seeds):
                     note(f"{name}, {kind} x {budget:,}, seed {seed}")
                     key = jax.random.fold_in(jax.random.key(self.seed), seed)
-                    rows = (seed * len(bank) // seeds + np.arange(budget)) % len(bank)
-                    asked = jax.tree.map(lambda part, rows=rows: part[rows], bank)
+                    asked = rows_from(bank, seed * len(bank) // seeds, budget)
                     start = time.perf_counter()
                     run = distill.train(key, settings, asked, form, subject.probe)
                     row: Row = {"dataset": dataset.name, "victim": name, "student": model}
