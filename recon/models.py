@@ -82,9 +82,9 @@ class _ConvPool(nn.Module):
         high, wide = rows + blocks - 1, columns + blocks - 1
         x = x[..., : 2 * high, : 2 * wide, :].reshape(*batch, high, 2, wide, 2, inputs)
         x = jnp.swapaxes(x, -4, -3).reshape(*batch, high, wide, 4 * inputs)
-        around_each = [
-            x[..., i : i + rows, j : j + columns, :] for i in range(blocks) for j in range(blocks)
-        ]
+        x = jnp.concatenate([x[..., j : j + columns, :] for j in range(blocks)], axis=-1)
+        x = jax.lax.optimization_barrier(x)  # two copies of long pieces, not one of short ones
+        x = jnp.concatenate([x[..., i : i + rows, :, :] for i in range(blocks)], axis=-1)
         shifted = [
             jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
             for i in (0, 1)
@@ -92,8 +92,7 @@ class _ConvPool(nn.Module):
         ]
         weights = jnp.concatenate(shifted, axis=-1).reshape(blocks, 2, blocks, 2, inputs, -1)
         weights = jnp.swapaxes(weights, 1, 2).reshape(blocks * blocks * 4 * inputs, -1)
-        sums = jnp.concatenate(around_each, axis=-1) @ weights
-        sums = sums.reshape(*batch, rows, columns, 4, -1)
+        sums = (x.reshape(-1, len(weights)) @ weights).reshape(*batch, rows, columns, 4, -1)
         if width is None:
             return nn.relu(_plus(masks.largest(sums), bias))
         sums = _plus(sums, bias)

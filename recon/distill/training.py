@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,15 +90,20 @@ def step(
     The rows are drawn from the budget afresh, or are the whole budget where it is not larger.
     """
     key, draw_key, loss_key, unasked_key = jax.random.split(state.key, 4)
-    order, whole = jnp.arange(rows), hyper.budget <= rows
-    drawn = jax.random.randint(draw_key, (rows,), 0, hyper.budget)
-    chosen = jnp.where(whole, jnp.minimum(order, hyper.budget - 1), drawn)
-    weights = jnp.where(whole, order < hyper.budget, True).astype(bank.x.dtype)
+    order = jnp.arange(rows)
+    asked, weights = bank, order < hyper.budget
+    if rows != len(bank):  # else a draw would copy the bank to use all of it
+        drawn = jax.random.randint(draw_key, (rows,), 0, hyper.budget)
+        whole = jnp.asarray(hyper.budget <= rows)
+        chosen = jnp.where(whole, jnp.minimum(order, hyper.budget - 1), drawn)
+        asked = jax.tree.map(lambda part: part[chosen], replace(bank, unasked=None))
+        weights = weights | ~whole
+    weights = weights.astype(bank.x.dtype)
     batch = Batch(
-        x=bank.x[chosen],
-        probabilities=bank.probabilities[chosen],
-        gradient=None if bank.gradient is None else bank.gradient[chosen],
-        label=bank.label[chosen],
+        x=asked.x,
+        probabilities=asked.probabilities,
+        gradient=asked.gradient,
+        label=asked.label,
         weights=weights / jnp.sum(weights),
         scales=state.scales,
     )
