@@ -27,16 +27,16 @@ class Chosen(Matching):
     Claim:   the paper's: ten gradient queries rebuild the convolutional network to 95 % (section
              5.1); its attacker asks about images as they come.
     Command: scripts/run.py chosen_mnist
-    Time:    4 minutes on 2 CPU cores; a run that is killed goes on.
-    Expect:  with ten gradient queries some three points more than with a draw, and half the
+    Time:    16 minutes on 2 CPU cores that another run shared; one that is killed goes on.
+    Expect:  with ten gradient queries one or two points more than with a draw, and half the
              spread over seeds or less; of a hundred on, no difference.
 
     The attacker holds the pool's 10,000 images without labels and asks about the `medoids` of as
-    many clusters as it has queries.  On the validation part (2-layer and convolutional, ten
-    gradient queries, 3 or 4 seeds) they gave 92.6 and 91.3 %, a draw 86.5 and 86.0; an image of
-    each class, which needs labels, 89.6 and 88.8; images that span the most (greedy
-    log-determinant) 79.9 and 84.1; the student's own doubts, asked one after the other, 90.1
-    and 89.0.  Membership queries ask about the same images.
+    many clusters as it has queries. On the validation part (2-layer and convolutional, ten
+    gradient queries, 3 or 4 seeds, by autodiff) they gave 92.6 and 91.3 %, a draw 86.5 and 86.0;
+    an image of each class, which needs labels, 89.6 and 88.8; images that span the most (greedy
+    log-determinant) 79.9 and 84.1; the student's own doubts, asked one after the other, 90.1 and
+    89.0. Membership queries ask about the same images.
     """
 
     victims: tuple[str, ...] = ("mlp", "conv")
