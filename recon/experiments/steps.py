@@ -28,10 +28,10 @@ class Steps:
 
     Claim:   none of the paper's.
     Command: scripts/run.py bench_distill
-    Time:    2 minutes on 2 CPU cores.
-    Expect:  on 2 CPU cores ours is 4 and 7 times faster with the projection; loss by loss 1.1 to
-             1.5 times for the two-layer student and 1.3 to 1.9 for the convolutional one; many
-             runs at once gain nothing.
+    Time:    5 minutes on 2 CPU cores.
+    Expect:  on 2 CPU cores ours is 4 and 10 times faster with the projection, some 2 times with
+             labels or the top class, and 1.3 to 1.6 with the whole Jacobian; many runs at once
+             lose time.
 
     Both sides have the same weights, batch, loss and Adam, in float32, on all cores; they make
     `each` steps in turn, ours as the trainer does, and the median is taken, compilation apart.
