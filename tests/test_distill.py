@@ -1,5 +1,6 @@
 import dataclasses
 import os
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -258,6 +259,25 @@ def test_only_the_budget_is_seen(curved):
         clean, dirty = (distill.train(jax.random.key(17), hyper, b, MLP) for b in (curved, spoiled))
         assert dirty.ok
         assert same(clean.variables, dirty.variables)
+
+
+def test_only_the_budget_is_seen_beside_a_run_that_sees_the_whole_bank(curved):
+    spoiled = dataclasses.replace(curved, gradient=curved.gradient.at[-1].set(jnp.nan))
+    budgets, keys = np.array([5, len(curved)]), jax.random.split(jax.random.key(17), 2)
+    hypers = Hyper(budget=budgets, steps=5)
+    clean, dirty = (distill.train_many(keys, hypers, b, MLP) for b in (curved, spoiled))
+    assert clean.ok
+    assert not dirty.failures[0]
+    assert dirty.failures[1]
+    first = [jax.tree.map(lambda v: v[0], run.variables) for run in (clean, dirty)]
+    assert same(*first)
+
+
+def test_a_whole_bank_is_used_as_rows_of_its_number_are(curved):
+    hyper = Hyper(budget=len(curved), outputs="odds")
+    state = distill.start(jax.random.key(18), hyper, curved, MLP)
+    steps = [distill.step(state, hyper, curved, MLP, rows) for rows in (None, len(curved))]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), *(losses for _, losses in steps))
 
 
 def test_a_budget_within_the_batch_is_used_whole(curved):

@@ -83,22 +83,22 @@ def start(key: Any, hyper: Hyper, bank: Bank, student: Student) -> State:
 
 
 def step(
-    state: State, hyper: Hyper, bank: Bank, student: Student, rows: int
+    state: State, hyper: Hyper, bank: Bank, student: Student, rows: int | None
 ) -> tuple[State, dict[str, jax.Array]]:
     """One Adam step on `rows` rows; returns the losses before it.
 
     The rows are drawn from the budget afresh, or are the whole budget where it is not larger.
+    None is for a budget that is the whole bank: all of it at every step, without a copy.
     """
     key, draw_key, loss_key, unasked_key = jax.random.split(state.key, 4)
-    order = jnp.arange(rows)
-    asked, weights = bank, order < hyper.budget
-    if rows != len(bank):  # else a draw would copy the bank to use all of it
+    if rows is None:
+        asked, weights = bank, jnp.ones(len(bank), bank.x.dtype)
+    else:
+        order, whole = jnp.arange(rows), jnp.asarray(hyper.budget <= rows)
         drawn = jax.random.randint(draw_key, (rows,), 0, hyper.budget)
-        whole = jnp.asarray(hyper.budget <= rows)
         chosen = jnp.where(whole, jnp.minimum(order, hyper.budget - 1), drawn)
         asked = jax.tree.map(lambda part: part[chosen], replace(bank, unasked=None))
-        weights = weights | ~whole
-    weights = weights.astype(bank.x.dtype)
+        weights = jnp.where(whole, order < hyper.budget, True).astype(bank.x.dtype)
     batch = Batch(
         x=asked.x,
         probabilities=asked.probabilities,
@@ -153,14 +153,16 @@ def _start(key: Any, hyper: Any, bank: Bank, student: Student, many: bool) -> An
 
 
 @partial(jax.jit, static_argnames=("student", "rows", "many"))
-def _step(state: Any, hyper: Any, bank: Bank, student: Student, rows: int, many: bool) -> Any:
+def _step(
+    state: Any, hyper: Any, bank: Bank, student: Student, rows: int | None, many: bool
+) -> Any:
     one = partial(step, bank=bank, student=student, rows=rows)
     return (jax.vmap(one) if many else one)(state, hyper)
 
 
 @partial(jax.jit, static_argnames=("student", "rows", "many", "steps"))
 def _scan(
-    state: Any, hyper: Any, bank: Bank, student: Student, rows: int, many: bool, steps: int
+    state: Any, hyper: Any, bank: Bank, student: Student, rows: int | None, many: bool, steps: int
 ) -> Any:
     def one(state: Any, _: Any) -> Any:
         return _step(state, hyper, bank, student, rows, many)
@@ -169,7 +171,13 @@ def _scan(
 
 
 def advance(
-    state: State, hyper: Hyper, bank: Bank, student: Student, rows: int, many: bool, steps: int
+    state: State,
+    hyper: Hyper,
+    bank: Bank,
+    student: Student,
+    rows: int | None,
+    many: bool,
+    steps: int,
 ) -> tuple[State, dict[str, jax.Array]]:
     """`steps` steps, and their losses stacked [steps] (or [steps, R]).
 
@@ -266,7 +274,8 @@ def _drive(
     save: str | Path | None,
 ) -> Run:
     check(hyper, bank, student, chunk)
-    rows = int(min(hyper.batch, np.max(hyper.budget)))
+    whole = np.min(hyper.budget) == len(bank) <= hyper.batch
+    rows = None if whole else int(min(hyper.batch, np.max(hyper.budget)))
     state = _start(key, hyper, bank, student, many)
     curves: dict[str, Any] = {name: [] for name in ("loss", "gradient", "membership")}
     curves |= {name: [] for name in (("accuracy", "agreement") if probe is not None else ())}

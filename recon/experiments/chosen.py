@@ -32,11 +32,11 @@ class Chosen(Matching):
              spread over seeds or less; of a hundred on, no difference.
 
     The attacker holds the pool's 10,000 images without labels and asks about the `medoids` of as
-    many clusters as it has queries. On the validation part (2-layer and convolutional, ten
+    many clusters as it has queries.  On the validation part (2-layer and convolutional, ten
     gradient queries, 3 or 4 seeds, by autodiff) they gave 92.6 and 91.3 %, a draw 86.5 and 86.0;
     an image of each class, which needs labels, 89.6 and 88.8; images that span the most (greedy
     log-determinant) 79.9 and 84.1; the student's own doubts, asked one after the other, 90.1 and
-    89.0. Membership queries ask about the same images.
+    89.0.  Membership queries ask about the same images.
     """
 
     victims: tuple[str, ...] = ("mlp", "conv")

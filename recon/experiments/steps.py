@@ -117,7 +117,7 @@ class Ours:
     """Steps that go on from where the last ones ended."""
 
     def __init__(self, state: Any, hyper: Hyper, bank: Bank, trained: distill.Student, each: int):
-        self.state, self.rest = state, (hyper, bank, trained, len(bank), False, each)
+        self.state, self.rest = state, (hyper, bank, trained, None, False, each)
 
     def __call__(self) -> Any:
         """`each` steps; returns the loss before the last, which is waited for by who needs it."""
