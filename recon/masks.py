@@ -5,8 +5,8 @@ through its masks, that is which units are on and which pixel of a window is the
 are steps: their derivative is zero but for a spike where they flip, which automatic
 differentiation never sees.  So Adam is led by a part of the slope alone.  A convolutional student
 then stalls where it still misses 26 % of the victim's squared Jacobian on ten images of MNIST and
-38 % on ten Gaussian queries; with a surrogate and weight decay at 3 and 4 % (`gradient_loss` in
-results/fig2_mnist and fig4_mnist, at recon 20bfe9db5491 and f088f332a9d3).
+38 % on ten Gaussian queries; with a surrogate and weight decay at 3 to 6 and 2 to 3 %
+(`gradient_loss` in results/fig2_mnist and fig4_mnist, at recon 20bfe9db5491 and d8f61898bce5).
 
 A surrogate gives the spike a width, as is done for spiking networks (Neftci, Mostafa and Zenke
 2019): values and first derivatives stay exactly what they are, and where a derivative is

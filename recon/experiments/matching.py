@@ -164,9 +164,9 @@ class Figure2(Matching):
              membership queries rebuild the two-layer network, and the convolutional one to 95 %
              (10 against 1,000); SmoothGrad makes practically no difference (section 5.1).
     Command: scripts/run.py fig2_mnist
-    Time:    100 minutes on 2 CPU cores.  A run that is killed goes on.
+    Time:    42 minutes on 1 CPU core.  A run that is killed goes on.
     Expect:  one-layer with one gradient query within 0.3 points of the victim, every seed;
-             convolutional with ten 96 to 99 %, and with a hundred the victim itself, up to one
+             convolutional with ten 93 to 99 %, and with a hundred the victim itself, up to one
              answer in 500.
 
     "gradient" is the whole Jacobian of the logits, K d numbers; "top" the gradient of the
@@ -199,9 +199,9 @@ class Figure4(Matching):
              network; convolutional: 84 % from 10 gradient, 71 % from 10,000 membership queries
              (section 5.3).
     Command: scripts/run.py fig4_mnist
-    Time:    30 minutes on 2 CPU cores.  A run that is killed goes on.
+    Time:    17 minutes on 1 CPU core.  A run that is killed goes on.
     Expect:  two-layer: ten gradient queries as much as several thousand membership queries;
-             convolutional: ten 75 %, below the paper's 84, which 100 reach.
+             convolutional: ten 75 to 79 %, below the paper's 84, which 100 reach.
 
     Images have pixels in [0, 1] and the queries are neither scaled nor cut to that range; the
     paper does not say how its images were scaled.  There is no pool to run out of: a budget may
