@@ -30,6 +30,8 @@ LONG = (
     "fig4_mnist",
     "pool_mnist",
     "chosen_mnist",
+    "ensemble_mnist",
+    "ensemble_gaussian",
     "forms_mnist",
     "large_mnist",
     "masks_mnist",

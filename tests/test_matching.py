@@ -12,8 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from test_run import load
 
-from recon import data, figures, tables, victims
-from recon.distill import Hyper
+from recon import data, distill, figures, tables, victims
+from recon.distill import Hyper, ensemble
 from recon.experiments import (
     EXPERIMENTS,
     SettingsError,
@@ -450,31 +450,103 @@ def test_kinds_share_settings():
     assert hyper("conv", "membership+pool") == (pool, False)
 
 
-# --- chosen images
+# --- chosen queries
 
 
 @hypothesis_settings(max_examples=30, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 5), st.integers(1, 3))
 def test_medoids_are_different_rows_and_the_same_for_a_seed(count, seed, spread):
     x = np.random.default_rng(seed).integers(0, spread, (12, 3)) / 4  # rows repeat
-    rows = chosen.medoids(x, count, seed)
-    assert len(set(rows.tolist())) == count
-    assert rows.tolist() == chosen.medoids(x, count, seed).tolist()
+    x = np.column_stack([x, np.arange(12) * 1e-3])  # so that a row has a name
+    middles = chosen.means(x, count, seed)
+    assert middles.shape == (count, 4)
+    assert np.isfinite(middles).all()
+    rows = chosen.medoids(x, middles)
+    assert len({*rows[:, 3].tolist()}) == count
+    assert {*rows[:, 3].tolist()} <= {*x[:, 3].tolist()}
+    assert rows.tolist() == chosen.medoids(x, chosen.means(x, count, seed)).tolist()
 
 
-def test_medoids_are_one_of_each_cluster_that_is_far_from_the_others():
+def test_middles_are_those_of_clusters_that_are_far_from_each_other():
     rng = np.random.default_rng(0)
     x = np.repeat(np.eye(4) * 100, 25, axis=0) + rng.normal(size=(100, 4))
-    assert sorted(chosen.medoids(x, 4, 0) // 25) == [0, 1, 2, 3]
+    start = next(  # k-means from rows of one cluster alone may stay there
+        s for s in range(50) if len({*(chosen.means(x, 4, s).argmax(axis=1).tolist())}) == 4
+    )
+    middles = chosen.means(x, 4, start)
+    middles = middles[middles.argmax(axis=1).argsort()]
+    np.testing.assert_allclose(middles, x.reshape(4, 25, 4).mean(axis=1), rtol=1e-5, atol=1e-4)
+    nearest = chosen.medoids(x, middles)
+    for middle, row, cluster in zip(middles, nearest, x.reshape(4, 25, 4), strict=True):
+        distances = np.linalg.norm(cluster - middle, axis=1)
+        assert row.tolist() == cluster[distances.argmin()].tolist()
 
 
-def test_all_kinds_ask_the_same_chosen_images():
+def test_all_kinds_ask_the_same_chosen_queries():
     small = EXPERIMENTS["chosen_mnist"].small()
     experiment = replace(small, victims=("linear",), budgets=(1, 5), seeds=1, steps=5)
     rows = experiment.run()
     assert [(r["kind"], r["budget"], r["distribution"]) for r in rows] == [
-        (kind, budget, "medoids") for budget in (1, 5) for kind in ("gradient", "membership")
+        (kind, budget, choice)
+        for budget in (1, 5)
+        for choice in ("medoids", "means")
+        for kind in ("gradient", "membership")
     ]
+    assert [(r["distribution"], r["runs"]) for r in experiment.summary(rows)] == [
+        (row["distribution"], 1) for row in rows
+    ]
+
+
+@pytest.mark.parametrize("choices", [(), ("middles",), ("means", "middles")])
+def test_choices_that_are_not_known_are_refused(choices):
+    with pytest.raises(SettingsError, match="choices are of medoids, means"):
+        replace(EXPERIMENTS["chosen_mnist"].small(), choices=choices).run()
+
+
+# --- ensembles
+
+
+def test_the_members_that_fit_best_answer_by_their_mean_logits():
+    logits = jnp.asarray([[[3.0, 0.0, 1.0]], [[0.0, 2.0, 1.5]], [[0.0, 2.0, 1.0]]])  # [R, n, K]
+    member = distill.Student(lambda key: None, lambda variables, x: variables + 0 * x[:, :1])
+    assert ensemble.mean(member) is ensemble.mean(member)
+    mean = ensemble.mean(member).apply(logits, jnp.zeros((1, 4)))
+    np.testing.assert_allclose(mean, [[1.0, 4 / 3, 3.5 / 3]], rtol=1e-6)
+    losses = np.full((4, 100), 0.5)
+    losses[:, -1] = 9.0  # one step is a draw: the mean over the last five decides
+    losses[2, -5:], losses[3, -5:] = 0.1, 0.2
+    losses[0, 50:] = np.nan  # it failed
+    assert ensemble.closest(losses, 2).tolist() == [2, 3]
+    assert ensemble.closest(losses, 4).tolist() == [2, 3, 1, 0]
+
+
+def test_an_ensemble_is_the_better_half_of_students_trained_alone():
+    small = EXPERIMENTS["ensemble_mnist"].small()
+    kinds = ("gradient", "gradient-ensemble")
+    experiment = replace(small, victims=("linear",), kinds=kinds, budgets=(3,), seeds=1, steps=30)
+    single, several = experiment.run()
+    assert (single["members"], several["members"]) == (1, 8)
+    assert several["numbers"] == single["numbers"]  # no more queries
+    dataset = subjects.load("digits", 0, False, "pool", (3,))
+    victim = subjects.trained(dataset, "linear", 0, 1_000, lambda text: None)
+    subject = subjects.subject_of(dataset, victim, "pool", 3, 1, 0)
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    keys = [key, *(jax.random.fold_in(key, i) for i in range(1, 8))]
+    found, _ = hyper("linear", "gradient", 3)
+    with jax.enable_x64(False):
+        bank = students.rows_from(subject.bank("gradient"), 0, 3)
+        student = students.student("linear", dataset.shape, dataset.classes)
+        settings = replace(found, steps=30)
+        runs = [distill.train(key, settings, bank, student) for key in keys]
+        fits = [ensemble.residual(run.curves["loss"]) for run in runs]
+        best = np.argsort(fits)[:4]
+        x = jnp.asarray(dataset.test.x, jnp.float32)
+        mean = np.mean([student.apply(runs[r].variables, x) for r in best], axis=0)
+    assert several["accuracy"] == pytest.approx((mean.argmax(1) == dataset.test.y).mean(), abs=0.01)
+    of = np.mean([ensemble.residual(runs[r].curves["gradient"]) for r in best])
+    assert several["gradient_loss"] == pytest.approx(of, rel=1e-3)
+    alone = ensemble.residual(runs[0].curves["gradient"])
+    assert single["gradient_loss"] == pytest.approx(alone, rel=1e-3)
 
 
 # --- the claims

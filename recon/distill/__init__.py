@@ -6,6 +6,7 @@
     training   one step, a run, many runs; the switch between backends
     checks     settings that a bank or a student cannot serve
     probe      accuracy and agreement with the victim
+    ensemble   several students that answer as one (ours, not the paper's)
     checkpoint a run on disk between chunks of steps
 
     bank = distill.buy(victim, x)

@@ -13,7 +13,17 @@ from recon.experiments.chosen import Chosen
 from recon.experiments.common import EXACT, Experiment, Row, Summarised, relative_error
 from recon.experiments.filters import Filters
 from recon.experiments.lemmas import Lemma2, Lemma3
-from recon.experiments.matching import Figure2, Figure3, Figure4, Forms, Large, Masks, Pool
+from recon.experiments.matching import (
+    Ensemble,
+    EnsembleGaussian,
+    Figure2,
+    Figure3,
+    Figure4,
+    Forms,
+    Large,
+    Masks,
+    Pool,
+)
 from recon.experiments.saliency import Saliency
 from recon.experiments.single import Attack
 from recon.experiments.steps import Steps
@@ -45,6 +55,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "fig4_mnist": Figure4(),
     "pool_mnist": Pool(),
     "chosen_mnist": Chosen(),
+    "ensemble_mnist": Ensemble(),
+    "ensemble_gaussian": EnsembleGaussian(),
     "large_mnist": Large(),
     "forms_mnist": Forms(),
     "masks_mnist": Masks(),

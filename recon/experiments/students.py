@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon import data, distill
-from recon.distill import Bank, Hyper, Student
+from recon.distill import Bank, Hyper, Student, ensemble
 from recon.experiments import cells
 from recon.experiments.cells import Note, SettingsError
 from recon.experiments.common import Row
@@ -21,7 +21,6 @@ from recon.experiments.subjects import DISTRIBUTIONS, KINDS, Subject
 
 CONVOLUTIONAL = ("conv", "conv_large", "vgg11", "resnet18")
 MAPPERS = ("auto", "vmap", "loop")
-TAIL = 0.05  # of the steps, the last ones, that a residual is the mean of
 
 
 @cache
@@ -66,9 +65,10 @@ def rebuild(
 ) -> Iterator[Row]:
     """A row for each of `hypers`: a student of class `model` trained on `kind` queries, scored.
 
-    Every run starts from the same weights (`key`, not consumed) and asks the subject's queries
-    from `first` on.  Runs whose batches have one size are trained at once where the mapper
-    is vmap, all budgets of one batch size with `together`; in a loop each is a cell of its own.
+    Every run starts from the same weights (`key`, not consumed; other members of an ensemble from
+    their own) and asks the subject's queries from `first` on.  Runs whose batches have one size are
+    trained at once where the mapper is vmap, all budgets of one batch size with `together`; in a
+    loop each is a cell of its own.
     """
     mapper = mapper_for(model, mapper)
     for group in _groups(hypers, mapper, together):
@@ -112,6 +112,9 @@ def _train(
     note: Note,
 ) -> list[Row]:
     victim, loss, steps = subject.victim, KINDS[kind].loss, hypers[0].steps
+    count = KINDS[kind].members
+    every = [hyper for hyper in hypers for _ in range(count)]
+    keys = jnp.stack([key, *(jax.random.fold_in(key, i) for i in range(1, count))] * len(hypers))
     trained = student(model, subject.dataset.shape, subject.dataset.classes)
     largest = max(hyper.budget for hyper in hypers)
     bank = rows_from(subject.bank(kind), first, largest)
@@ -125,30 +128,35 @@ def _train(
 
     note(what)
     traced: dict[str, Any] = {
-        name: jnp.asarray([getattr(hyper, name) for hyper in hypers])
+        name: jnp.asarray([getattr(hyper, name) for hyper in every])
         for name in (f.name for f in fields(Hyper) if f.metadata["traced"])
         if getattr(hypers[0], name) is not None
     }
     start = time.perf_counter()
     run = distill.train_many(
-        jnp.stack([key] * len(hypers)),
+        keys,
         replace(hypers[0], loss=loss, **traced),
         bank,
         trained,
-        subject.probe,
         mapper=mapper,
         progress=progress,
     )
     seconds = (time.perf_counter() - start) / len(hypers)
-    return [
-        {
+    rows = []
+    for first_run, hyper in zip(range(0, len(every), count), hypers, strict=True):
+        losses = run.curves["loss"][first_run : first_run + count]
+        kept = first_run + ensemble.closest(losses, max(1, count // 2))
+        variables = jax.tree.map(lambda v, kept=kept: v[kept], run.variables)
+        accuracy, agreement = distill.evaluate(ensemble.mean(trained), variables, subject.probe)
+        row = {
             "budget": hyper.budget,
-            "accuracy": float(run.curves["accuracy"][r, -1]),
-            "agreement": float(run.curves["agreement"][r, -1]),
+            "accuracy": float(accuracy),
+            "agreement": float(agreement),
             "victim_accuracy": victim.accuracy,
             "numbers": bank.cost(hyper.budget).numbers,
-            "gradient_loss": None if loss == "membership" else _residual(run, "gradient", r),
-            "membership_loss": _residual(run, "membership", r),
+            "gradient_loss": None if loss == "membership" else _residual(run, "gradient", kept),
+            "membership_loss": _residual(run, "membership", kept),
+            "members": count,
             "steps": hyper.steps,
             "batch": hyper.batch,
             "learning_rate": hyper.learning_rate,
@@ -160,16 +168,15 @@ def _train(
             "points": hyper.points,
             "unasked": hyper.unasked,
             "seconds": seconds,
-            "failure": run.failures[r] or None,
+            "failure": " ".join(run.failures[r] for r in kept).strip() or None,
         }
-        for r, hyper in enumerate(hypers)
-    ]
+        rows.append(row)
+    return rows
 
 
-def _residual(run: distill.Run, name: str, r: int) -> float | None:
-    """The mean of a loss over the last steps; None where it is not finite."""
-    curve = run.curves[name][r]
-    mean = float(np.mean(curve[-max(1, int(TAIL * len(curve))) :]))
+def _residual(run: distill.Run, name: str, kept: np.ndarray) -> float | None:
+    """The mean of a loss of some runs over the last steps; None where it is not finite."""
+    mean = float(np.mean(ensemble.residual(run.curves[name][kept])))
     return mean if np.isfinite(mean) else None
 
 

@@ -23,13 +23,15 @@ class Kind(NamedTuple):
     """A query: the row of EXPLANATIONS that is bought (None: only f(x)), and the student's loss.
 
     pool: the images of the pool that are not asked about are used too (`distill.consistency`);
-    fixed: fields of the student's `Hyper` that are not chosen by a sweep.
+    fixed: fields of the student's `Hyper` that are not chosen by a sweep; members: how many
+    students are trained, of which the half that fits best answers (`distill.ensemble`).
     """
 
     explain: str | None
     loss: str
     pool: bool = False
     fixed: Mapping[str, Any] = MappingProxyType({})
+    members: int = 1
 
 
 KINDS = {
@@ -37,12 +39,14 @@ KINDS = {
     "gradient-whole": Kind("jacobian", "jacobian"),
     "gradient-autodiff": Kind("jacobian", "projection", fixed={"surrogate": None}),
     "gradient-undecayed": Kind("jacobian", "projection", fixed={"weight_decay": 0.0}),
+    "gradient-ensemble": Kind("jacobian", "projection", members=8),
     "gradient+pool": Kind("jacobian", "projection", pool=True),
     "smoothgrad": Kind("smoothgrad", "projection"),
     "smoothgrad-own": Kind("smoothgrad", "projection", fixed={"points": 8}),
     "top": Kind("jacobian", "top"),
     "membership": Kind(None, "membership"),
     "membership-entropy": Kind(None, "membership", fixed={"outputs": "entropy"}),
+    "membership-ensemble": Kind(None, "membership", members=8),
     "membership+pool": Kind(None, "membership", pool=True),
 }
 DISTRIBUTIONS = ("pool", "gaussian")

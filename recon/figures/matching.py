@@ -37,6 +37,14 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         "membership, cross-entropy",
         {"color": ORANGE, "linestyle": (0, (1, 3)), "marker": "v", "mfc": "white"},
     ),
+    "gradient-ensemble": (
+        "gradient, four of eight students",
+        {"color": BLUE, "linestyle": "-.", "marker": "^"},
+    ),
+    "membership-ensemble": (
+        "membership, four of eight students",
+        {"color": ORANGE, "linestyle": "-.", "marker": "^", "mfc": "white"},
+    ),
     "gradient+pool": (
         "gradient, and unasked images",
         {"color": BLUE, "linestyle": "--", "marker": "P", "mfc": "white"},
