@@ -36,9 +36,7 @@ TASK = {"classifier": "ten digits, biases", "scalar": "5-9 or 0-4, no biases (Eq
 METHOD = {"tangent": "tangents", "bisect": "Algorithm 1", "membership": "Appendix C"}
 PICTURES = "kinks.png", "rows.png"
 REBUILT = "matching.png"
-REBUILD = replace(
-    Figure2().small(), victims=("mlp",), kinds=("gradient", "top", "membership"), mapper="auto"
-)
+REBUILD = replace(Figure2().small(), victims=("mlp",), kinds=("gradient", "top", "membership"))
 OUTSIDE = "not defined for it"  # biases, or more outputs than one
 LEGEND = (
     "Right: of the {tested} test digits. tangents: recon.exact.recover, its certificate included. "

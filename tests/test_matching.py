@@ -91,8 +91,8 @@ def test_a_finished_run_is_not_measured_again(rows, monkeypatch):
 
 
 def test_a_killed_run_goes_on_where_it_was(monkeypatch, rows):
-    # both budgets have the settings tuned at 10, so that a seed of a kind is one cell
-    other = replace(TINY, seed=1, kinds=("gradient", "membership"), budgets=(10, 20))
+    # both budgets have the settings tuned at 10, so that a seed of a kind is one cell of vmap
+    other = replace(TINY, seed=1, kinds=("gradient", "membership"), budgets=(10, 20), mapper="vmap")
     train, trained = students._train, []
 
     def counted(*arguments):
@@ -226,11 +226,11 @@ def test_runs_are_grouped_by_what_is_compiled():
     assert budgets("loop", True) == [[1], [10], [100], [1_000]]
 
 
-def test_convolutions_are_looped_over_on_a_cpu():
+def test_runs_are_made_in_turn_on_a_cpu():
     on_cpu = jax.default_backend() == "cpu"
-    assert students.mapper_for("conv") == ("loop" if on_cpu else "vmap")
-    assert students.mapper_for("mlp") == "vmap"
-    assert students.mapper_for("mlp", "loop") == "loop"
+    assert students.mapper_for() == ("loop" if on_cpu else "vmap")
+    assert students.mapper_for("vmap") == "vmap"
+    assert students.mapper_for("loop") == "loop"
 
 
 def test_the_figures_differ_in_victims_and_queries():

@@ -238,9 +238,8 @@ def train_many(
 ) -> Run:
     """R runs: keys [R], and every traced field of `hypers` a number for all or an array [R].
 
-    mapper "vmap" runs them at once (right for dense layers, and on accelerators); "loop" one
-    after another, since batched kernels make slow grouped convolutions on a CPU.  The two
-    agree to rounding.  Other options as for `train`; in a loop the files of `save` are numbered.
+    mapper "vmap" runs them at once (right on accelerators); "loop" one after another, which is
+    faster on a few CPU cores.  The two agree to rounding.  Other options as for `train`; in a loop the files of `save` are numbered.
     """
     count = len(keys)
     hypers = jax.tree.map(lambda v: jnp.broadcast_to(jnp.asarray(v), (count,)), hypers)

@@ -66,7 +66,7 @@ class Matching:
     steps: int | None = None
     """Training steps of every student, in place of the tuned number."""
     mapper: str = "auto"
-    """Students at once (vmap) or in turn (loop); auto: vmap, a loop for convolutions on a CPU."""
+    """Students at once (vmap) or in turn (loop); auto: vmap, on a CPU a loop."""
     together: bool = False
     """Pad all budgets of a seed to one batch size: less to compile, more to compute."""
     download: bool = False
