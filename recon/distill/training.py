@@ -239,7 +239,8 @@ def train_many(
     """R runs: keys [R], and every traced field of `hypers` a number for all or an array [R].
 
     mapper "vmap" runs them at once (right on accelerators); "loop" one after another, which is
-    faster on a few CPU cores.  The two agree to rounding.  Other options as for `train`; in a loop the files of `save` are numbered.
+    faster on a few CPU cores.  The two agree to rounding.  Other options as for `train`; in a loop
+    the files of `save` are numbered.
     """
     count = len(keys)
     hypers = jax.tree.map(lambda v: jnp.broadcast_to(jnp.asarray(v), (count,)), hypers)
