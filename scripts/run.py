@@ -58,7 +58,7 @@ class ExperimentArgs:
     """Run an experiment and write its rows, its record and its figure."""
 
     small: bool = False
-    """The form that takes seconds; written only where --out says."""
+    """A small form, seconds to a few minutes; written only where --out says."""
     out: Path | None = None
     """Folder to write to [results/NAME]."""
 
@@ -137,7 +137,7 @@ def _folder(name: str, args: ExperimentArgs) -> Path:
 
 def _line(item: tuple[str, Experiment]) -> str:
     name, experiment = item
-    return f"    {name:10} {(type(experiment).__doc__ or '').splitlines()[0]}"
+    return f"    {name:20} {(type(experiment).__doc__ or '').splitlines()[0]}"
 
 
 def exact(args: ExactArgs) -> int:

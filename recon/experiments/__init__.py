@@ -1,8 +1,9 @@
 """Experiments: one frozen dataclass each, its settings as fields, run() -> rows.
 
 An experiment's docstring says which claim it tests, by which command, in how many minutes
-on which device, and what number to expect.  To add one: a dataclass, a line in EXPERIMENTS
-and a function in `recon.figures`.
+on which device, and what number to expect.  To add one: a dataclass (one that trains students
+extends `matching.Matching`), a line in EXPERIMENTS and, where a picture helps, a function in
+`recon.figures`.
 """
 
 from recon.experiments.algorithm1 import Figure1, Theorem1

@@ -30,7 +30,7 @@ class Filters(Matching):
 
     Claim:   none of the paper's: it compares answers, never weights.
     Command: scripts/run.py filters_mnist
-    Time:    3 minutes on 2 CPU cores.
+    Time:    86 seconds on 1 CPU core.
     Expect:  ten gradient queries show all ten filters of the first layer, with cosines above
              0.98, and more than half of the twenty of the second; ten membership queries
              none.

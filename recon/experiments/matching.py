@@ -48,7 +48,7 @@ class Matching:
     victims: tuple[str, ...] = ("linear", "mlp", "conv")
     """Victims; "mlp:conv" is a victim mlp rebuilt with a student of class conv."""
     kinds: tuple[str, ...] = ("gradient", "membership")
-    """Kinds of queries, of gradient, smoothgrad, top, membership."""
+    """Kinds of queries: gradient, smoothgrad, top, membership and others of `subjects.KINDS`."""
     distribution: str = "pool"
     """What is asked: pool (images of the data set) or gaussian."""
     budgets: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
@@ -291,7 +291,8 @@ class Masks(Matching):
              and the mean is 10 points behind; without weight decay ("gradient-undecayed") the fit
              is worse too, the 2-layer student 3 points behind and the convolutional one 9.
 
-    All else is as tuned for "gradient", see `recon.masks`; the queries are not those of fig2_mnist.
+    All else is as tuned for "gradient", see `recon.masks`; two of the three draws of queries
+    are not those of fig2_mnist.
     """
 
     victims: tuple[str, ...] = ("mlp", "conv")

@@ -31,7 +31,7 @@ class Told(Matching):
     Claim:   the paper's: ten Gaussian gradient queries rebuild the convolutional network to 84 %
              (section 5.3), where fig4_mnist has 78 %.
     Command: scripts/run.py told_gaussian
-    Time:    4 minutes on 2 CPU cores that another run shared.
+    Time:    2 minutes on 1 CPU core.
     Expect:  from ten queries 77 to 83 % with every setting, though both convolutions are told and
              l_G ends below 1 %: ten Gaussian queries leave the dense layers open.
 
