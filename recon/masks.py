@@ -4,9 +4,8 @@ A student that matches gradients depends on its weights twice: through the weigh
 through its masks, that is which units are on and which pixel of a window is the largest.  Masks
 are steps: their derivative is zero but for a spike where they flip, which automatic
 differentiation never sees.  So Adam is led by a part of the slope alone.  A convolutional student
-then stalls where it still misses 26 % of the victim's squared Jacobian on ten images of MNIST and
-38 % on ten Gaussian queries; with a surrogate and weight decay at 3 to 6 and 2 to 3 %
-(`gradient_loss` in results/fig2_mnist and fig4_mnist, at recon 20bfe9db5491 and d8f61898bce5).
+then stalls where it still misses 25 % of the victim's squared Jacobian on ten images of MNIST;
+with a surrogate it misses 3 to 4 % (`gradient_loss` in results/masks_mnist).
 
 A surrogate gives the spike a width, as is done for spiking networks (Neftci, Mostafa and Zenke
 2019): values and first derivatives stay exactly what they are, and where a derivative is

@@ -96,6 +96,10 @@ def test_costs_count_rows_and_numbers(weights, bank):
         plain.top()
     with pytest.raises(ValueError, match=r"expected \(N, d\)"):
         distill.buy(lambda x: x, bank.x[0])
+    with pytest.raises(ValueError, match="queries are int32, expected floats"):
+        distill.buy(lambda x: x, jnp.ones((2, DIM), jnp.int32))
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+        distill.buy(lambda x: x, bank.x, chunk=0)
 
 
 # --- the losses
@@ -338,7 +342,9 @@ def test_a_scan_and_a_loop_take_the_same_steps(curved, monkeypatch):
 
 @pytest.mark.parametrize(("model", "convolves"), [("mlp", False), ("conv", False), ("vgg11", True)])
 def test_only_models_with_convolutions_of_xla_are_kept_out_of_a_scan(model, convolves):
-    assert training._convolves(student(model, (32, 32, 3), 10), 32 * 32 * 3) is convolves
+    assert (
+        training._convolves(student(model, (32, 32, 3), 10), 32 * 32 * 3, jnp.float32) is convolves
+    )
 
 
 # --- failures
@@ -400,10 +406,19 @@ def test_a_failed_run_does_no_more_steps(curved):
         ({"steps": 0}, "steps must be at least 1"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"loss": "top"}, r"needs gradients \(N, d\)"),
-        ({"surrogate": 0.0}, "surrogate's width must be above 0, got 0"),
-        ({"surrogate": np.nan}, "surrogate's width must be above 0, got nan"),
-        ({"surrogate": 0.5, "narrow": 0.0}, "narrow must be above 0, got 0"),
-        ({"weight_decay": -1.0}, "weight_decay must be 0 or more, got -1"),
+        ({"surrogate": 0.0}, "surrogate's width must be above 0 and finite, got 0"),
+        ({"surrogate": np.nan}, "surrogate's width must be above 0 and finite, got nan"),
+        ({"surrogate": np.array([1.0, np.inf])}, "above 0 and finite, got inf"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite, got 0"),
+        ({"learning_rate": np.nan}, "learning_rate must be above 0 and finite, got nan"),
+        ({"weight": -0.1}, "weight must be at least 0 and finite, got -0.1"),
+        ({"sigma": -1.0}, "sigma must be at least 0 and finite, got -1"),
+        ({"steps": 3.5}, "steps must be a whole number, got 3.5"),
+        ({"budget": 2.5}, "budget must be a whole number, got 2.5"),
+        ({"points": -1}, "points must be at least 0, got -1"),
+        ({"unasked": -1}, "unasked must be at least 0, got -1"),
+        ({"surrogate": 0.5, "narrow": 0.0}, "narrow must be above 0 and finite, got 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0 and finite, got -1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(curved, change, message):
@@ -442,9 +457,61 @@ def test_other_misuse_is_refused(curved):
     plain = Bank(curved.x, curved.probabilities, None, curved.label)
     with pytest.raises(ValueError, match="the bank has None"):
         distill.train(keys[0], Hyper(), plain, MLP)
+    with pytest.raises(ValueError, match="measure must be at least 0, got -1"):
+        distill.train(keys[0], Hyper(), curved, MLP, measure=-1)
     run = distill.train(keys[0], Hyper(loss="membership", steps=3), plain, MLP)
     assert run.ok
     assert not np.any(run.curves["gradient"])
+
+
+def test_shapes_that_do_not_fit_are_refused(curved, probe):
+    key, hyper = jax.random.key(41), Hyper(steps=2)
+    wider = student_of(models.mlp(8, OUTPUTS + 1))
+    with pytest.raises(ValueError, match=r"logits have shape \(12, 4\), the victim's replies \(12"):
+        distill.train(key, hyper, curved, wider)
+    for change, message in (
+        ({"gradient": curved.gradient[:, :, 1:]}, r"gradients have shape \(12, 3, 5\), expected"),
+        ({"gradient": curved.gradient[:, 1:]}, r"gradients have shape \(12, 2, 6\), expected"),
+        ({"label": curved.label[1:]}, r"labels have shape \(11,\), expected \(12,\)"),
+        ({"x": curved.x[1:]}, r"queries have shape \(11, 6\), expected \(12, 6\)"),
+        ({"unasked": curved.x[:, 1:]}, r"unasked inputs have shape \(12, 5\)"),
+    ):
+        broken = dataclasses.replace(curved, **change)
+        with pytest.raises(ValueError, match=message):
+            distill.train(key, dataclasses.replace(hyper, budget=5), broken, MLP)
+    for change, message in (
+        ({"x": probe.x[:, 1:]}, r"probe inputs have shape \(50, 5\)"),
+        ({"y": probe.y[1:]}, r"probe labels have shape \(49,\)"),
+        ({"victim": probe.victim[1:]}, r"probe classes have shape \(49,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            distill.train(key, hyper, curved, MLP, probe._replace(**change))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_reply_that_is_not_finite_fails_the_run(curved, probe, many):
+    broken = dataclasses.replace(curved, gradient=curved.gradient.at[3, 1, 2].set(jnp.inf))
+    go = distill.train_many if many else distill.train
+    keys = jax.random.split(jax.random.key(42), 1) if many else jax.random.key(42)
+    run = go(keys, Hyper(budget=N, steps=20), broken, MLP, probe, chunk=5)
+    assert run.failures[0].startswith("run 0 stopped at step 1 of 20: a reply,")
+    assert np.isnan(run.curves["loss"]).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.variables))
+    fine = go(keys, Hyper(budget=3, steps=20), broken, MLP, probe)  # a row that is not in use
+    assert fine.ok
+
+
+def test_a_last_step_that_overflows_fails_the_run(curved):
+    hyper = Hyper(budget=N, steps=1, learning_rate=3e38, weight_decay=3e38)
+    run = distill.train(jax.random.key(43), hyper, curved, MLP)
+    assert "stopped at step 1 of 1" in run.failures[0]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.variables))
+
+
+def test_an_answer_that_is_not_finite_names_no_class(probe):
+    silent = Student(lambda key: {}, lambda variables, x: jnp.full((len(x), OUTPUTS), jnp.nan))
+    right = probe._replace(y=jnp.zeros_like(probe.y), victim=jnp.zeros_like(probe.victim))
+    assert distill.evaluate(silent, {}, right) == (0.0, 0.0)
 
 
 # --- checkpoints
@@ -512,9 +579,45 @@ def test_other_settings_are_not_taken_for_the_saved_run(curved, bank, tmp_path):
     for (key_, hyper_, bank_), options, message in cases:
         with pytest.raises(ValueError, match=message):
             distill.train(key_, hyper_, bank_, MLP, save=save, **options)
-    save.write_bytes(save.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"run.npz is not a saved run"):
-        distill.train(key, hyper, curved, MLP, save=save)
+    scaled = dataclasses.replace(MLP, apply=lambda v, x: 2 * MLP.apply(v, x))
+    masked = dataclasses.replace(MLP, surrogate=lambda v, x, width: MLP.apply(v, x) * width)
+    for student_ in (scaled, masked):
+        with pytest.raises(ValueError, match=r"other settings \(student\)"):
+            distill.train(key, hyper, curved, student_, save=save)
+    whole = save.read_bytes()
+    with np.load(save) as file:
+        arrays = dict(file)
+    for name in ("state0", "curve loss", "settings"):
+        np.savez(save, **{k: v for k, v in arrays.items() if k != name})
+        with pytest.raises(ValueError, match=r"run.npz is not a saved run"):
+            distill.train(key, hyper, curved, MLP, save=save)
+    for damaged in (whole[:100], b"", whole[: len(whole) // 2] + b"?" * (len(whole) // 2)):
+        save.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"run.npz is not a saved run"):
+            distill.train(key, hyper, curved, MLP, save=save)
+    save.write_bytes(whole)
+    assert distill.train(key, hyper, curved, MLP, save=save).ok
+
+
+def test_runs_in_turn_keep_all_that_was_trained_where_a_disk_fills_up(
+    curved, tmp_path, monkeypatch
+):
+    keys, hyper = jax.random.split(jax.random.key(44), 2), Hyper(steps=6)
+    expected = distill.train_many(keys, hyper, curved, MLP, mapper="loop")
+    savez, calls = np.savez, []
+
+    def full(path, **arrays):
+        calls.append(path)
+        if len(calls) == 2:  # after the trial: the first chunk of the first run
+            raise OSError(28, os.strerror(28))
+        savez(path, **arrays)
+
+    monkeypatch.setattr(checkpoint.np, "savez", full)
+    with pytest.raises(distill.CheckpointError, match="No space left on device") as error:
+        distill.train_many(keys, hyper, curved, MLP, mapper="loop", save=tmp_path / "a.run")
+    assert same(error.value.run.variables, expected.variables)
+    assert {file.name for file in tmp_path.iterdir()} <= {"a.run.0.npz", "a.run.1.npz"}
+    assert (tmp_path / "a.run.1.npz").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_first_step(curved, tmp_path):

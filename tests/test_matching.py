@@ -123,6 +123,8 @@ def test_other_settings_are_measured_anew(rows, monkeypatch):
     for change in ({"steps": 31}, {"seed": 5}, {"distribution": "gaussian"}, {"victim_steps": 201}):
         with pytest.raises(Measured):
             replace(TINY, **change).run()
+    with jax.default_matmul_precision("float32"), pytest.raises(Measured):
+        TINY.run()
     monkeypatch.setattr(cells, "code", lambda package: "other code")
     cells._surroundings.cache_clear()
     try:
@@ -138,8 +140,12 @@ def test_a_damaged_cell_is_measured_again(tmp_path, monkeypatch):
     assert cells.load({"a": 1}) == [{"b": 2}]
     assert cells.load({"a": 2}) is None
     (path,) = (tmp_path / "cells").iterdir()
-    path.write_text(path.read_text()[:-3])
-    assert cells.load({"a": 1}) is None
+    whole = path.read_text()
+    for damaged in (whole[:-3], whole.replace('"b": 2', '"b": 3'), whole.split("\n")[1], ""):
+        path.write_text(damaged)
+        assert cells.load({"a": 1}) is None
+    path.write_text(whole)
+    assert cells.load({"a": 1}) == [{"b": 2}]
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_does_not_stop(tmp_path, monkeypatch):
@@ -261,6 +267,11 @@ def test_the_figures_differ_in_victims_and_queries():
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"budgets": (10, 257)}, "a budget of 257 queries is above the pool: digits has 256"),
+        ({"budgets": (10, 10)}, "a budget is given twice: 10, 10"),
+        ({"kinds": ("top", "top")}, "a kind of query is given twice: top, top"),
+        ({"victims": ("linear", "linear:linear")}, "a victim is given twice: linear:linear"),
+        ({"victims": ("linear:mlp:conv",)}, "a victim is MODEL or MODEL:STUDENT, got 'linear:mlp"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
 def test_settings_that_make_no_sense_are_one_sentence(change, sentence):
@@ -274,11 +285,15 @@ def test_settings_that_make_no_sense_are_one_sentence(change, sentence):
     ("change", "sentence"),
     [
         ({"students": ("tree",)}, "there is no model 'tree'"),
-        ({"learning_rates": (0.0,)}, "every learning rate must be above 0"),
-        ({"weight_decays": (-1.0,)}, "every weight decay must be 0 or more, got (-1.0,)"),
-        ({"weight_decays": ()}, "every weight decay must be 0 or more, got none"),
-        ({"surrogates": (0.5, 0.0)}, "every surrogate must be above 0, got (0.5, 0.0)"),
-        ({"narrows": (0.0,)}, "every narrow must be above 0, got (0.0,)"),
+        ({"learning_rates": (0.0,)}, "a learning rate must be above 0, got 0"),
+        ({"learning_rates": (0.1, np.nan)}, "a learning rate must be above 0, got nan"),
+        ({"learning_rates": (0.1, 0.1)}, "a learning rate is given twice: 0.1, 0.1"),
+        ({"students": ("linear", "linear")}, "a student is given twice"),
+        ({"outputs": ("odds", "odds")}, "a comparison is given twice"),
+        ({"weight_decays": (-1.0,)}, "a weight decay must be at least 0, got -1"),
+        ({"weight_decays": ()}, "a weight decay must be at least 0, got none"),
+        ({"surrogates": (0.5, 0.0)}, "a surrogate's width must be above 0, got 0"),
+        ({"narrows": (0.0,)}, "narrow must be above 0, got 0"),
         ({"batches": (0,)}, "a batch must be at least 1"),
         ({"held_out": 5_000}, "cannot hold 5000 of 1285 training examples out"),
     ],
@@ -497,10 +512,36 @@ def test_all_kinds_ask_the_same_chosen_queries():
     ]
 
 
-@pytest.mark.parametrize("choices", [(), ("middles",), ("means", "middles")])
-def test_choices_that_are_not_known_are_refused(choices):
-    with pytest.raises(SettingsError, match="choices are of medoids, means"):
-        replace(EXPERIMENTS["chosen_mnist"].small(), choices=choices).run()
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("chosen_mnist", {"choices": ()}, "choices are of medoids, means"),
+        ("chosen_mnist", {"choices": ("means", "middles")}, "choices are of medoids, means"),
+        ("chosen_mnist", {"choices": ("means", "means")}, "a choice is given twice"),
+        ("chosen_mnist", {"distribution": "gaussian"}, "clusters are of the pool, not of gaussian"),
+        ("chosen_mnist", {"conv_budgets": (0,)}, "a budget must be at least 1, got 0"),
+        ("told_gaussian", {"victims": ("mlp",)}, "only a victim conv is told"),
+        ("told_gaussian", {"kinds": ("membership",)}, "its student asks for gradients"),
+        ("told_gaussian", {"surrogates": (0.0,)}, "a surrogate's width must be above 0, got 0"),
+        ("told_gaussian", {"weight_decays": ()}, "a weight decay must be at least 0, got none"),
+    ],
+)
+def test_settings_of_one_experiment_that_make_no_sense_are_refused(name, change, sentence):
+    with pytest.raises(SettingsError, match=sentence):
+        replace(EXPERIMENTS[name].small(), **change).run()
+
+
+def test_budgets_that_no_pair_uses_are_not_looked_at():
+    experiment = EXPERIMENTS["chosen_mnist"].small()
+    unused = replace(experiment, victims=("mlp",), conv_budgets=(100_000,))
+    assert unused.pairs() == [("mlp", "mlp")]
+    with pytest.raises(SettingsError, match="100,000 queries is above the pool"):
+        replace(unused, victims=("conv",)).run()
+
+
+def test_more_middles_than_rows_are_refused():
+    with pytest.raises(ValueError, match="3 middles have no row each among 2"):
+        chosen.medoids(np.zeros((2, 4)), np.zeros((3, 4)))
 
 
 # --- ensembles
@@ -615,11 +656,28 @@ def test_claims_are_read_from_rows(tmp_path):
     assert "67.50 points from the victim" in of["F2a"]
     assert "| 2 | `python scripts/run.py fig2_mnist`, recon abc |" in of["F2b"]
     assert claims.MISSING in of["F3a"]
+    assert "| 1 or 2 |" in of["F2c"]  # of the cell with a failure one seed is left
+    tables.write(tmp_path / "fig2_mnist", [r for r in rows if r["kind"] != "smoothgrad"], record)
+    assert claims.MISSING in next(x for x in claims.markdown(tmp_path).splitlines() if "F2g" in x)
 
 
-def test_the_command_writes_the_claims(run, tmp_path):
+def test_a_claim_about_chosen_queries_counts_their_rows_alone(tmp_path):
+    means = [row | {"distribution": "means"} for row in planted("mlp", "mlp", seeds=3)]
+    medoids = [row | {"distribution": "medoids"} for row in planted("mlp", "mlp", seeds=5)]
+    medoids[0]["failure"] = "run 0 stopped at step 5"
+    record = {"command": "python scripts/run.py chosen_mnist", "versions": {"recon": "abc"}}
+    tables.write(tmp_path / "chosen_mnist", means + medoids, record)
+    line = next(x for x in claims.markdown(tmp_path).splitlines() if "means of clusters" in x)
+    assert "| 3 | `python scripts/run.py chosen_mnist`" in line
+    assert "failed" not in line
+
+
+def test_the_command_writes_the_claims(run, tmp_path, capsys):
     assert run(["claims", "--results", str(tmp_path)]) == 0
     assert (tmp_path / claims.FILE).read_text(encoding="utf-8") == claims.markdown(tmp_path)
+    assert run(["claims", "--results", str(tmp_path / "none")]) == 2
+    assert "none is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_experiments_are_listed():

@@ -62,7 +62,7 @@ def test_the_defaults_of_smoothgrad_are_what_the_committed_maps_chose():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"sigmas": (0.1, -1.0)}, "every sigma must be above 0"),
+        ({"sigmas": (0.1, -1.0)}, "sigma must be above 0, got -1"),
         ({"images": 300}, "300 images are more than the 200 that are held out"),
         ({"points": ()}, "points must be at least 1"),
         ({"victims": ("mpl",)}, "there is no model 'mpl'"),

@@ -73,11 +73,15 @@ def buy(
 
     `explain` is a row of EXPLANATIONS, or None for membership queries; its noise is drawn
     from `key`, one key a row, so a row's reply does not depend on how many are bought.
-    ValueError where x is not [N, d] with N >= 1.
+    ValueError where x is not [N, d] with N >= 1, or not of floats, and for a chunk below 1.
     """
     x = jnp.asarray(x)
     if x.ndim != 2 or not len(x):
         raise ValueError(f"queries have shape {x.shape}, expected (N, d) with N >= 1")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"queries are {x.dtype}, expected floats")
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
     key = jax.random.key(0) if key is None else key
 
     @jax.jit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import zipfile
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,36 @@ def settings(
         "bank": _digest(bank),
         "probe": _digest(probe),
         "initial variables": _digest(state.variables),
+        "precision": bool(jax.config.jax_enable_x64),  # type: ignore[attr-defined]
     }
+
+
+def program(student: Any, variables: Any, x: Any, many: bool) -> str:
+    """A digest of what a student computes: a run of another one does not go on."""
+    if many:
+        variables = jax.tree.map(lambda v: v[0], variables)
+    shapes = jax.eval_shape(lambda v, x: (v, x), variables, x)
+    width = jax.ShapeDtypeStruct((), x.dtype)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    texts = [jax.make_jaxpr(student.apply)(*shapes)]
+    if student.surrogate is not None:
+        texts.append(jax.make_jaxpr(student.surrogate)(*shapes, width))
+    if student.warp is not None:
+        texts.append(jax.make_jaxpr(student.warp)(key, shapes[1]))
+    plain = re.sub(r"0x[0-9a-f]+", "", "".join(map(str, texts)))  # addresses of this process
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def numbered(path: str | Path, run: int) -> Path:
+    """The file of one of many runs that are made in turn."""
+    path = _named(path)
+    return path.with_name(f"{path.stem}.{run}.npz")
+
+
+def _named(path: str | Path) -> Path:
+    """The path with the ending .npz; other dots in its name are part of it."""
+    path = Path(path)
+    return path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
 
 
 def _digest(tree: Any) -> str:
@@ -54,7 +83,7 @@ class Store:
     """The file of one run: `load` once before the first step, `save` after every chunk."""
 
     def __init__(self, path: str | Path, settings: dict[str, Any]):
-        self.path = Path(path).with_suffix(".npz") if Path(path).suffix != ".npz" else Path(path)
+        self.path = _named(path)
         self.settings = json.loads(json.dumps(settings))
         self.trouble = ""
 
@@ -72,18 +101,22 @@ class Store:
         try:
             with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = dict(file)
-            before = json.loads(str(arrays["settings"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            before = dict(json.loads(str(arrays["settings"])))
+        except Exception as error:  # a damaged file can raise nearly anything
             raise ValueError(f"{self.path} is not a saved run: {error}") from error
         names = sorted(self.settings.keys() | before.keys())
-        other = [n for n in names if self.settings.get(n) != before.get(n)]
+        other = [n for n in names if json.dumps(self.settings.get(n)) != json.dumps(before.get(n))]
         if other:
             raise ValueError(
                 f"{self.path} is a run with other settings ({', '.join(other)}): "
                 "give the same ones to go on, or another file to start anew"
             )
         leaves, structure = jax.tree.flatten(_plain(state))
-        saved = [arrays[f"state{i}"] for i in range(len(leaves))]
+        names = [f"state{i}" for i in range(len(leaves))]
+        needed = {*names, "curve loss", "curve gradient", "curve membership"}
+        if needed - arrays.keys():
+            raise ValueError(f"{self.path} is not a saved run: a part of it is missing")
+        saved = [arrays[name] for name in names]
         state = _wrapped(jax.tree.unflatten(structure, map(jax.numpy.asarray, saved)), state)
         saved_curves = {n: arrays[f"curve {n}"] for n in curves if f"curve {n}" in arrays}
         curves = {n: [saved_curves[n]] if n in saved_curves else [] for n in curves}

@@ -23,7 +23,10 @@ class Probe(NamedTuple):
 def evaluate(
     student: Student, variables: Any, probe: Probe, many: bool = False, batch: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy and agreement with the victim, in [0, 1]; [R] each for the variables of R runs."""
+    """Accuracy and agreement with the victim, in [0, 1]; [R] each for the variables of R runs.
+
+    An answer that is not finite is none: it names no class.
+    """
     x = np.asarray(probe.x)
     classes = np.concatenate(
         [_classes(variables, x[i : i + batch], student, many) for i in range(0, len(x), batch)],
@@ -36,6 +39,7 @@ def evaluate(
 @partial(jax.jit, static_argnames=("student", "many"))
 def _classes(variables: Any, x: jax.Array, student: Student, many: bool) -> jax.Array:
     def one(variables: Any) -> jax.Array:
-        return jnp.argmax(student.apply(variables, x), axis=-1)
+        logits = student.apply(variables, x)
+        return jnp.where(jnp.isfinite(logits).all(axis=-1), jnp.argmax(logits, axis=-1), -1)
 
     return (jax.vmap(one) if many else one)(variables)

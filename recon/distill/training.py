@@ -28,9 +28,9 @@ Progress = Callable[[int, dict[str, np.ndarray]], None]
 class State(NamedTuple):
     """A run between two steps: all that the next step depends on, beside settings and bank.
 
-    `finite` turns False at the first step whose loss or gradient is not finite; from then on
-    the variables stay what they were before that step.  `average`, of past variables, is None
-    unless inputs that were not asked about are used; it is then what the run gives.
+    `finite` turns False at the first step whose loss, gradient or outcome is not finite; from
+    then on the variables stay what they were before that step.  `average`, of past variables, is
+    None unless inputs that were not asked about are used; it is then what the run gives.
     """
 
     variables: Any
@@ -77,7 +77,8 @@ def start(key: Any, hyper: Hyper, bank: Bank, student: Student) -> State:
         mean_square(bank.gradient) if matching else jnp.ones_like(count),
         mean_square(log_odds(bank.probabilities)),
     )
-    done, finite = jnp.zeros((), jnp.int32), jnp.ones((), bool)
+    done = jnp.zeros((), jnp.int32)
+    finite = jnp.isfinite(scales.gradient)  # else l_G would be zero, whatever the student does
     average = variables if hyper.unasked else None
     return State(variables, average, _ADAM.init(variables), step_key, done, scales, finite)
 
@@ -95,7 +96,7 @@ def step(
         asked, weights = bank, jnp.ones(len(bank), bank.x.dtype)
     else:
         order, whole = jnp.arange(rows), jnp.asarray(hyper.budget <= rows)
-        drawn = jax.random.randint(draw_key, (rows,), 0, hyper.budget)
+        drawn = jax.random.randint(draw_key, (rows,), 0, hyper.budget, jnp.int32)
         chosen = jnp.where(whole, jnp.minimum(order, hyper.budget - 1), drawn)
         asked = jax.tree.map(lambda part: part[chosen], replace(bank, unasked=None))
         weights = jnp.where(whole, order < hyper.budget, True).astype(bank.x.dtype)
@@ -135,8 +136,9 @@ def step(
         state.variables,
         updates,
     )
-    # An overflow in the gradient would otherwise be seen one step too late, in the variables.
-    finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(slope))
+    # An overflow would otherwise be seen one step too late, after the last one not at all.
+    finite = state.finite & jnp.isfinite(loss)
+    finite &= jnp.isfinite(optax.tree.norm(slope)) & jnp.isfinite(optax.tree.norm(variables))
     variables, optimizer = jax.tree.map(
         partial(jnp.where, finite), (variables, optimizer), (state.variables, state.optimizer)
     )
@@ -184,7 +186,7 @@ def advance(
     The one switch by backend: a scan, but on a CPU, where an XLA convolution inside a scan runs
     10-17 times slower, a loop over the jitted step for students that have one.
     """
-    if jax.default_backend() != "cpu" or not _convolves(student, bank.x.shape[1]):
+    if jax.default_backend() != "cpu" or not _convolves(student, bank.x.shape[1], bank.x.dtype):
         return _scan(state, hyper, bank, student, rows, many, steps)
     losses = []
     for _ in range(steps):
@@ -194,9 +196,9 @@ def advance(
 
 
 @cache
-def _convolves(student: Student, dim: int) -> bool:
+def _convolves(student: Student, dim: int, dtype: Any) -> bool:
     variables = jax.eval_shape(student.init, jax.random.key(0))
-    x = jax.ShapeDtypeStruct((1, dim), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, dim), dtype)
     return "conv_general_dilated" in str(jax.make_jaxpr(student.apply)(variables, x))
 
 
@@ -248,17 +250,26 @@ def train_many(
         return _drive(keys, hypers, bank, student, probe, True, chunk, measure, progress, save)
     if mapper != "loop":
         raise ValueError(f"no mapper {mapper!r}; there are vmap, loop")
-    runs = []
+    runs, trouble = [], ""
     for r in range(count):
-        path = None if save is None else Path(save).with_suffix(f".{r}.npz")
+        path = None if save is None else checkpoint.numbered(save, r)
         hyper = jax.tree.map(lambda v, r=r: v[r], hypers)
         last = (chunk, measure, progress, path)
-        runs.append(_drive(keys[r], hyper, bank, student, probe, False, *last))
+        try:
+            runs.append(_drive(keys[r], hyper, bank, student, probe, False, *last))
+        except checkpoint.CheckpointError as error:
+            if error.run is None:
+                raise
+            runs.append(error.run)
+            trouble = str(error)
     failures = (run.failures[0].replace("run 0", f"run {r}") for r, run in enumerate(runs))
     variables, curves = jax.tree.map(
         lambda *each: jnp.stack(each), *((run.variables, run.curves) for run in runs)
     )
-    return Run(variables, jax.device_get(curves), runs[0].measured, tuple(failures))
+    every = Run(variables, jax.device_get(curves), runs[0].measured, tuple(failures))
+    if trouble:
+        raise checkpoint.CheckpointError(trouble, every)
+    return every
 
 
 def _drive(
@@ -273,7 +284,7 @@ def _drive(
     progress: Progress | None,
     save: str | Path | None,
 ) -> Run:
-    check(hyper, bank, student, chunk)
+    check(hyper, bank, student, probe, chunk, measure)
     whole = np.min(hyper.budget) == len(bank) <= hyper.batch
     rows = None if whole else int(min(hyper.batch, np.max(hyper.budget)))
     state = _start(key, hyper, bank, student, many)
@@ -284,10 +295,11 @@ def _drive(
     store = None
     if save is not None:
         named = checkpoint.settings(key, hyper, bank, state, probe, chunk, measure)
+        named["student"] = checkpoint.program(student, state.variables, bank.x, many)
         store = checkpoint.Store(save, named)
         state, curves = store.load(state, curves)
     done = int(np.max(state.done))
-    while done < hyper.steps and np.any(state.finite):
+    while done < hyper.steps and (done == 0 or np.any(state.finite)):
         steps = min(chunk, hyper.steps - done)
         state, losses = advance(state, hyper, bank, student, rows, many, steps)
         done += steps
@@ -339,7 +351,8 @@ def _finish(
         failures.append("")
         if len(bad):
             failures[r] = (
-                f"run {r} stopped at step {bad[0] + 1} of {hyper.steps}: the loss or its "
-                f"gradient is not finite; the variables are those after step {bad[0]}"
+                f"run {r} stopped at step {bad[0] + 1} of {hyper.steps}: a reply, the loss, "
+                f"its gradient or its step is not finite; the variables are those "
+                f"after step {bad[0]}"
             )
     return Run(_given(state), stacked, measured, tuple(failures))

@@ -1,10 +1,11 @@
 """Finished cells of a long experiment, kept so that a killed run goes on where it was.
 
 A cell is a few rows that are trained together.  It is kept in `data.cache_folder()`/cells as
-one JSON file, under a digest of all that its rows depend on: settings, victim, queries, the
-code that measures (comments and docstrings left out), versions and device.  So a run that is
-started again takes what it finds and measures the rest, and a change of any of these measures
-anew.  The folder can be deleted at any time.
+one file, named by a digest of all that its rows depend on: settings, victim, queries, the code
+that measures (comments and docstrings left out), versions and device.  So a run that is started
+again takes what it finds and measures the rest, and a change of any of these measures anew.
+The first line is a digest of the rows: a damaged cell is measured again.  The folder can be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import platform
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,18 +57,19 @@ class SettingsError(ValueError):
 def load(settings: Any) -> list[Row] | None:
     """The rows of a finished cell, or None."""
     try:
-        kept = json.loads(_path(settings).read_text(encoding="utf-8"))
+        name, text = _path(settings).read_text(encoding="utf-8").split("\n", 1)
     except (OSError, ValueError):
         return None
-    whole = isinstance(kept, list) and all(isinstance(row, dict) for row in kept)
-    return kept if whole else None
+    rows: list[Row] | None = json.loads(text) if name == _name(text) else None  # else damaged
+    return rows
 
 
 def save(settings: Any, rows: list[Row]) -> None:
     """Keep a finished cell; where that fails the run goes on, and says so."""
     path = _path(settings)
     try:
-        tables.write_text(path, json.dumps(rows))
+        text = json.dumps(rows)
+        tables.write_text(path, f"{_name(text)}\n{text}")
     except OSError as error:
         warnings.warn(
             f"{path.parent} cannot be written ({error.strerror}): this run could not go on after "
@@ -85,14 +88,24 @@ def digest(arrays: Iterable[Any]) -> str:
 
 
 def _path(settings: Any) -> Path:
-    everything = json.dumps([settings, *_surroundings()], sort_keys=True)
-    name = hashlib.sha256(everything.encode()).hexdigest()[:32]
-    return data.cache_folder() / "cells" / f"{name}.json"
+    everything = json.dumps([settings, *_surroundings(), *_arithmetic()], sort_keys=True)
+    return data.cache_folder() / "cells" / f"{_name(everything)}.json"
+
+
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _arithmetic() -> tuple[Any, ...]:
+    """The settings of JAX that change what it computes."""
+    config: Any = jax.config
+    return config.jax_default_matmul_precision, config.jax_threefry_partitionable
 
 
 @cache
 def _surroundings() -> tuple[str, ...]:
-    versions = (platform.python_version(), jax.__version__, np.__version__)
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+    versions = (platform.python_version(), *map(metadata.version, packages))
     device = jax.devices()[0]
     return code(Path(__file__).parents[1]), *versions, device.platform, device.device_kind
 

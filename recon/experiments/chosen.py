@@ -17,7 +17,7 @@ from recon.experiments.cells import Note, SettingsError
 from recon.experiments.common import Row
 from recon.experiments.hyper import hyper
 from recon.experiments.matching import Matching
-from recon.experiments.students import rebuild
+from recon.experiments.students import once, rebuild
 from recon.experiments.subjects import Subject, trained
 
 CHOICES = ("medoids", "means")
@@ -31,8 +31,9 @@ class Chosen(Matching):
              network, and ten the convolutional one to 95 % (section 5.1); its attacker asks about
              images as they come.
     Command: scripts/run.py chosen_mnist
-    Time:    not measured yet.
-    Expect:  not measured yet.
+    Time:    17 minutes on 1 CPU core; a run that is killed goes on.
+    Expect:  with ten gradient queries the 2-layer student 94 to 96 %, drawn images 91 to 95; the
+             convolutional one 98 % with medoids, every seed, and 97 to 98 with means.
 
     The attacker holds the pool's 10,000 images without labels, makes as many clusters of them as
     it has queries, and asks about their "means", which are blurred, or their "medoids", the images
@@ -60,6 +61,9 @@ class Chosen(Matching):
         if not self.choices or not {*self.choices} <= {*CHOICES}:
             given = ", ".join(self.choices) or "none"
             raise SettingsError(f"choices are of {', '.join(CHOICES)}, got {given}")
+        once("a choice", self.choices)
+        if self.distribution != "pool":
+            raise SettingsError(f"clusters are of the pool, not of {self.distribution} queries")
         return super().pairs()
 
     def _pair(self, dataset: data.Dataset, name: str, model: str, note: Note) -> Iterator[Row]:
@@ -99,7 +103,12 @@ def means(x: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def medoids(x: np.ndarray, middles: np.ndarray) -> np.ndarray:
-    """The rows of x [N, d] nearest to each of the middles [count, d], no row twice."""
+    """The rows of x [N, d] nearest to each of the middles [count, d], no row twice.
+
+    ValueError for more middles than rows.
+    """
+    if len(middles) > len(x):
+        raise ValueError(f"{len(middles)} middles have no row each among {len(x)}")
     points = np.asarray(x, np.float32)
     rows: list[int] = []
     square = np.square(points).sum(axis=1)

@@ -39,6 +39,7 @@ class Claim(NamedTuple):
     experiment: str
     pairs: tuple[tuple[str, str], ...]  # victims and students it is about
     answer: Answer
+    asked: str | None = None  # only rows that asked these queries, if not all
 
 
 class Cell(NamedTuple):
@@ -140,14 +141,8 @@ def _cells(*of: tuple[str, str, str, int]) -> Answer:
     return answer
 
 
-def _asking(choice: str, *answers: Answer) -> Answer:
-    """The answers of the rows that asked `choice`."""
-
-    def answer(rows: list[Row]) -> str:
-        mine = [row for row in rows if row["distribution"] == choice]
-        return "; ".join(each(mine) for each in answers)
-
-    return answer
+def _both(*answers: Answer) -> Answer:
+    return lambda rows: "; ".join(answer(rows) for answer in answers)
 
 
 def _smoothgrad(rows: list[Row]) -> str:
@@ -158,8 +153,10 @@ def _smoothgrad(rows: list[Row]) -> str:
             dict(curve(rows, model, model, kind)) for kind in ("gradient", "smoothgrad")
         )
         gaps += [(abs(smooth[n] - plain[n]), model, n) for n in plain.keys() & smooth.keys()]
-    gap, model, budget = max(gaps)
     more = [g for g in gaps if g[2] >= 10]
+    if not more:
+        raise MissingError("smoothgrad")
+    gap, model, budget = max(gaps)
     return (
         f"largest gap of the means: {100 * gap:.1f} points ({model}, {budget:,} queries); from "
         f"10 queries on {100 * max(more)[0]:.1f} points"
@@ -218,11 +215,11 @@ CLAIMS = (
         "not the paper's: both kinds of queries ask about means of clusters of the pool",
         "chosen_mnist",
         (MLP,),
-        _asking(
-            "means",
+        _both(
             _factors(*MLP, 10, 100),
             _cells((*MLP, "gradient", 10), (*MLP, "membership", 1_000)),
         ),
+        asked="means",
     ),
     Claim(
         "F2b, ours",
@@ -259,7 +256,8 @@ CLAIMS = (
         "not the paper's: the images that are asked about are medoids of clusters of the pool",
         "chosen_mnist",
         (CONV,),
-        _asking("medoids", _cells((*CONV, "gradient", 10), (*CONV, "membership", 10))),
+        _cells((*CONV, "gradient", 10), (*CONV, "membership", 10)),
+        asked="medoids",
     ),
     Claim(
         "F2c, ours",
@@ -350,14 +348,17 @@ def _line(claim: Claim, rows: list[Row], record: dict[str, Any]) -> Row:
     line = {"claim": claim.figure, "the paper": claim.says, "ours": MISSING}
     mnist = [r for r in rows if r["dataset"] == "mnist"]
     mine = [r for r in mnist if (r["victim"], r["student"]) in claim.pairs]
+    mine = [r for r in mine if claim.asked is None or r["distribution"] == claim.asked]
     good = [r for r in mine if r["failure"] is None]
     try:
         answer = claim.answer(good)
     except MissingError:
         return line | {"seeds": "", "command": f"`python scripts/run.py {claim.experiment}`"}
-    seeds = sorted(
-        {len({r["seed"] for r in good if (r["victim"], r["student"]) == p}) for p in claim.pairs}
-    )
+    cells: dict[tuple, set] = {}
+    for row in mine:
+        of = tuple(row[name] for name in ("victim", "student", "kind", "budget"))
+        cells.setdefault(of, set()).update([row["seed"]] if row["failure"] is None else [])
+    seeds = sorted({len(seeds) for seeds in cells.values()})
     failed = f"; {len(mine) - len(good)} students failed" if len(mine) > len(good) else ""
     untuned = "" if all(r.get("tuned", True) for r in good) else " (untuned)"
     command = record["command"].replace(" --out PATH", "")

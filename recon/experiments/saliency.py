@@ -13,7 +13,7 @@ import numpy as np
 from recon import data, explanations
 from recon.experiments.cells import SettingsError
 from recon.experiments.common import Row, Tell, silent
-from recon.experiments.students import check
+from recon.experiments.students import check, in_range, once
 from recon.experiments.subjects import load, trained
 
 BRIGHT = 0.5  # a pixel above this is part of what is drawn
@@ -76,9 +76,10 @@ class Saliency:
     def run(self, tell: Tell = silent) -> list[Row]:
         """Rows, one a victim, N and sigma.  Errors as those of `Matching.run`."""
         numbers = {"points": self.points, "images": (self.images,), "held_out": (self.held_out,)}
-        check(self.victims, ("smoothgrad",), "pool", self.dataset, "auto", numbers)
-        if not self.sigmas or min(self.sigmas) <= 0:
-            raise SettingsError(f"every sigma must be above 0, got {self.sigmas or 'none'}")
+        check(self.victims, ("smoothgrad",), "pool", self.dataset, "auto", numbers, self.seed)
+        once("a victim", self.victims)
+        in_range("sigma", self.sigmas, 0, above=True)
+        in_range("steady", (self.steady,), 0)
         if self.images > self.held_out:
             raise SettingsError(
                 f"{self.images:,} images are more than the {self.held_out:,} that are held out"

@@ -207,6 +207,7 @@ def check(
     dataset: str,
     mapper: str,
     numbers: Mapping[str, Sequence[float]],
+    seed: int,
 ) -> None:
     """SettingsError, in one sentence, for a name there is not or a number below 1."""
     from recon import models  # flax is heavy
@@ -225,6 +226,24 @@ def check(
                 raise SettingsError(f"there is no {what} {name!r}; there are {', '.join(known)}")
     if distribution != "pool" and any(KINDS[kind].pool for kind in kinds):
         raise SettingsError(f"kinds that use the pool make no sense with {distribution} queries")
+    once("a kind of query", kinds)
     for what, values in numbers.items():
-        if not values or min(values) < 1:
-            raise SettingsError(f"{what} must be at least 1, got {values or 'none'}")
+        in_range(what, values, 1)
+    in_range("seed", (seed,), 0)
+
+
+def in_range(what: str, values: Sequence[float], bound: float, above: bool = False) -> None:
+    """SettingsError unless there are values, all different, finite and from `bound` on."""
+    words = f"{what} must be {'above' if above else 'at least'} {bound:g}, got"
+    if not values:
+        raise SettingsError(f"{words} none")
+    for value in values:
+        if not (np.isfinite(value) and (value > bound or (value == bound and not above))):
+            raise SettingsError(f"{words} {value:g}")
+    once(what, values)
+
+
+def once(what: str, values: Sequence[Any]) -> None:
+    """SettingsError where a value is given twice: its rows would count as other seeds."""
+    if len({*values}) < len(values):
+        raise SettingsError(f"{what} is given twice: {', '.join(map(str, values))}")

@@ -14,7 +14,7 @@ from recon import data
 from recon.distill import OUTPUTS, Hyper
 from recon.experiments.cells import Note, SettingsError, quiet
 from recon.experiments.common import Row, Tell, silent
-from recon.experiments.students import CONVOLUTIONAL, across_seeds, check
+from recon.experiments.students import CONVOLUTIONAL, across_seeds, check, in_range, once
 from recon.experiments.subjects import KINDS, load, subject_of, trained
 
 
@@ -109,28 +109,29 @@ class Sweep:
     def run(self, tell: Tell = silent, note: Note = quiet) -> list[Row]:
         """Rows, one a student; `tell` hears each.  Errors as those of `Matching.run`."""
         numbers = {
-            "a budget": (*self.budgets, *self.conv_budgets),
             "steps": self.steps,
             "a batch": self.batches,
             "seeds": (self.seeds,),
             "conv_seeds": (self.conv_seeds,),
             "victim_steps": (self.victim_steps,),
         }
-        check(self.students, self.kinds, self.distribution, self.dataset, self.mapper, numbers)
+        named = (self.students, self.kinds, self.distribution, self.dataset, self.mapper)
+        check(*named, numbers, self.seed)
+        once("a student", self.students)
+        once("a comparison", self.outputs)
         for name in self.outputs:
             if name not in OUTPUTS:
                 raise SettingsError(
                     f"there is no comparison {name!r}; there are {', '.join(OUTPUTS)}"
                 )
-        for what, values in (("learning rate", self.learning_rates), ("weight", self.weights)):
-            if not values or min(values) <= 0:
-                raise SettingsError(f"every {what} must be above 0, got {values or 'none'}")
-        if not self.weight_decays or min(self.weight_decays) < 0:
-            given = self.weight_decays or "none"
-            raise SettingsError(f"every weight decay must be 0 or more, got {given}")
-        for what, values in (("surrogate", self.surrogates), ("narrow", self.narrows)):
-            if min(values, default=1) <= 0:
-                raise SettingsError(f"every {what} must be above 0, got {values}")
+        in_range("a learning rate", self.learning_rates, 0, above=True)
+        in_range("a weight", self.weights, 0, above=True)
+        in_range("a weight decay", self.weight_decays, 0)
+        if self.surrogates:
+            in_range("a surrogate's width", self.surrogates, 0, above=True)
+        in_range("narrow", self.narrows, 0, above=True)
+        for name in self.students:
+            in_range("a budget", self._size(name)[0], 1)
         rows: list[Row] = []
         used = [n for name in self.students for n in self._size(name)[0]]
         with jax.enable_x64(False):

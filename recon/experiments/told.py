@@ -14,10 +14,11 @@ import numpy as np
 
 from recon import data, distill
 from recon.distill import Student
-from recon.experiments.cells import Note
+from recon.experiments.cells import Note, SettingsError
 from recon.experiments.common import Row
 from recon.experiments.hyper import hyper
 from recon.experiments.matching import Matching
+from recon.experiments.students import in_range
 from recon.experiments.subjects import KINDS, subject_of, trained
 from recon.victims import Classifier
 
@@ -60,6 +61,16 @@ class Told(Matching):
         """Digits, few steps."""
         few = replace(self, dataset="digits", surrogates=(0.5,), conv_seeds=1)
         return replace(few, victim_steps=1_000, steps=200, most=100)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """As those of `Matching`; a student is of its victim's class, and asks for gradients."""
+        pairs = super().pairs()
+        if self.kinds != ("gradient",) or any(pair != ("conv", "conv") for pair in pairs):
+            raise SettingsError("only a victim conv is told, and its student asks for gradients")
+        in_range("a weight decay", self.weight_decays, 0)
+        in_range("a surrogate's width", self.surrogates, 0, above=True)
+        in_range("most", (self.most,), 1)
+        return pairs
 
     def summary(self, rows: list[Row]) -> list[Row]:
         """The mean over seeds for each setting."""
