@@ -140,6 +140,20 @@ def test_the_joint_loss_is_the_papers(curved):
     np.testing.assert_allclose(parts(curved, "membership"), (l_m, 0, l_m), rtol=1e-5)
 
 
+def test_the_rows_of_a_jacobian_taken_at_once_and_in_turn_agree(curved, monkeypatch):
+    def slope():
+        def loss(variables):
+            batch = batch_of(curved)
+            return losses.joint(variables, MLP, Hyper(loss="jacobian"), batch, jax.random.key(0))[0]
+
+        return jax.value_and_grad(loss)(MLP.init(jax.random.key(8)))
+
+    in_turn = slope()
+    monkeypatch.setattr(losses, "UNROLLED", 0)
+    for a, b in zip(*map(jax.tree.leaves, (in_turn, slope())), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_the_projection_is_unbiased_for_the_frobenius_norm(curved):
     batch, hyper = batch_of(curved), Hyper(loss="projection")
     variables = MLP.init(jax.random.key(8))
