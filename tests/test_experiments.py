@@ -35,6 +35,7 @@ LONG = (
     "forms_mnist",
     "large_mnist",
     "masks_mnist",
+    "told_mnist",
     "told_gaussian",
     "filters_mnist",
     "sweep",

@@ -39,7 +39,7 @@ from recon.experiments.sweeps import (
     SweepWide,
     SweepWideGaussian,
 )
-from recon.experiments.told import Told
+from recon.experiments.told import Told, ToldGaussian
 
 EXPERIMENTS: dict[str, Experiment] = {
     "lemma2": Lemma2(),
@@ -61,7 +61,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "large_mnist": Large(),
     "forms_mnist": Forms(),
     "masks_mnist": Masks(),
-    "told_gaussian": Told(),
+    "told_mnist": Told(),
+    "told_gaussian": ToldGaussian(),
     "filters_mnist": Filters(),
     "saliency": Saliency(),
     "sweep": Sweep(),

@@ -15,6 +15,7 @@ import numpy as np
 from recon import tables
 from recon.experiments.common import Row
 from recon.experiments.filters import FOUND
+from recon.experiments.told import LAYERS
 
 FILE = "claims.md"
 HEAD = """# The paper's claims about MNIST, and what we measured
@@ -164,16 +165,18 @@ def _smoothgrad(rows: list[Row]) -> str:
 
 
 def _told(rows: list[Row]) -> str:
-    """The best of all settings at ten queries, as an estimate from above."""
-    settings = {(row["weight_decay"], row["surrogate"]) for row in rows}
-    by = [[r for r in rows if (r["weight_decay"], r["surrogate"]) == of] for of in settings]
-    means = [cell(of, *TOLD, "gradient", 10) for of in by]
-    if not means:
-        raise MissingError(10)
-    low, high = min(means), max(means)
-    return (
-        f"10 gradient: {high} with the best of {len(means)} settings on the test images, "
-        f"{100 * low.mean:.1f} % with the worst"
+    """The best of all settings at ten queries for each that a student is told."""
+    texts = []
+    for student in dict.fromkeys(row["student"] for row in rows):
+        mine = [row for row in rows if row["student"] == student]
+        settings = {(row["weight_decay"], row["surrogate"]) for row in mine}
+        by = [[r for r in mine if (r["weight_decay"], r["surrogate"]) == of] for of in settings]
+        best = max(cell(of, mine[0]["victim"], student, "gradient", 10) for of in by)
+        texts.append(f"{student.partition(', ')[2]}: {best}")
+    if not texts:
+        raise MissingError("told")
+    return f"10 gradient, the best of {len(settings)} settings on the test images: " + "; ".join(
+        texts
     )
 
 
@@ -192,7 +195,11 @@ def _filters(rows: list[Row]) -> str:
 
 
 LINEAR, MLP, CONV = (("linear", "linear"), ("mlp", "mlp"), ("conv", "conv"))
-TOLD = ("conv", "conv, told")
+TOLD = {
+    model: tuple((model, f"{model}, told {layers or 'nothing'}") for layers in of)
+    for model, of in LAYERS.items()
+}
+SAID = "not the paper's: layers of the victim that the student is told for no query"
 CROSSED = (("mlp", "conv"), ("conv", "mlp"))
 CLAIMS = (
     Claim(
@@ -228,6 +235,7 @@ CLAIMS = (
         (MLP,),
         _factors(*MLP, 10, 100, against="membership-ensemble", kind="gradient-ensemble"),
     ),
+    Claim("F2b, ours", SAID, "told_mnist", TOLD["mlp"], _told),
     Claim(
         "F2c",
         "convolutional: 95 % after 10 gradient queries, against 1,000 membership queries",
@@ -308,6 +316,7 @@ CLAIMS = (
         (MLP,),
         _factors(*MLP, 10, 100, against="membership-ensemble", kind="gradient-ensemble"),
     ),
+    Claim("F4a, ours", SAID, "told_gaussian", TOLD["mlp"], _told),
     Claim(
         "F4b",
         "convolutional, Gaussian: 84 % after 10 gradient, 71 % after 10,000 membership queries",
@@ -322,13 +331,7 @@ CLAIMS = (
         (CONV,),
         _cells((*CONV, "gradient-ensemble", 10), (*CONV, "gradient", 10)),
     ),
-    Claim(
-        "F4b, ours",
-        "the same where the student is told the victim's convolutional layers for no query",
-        "told_gaussian",
-        (TOLD,),
-        _told,
-    ),
+    Claim("F4b, ours", SAID, "told_gaussian", TOLD["conv"], _told),
 )
 
 

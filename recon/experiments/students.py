@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from recon.experiments import cells
 from recon.experiments.cells import Note, SettingsError
 from recon.experiments.common import Row
 from recon.experiments.subjects import DISTRIBUTIONS, KINDS, Subject
+from recon.victims import Classifier
 
 CONVOLUTIONAL = ("conv", "conv_large", "vgg11", "resnet18")
 MAPPERS = ("auto", "vmap", "loop")
@@ -32,6 +34,40 @@ def student(model: str, shape: tuple[int, ...], classes: int) -> Student:
     x = jnp.zeros(int(np.prod(shape)))
     forms = models.logits(module), distill.warp(shape), models.surrogate(module)
     return Student(lambda key: module.init(key, x), *forms)
+
+
+def student_of(subject: Subject, model: str) -> Student:
+    """The model as a student of this subject: with the victim's layers that it is told, if any."""
+    if not subject.told:
+        return student(model, subject.dataset.shape, subject.dataset.classes)
+    if subject not in _TOLD:
+        _TOLD[subject] = told(subject.victim, subject.dataset, subject.told)
+    return _TOLD[subject]
+
+
+_TOLD: WeakKeyDictionary[Subject, Student] = WeakKeyDictionary()
+
+
+def told(victim: Classifier, dataset: data.Dataset, layers: str) -> Student:
+    """A student of the victim's class that has the victim's layers of these names, fixed."""
+    plain = student(victim.model, dataset.shape, dataset.classes)
+    assert plain.surrogate is not None
+    masked = plain.surrogate
+    known = {k: v for k, v in victim.variables["params"].items() if k.startswith(layers)}
+
+    def init(key: Any) -> Any:
+        every = plain.init(key)["params"]
+        return {"params": {k: v for k, v in every.items() if k not in known}}
+
+    def whole(variables: Any) -> Any:
+        return {"params": {**known, **variables["params"]}}
+
+    return Student(
+        init,
+        lambda variables, x: plain.apply(whole(variables), x),
+        plain.warp,
+        lambda variables, x, width: masked(whole(variables), x, width),
+    )
 
 
 def mapper_for(chosen: str = "auto") -> str:
@@ -76,6 +112,7 @@ def rebuild(
             "subject": subject.digest,
             "victim": subject.victim.model,
             "student": model,
+            "told": subject.told,
             "kind": kind,
             "hypers": [asdict(h) for h in group],
             "key": np.asarray(jax.random.key_data(key)).tolist(),
@@ -115,7 +152,7 @@ def _train(
     count = KINDS[kind].members
     every = [hyper for hyper in hypers for _ in range(count)]
     keys = jnp.stack([key, *(jax.random.fold_in(key, i) for i in range(1, count))] * len(hypers))
-    trained = student(model, subject.dataset.shape, subject.dataset.classes)
+    trained = student_of(subject, model)
     largest = max(hyper.budget for hyper in hypers)
     bank = rows_from(subject.bank(kind), first, largest)
     if KINDS[kind].pool:

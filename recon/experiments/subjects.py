@@ -56,13 +56,15 @@ DISTRIBUTIONS = ("pool", "gaussian")
 class Subject:
     """A victim and the queries x [N, d] it is asked; students are scored on dataset.test.
 
-    key: the key of SmoothGrad's noise, which is the service's own.
+    key: the key of SmoothGrad's noise, which is the service's own; told: layers, by the start of
+    their names, that the student has from its victim for no query ("": none).
     """
 
     victim: Classifier
     dataset: data.Dataset
     x: Any
     key: Any
+    told: str = ""
     _held: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def f(self, x: Any) -> Any:
