@@ -25,8 +25,10 @@ class Told(Matching):
     Claim:   the paper's: ten gradient queries rebuild the two-layer network as well as 100 times
              as many membership queries, and the convolutional one to 95 % (section 5.1).
     Command: scripts/run.py told_mnist
-    Time:    not measured yet.
-    Expect:  not measured yet.
+    Time:    10 minutes on 1 CPU core; a run that is killed goes on.
+    Expect:  the two-layer student has 97 to 98 % if it is told the hidden layer, and gains next to
+             nothing if it is told the output layer: what ten images leave open is which units are
+             on where.  The convolutional one has 98 told its convolutions, 99 its dense layers.
 
     The student has some layers of its victim's, for no query, and learns the others from the
     queries of fig2_mnist.  Every setting is shown: the best of them, chosen on the test images as
@@ -99,8 +101,10 @@ class ToldGaussian(Told):
              1,000 times as many membership queries, and the convolutional one to 84 % (section
              5.3).
     Command: scripts/run.py told_gaussian
-    Time:    not measured yet.
-    Expect:  not measured yet.
+    Time:    10 minutes on 1 CPU core; a run that is killed goes on.
+    Expect:  the two-layer student has 97 to 98 % if it is told the hidden layer, at best 89 if it
+             is told the output layer.  The convolutional one has at best 83 told its convolutions
+             and 93 told its dense layers: ten Gaussian queries say too little of the latter.
     """
 
     distribution: str = "gaussian"
