@@ -46,7 +46,6 @@ class Filters(Matching):
     )
     victims: tuple[str, ...] = ("conv",)
     budgets: tuple[int, ...] = (10,)
-    conv_seeds: int = 1
 
     def small(self) -> Filters:
         """Digits, few steps."""
