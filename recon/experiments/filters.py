@@ -41,7 +41,7 @@ class Filters(Matching):
     """
 
     shown: ClassVar[tuple[str, ...]] = (
-        *("victim", "kind", "budget", "layer", "filters", "found"),
+        *("victim", "kind", "budget", "seed", "layer", "filters", "found"),
         *("cosine_median", "cosine_min", "accuracy", "agreement"),
     )
     victims: tuple[str, ...] = ("conv",)
