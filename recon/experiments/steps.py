@@ -29,9 +29,8 @@ class Steps:
     Claim:   none of the paper's.
     Command: scripts/run.py bench_distill
     Time:    5 minutes on 2 CPU cores.
-    Expect:  on 2 CPU cores ours is 4 and 10 times faster with the projection, some 2 times with
-             labels or the top class, and 1.3 to 1.6 with the whole Jacobian; many runs at once
-             lose time.
+    Expect:  on 2 CPU cores ours is 5 and 10 times faster with the projection, 1.5 to 2 times with
+             labels, the top class or the whole Jacobian; many runs at once lose time.
 
     Both sides have the same weights, batch, loss and Adam, in float32, on all cores; they make
     `each` steps in turn, ours as the trainer does, and the median is taken, compilation apart.

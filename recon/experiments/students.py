@@ -73,7 +73,7 @@ def told(victim: Classifier, dataset: data.Dataset, layers: str) -> Student:
 def mapper_for(chosen: str = "auto") -> str:
     """How runs are mapped; "auto": at once (vmap), but in turn (loop) on a CPU.
 
-    On two CPU cores 32 runs at once take 1.8 times as long as in turn (`bench_distill`).
+    On two CPU cores 32 runs at once take 1.3 times as long as in turn (`bench_distill`).
     """
     if chosen != "auto":
         return chosen
