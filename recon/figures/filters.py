@@ -10,7 +10,8 @@ from recon.figures.style import INK, Row, caption, levels
 
 
 def filters(figure: Any, rows: list[Row]) -> None:
-    """A row of filters for the victim and for each kind of query; the cosine below each."""
+    """A row of filters for the victim and for each kind of query, of the first draw."""
+    draws = len({row["seed"] for row in rows})
     rows = [row for row in rows if row["layer"] == rows[0]["layer"] and row["seed"] == 0]
     lines = list(dict.fromkeys((row["kind"], row["budget"]) for row in rows))
     channels = levels(rows, "filter")
@@ -34,7 +35,8 @@ def filters(figure: Any, rows: list[Row]) -> None:
     caption(
         figure,
         "The student's filters in the order of the victim's, and below each the cosine of the two; "
-        f"white is the largest weight, grey none. Accuracy of the students: {accuracy}.",
+        f"white is the largest weight, grey none. The first of {draws} draws of the queries; "
+        f"accuracy of these students: {accuracy}.",
     )
 
 
