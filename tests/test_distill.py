@@ -422,13 +422,19 @@ def test_a_failed_run_does_no_more_steps(curved):
         ({"loss": "top"}, r"needs gradients \(N, d\)"),
         ({"surrogate": 0.0}, "surrogate's width must be above 0 and finite, got 0"),
         ({"surrogate": np.nan}, "surrogate's width must be above 0 and finite, got nan"),
-        ({"surrogate": np.array([1.0, np.inf])}, "above 0 and finite, got inf"),
+        ({"surrogate": np.inf}, "above 0 and finite, got inf"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite, got 0"),
         ({"learning_rate": np.nan}, "learning_rate must be above 0 and finite, got nan"),
         ({"weight": -0.1}, "weight must be at least 0 and finite, got -0.1"),
         ({"sigma": -1.0}, "sigma must be at least 0 and finite, got -1"),
         ({"steps": 3.5}, "steps must be a whole number, got 3.5"),
         ({"budget": 2.5}, "budget must be a whole number, got 2.5"),
+        ({"steps": True}, "steps must be a whole number, got True"),
+        ({"learning_rate": None}, "learning_rate must be a number, got None"),
+        ({"learning_rate": "0.1"}, "learning_rate must be a number, got '0.1'"),
+        ({"learning_rate": 1j}, "learning_rate must be a number, got 1j"),
+        ({"learning_rate": np.array([0.1, 0.2])}, r"learning_rate has shape \(2,\), expected one"),
+        ({"budget": np.array([3, 4])}, "many runs are for train_many"),
         ({"points": -1}, "points must be at least 0, got -1"),
         ({"unasked": -1}, "unasked must be at least 0, got -1"),
         ({"surrogate": 0.5, "narrow": 0.0}, "narrow must be above 0 and finite, got 0"),
@@ -466,6 +472,9 @@ def test_a_surrogate_narrows_and_fits_what_autodiff_does_not(curved):
 
 def test_other_misuse_is_refused(curved):
     keys = jax.random.split(jax.random.key(24), 2)
+    for none in (keys[:0], keys[0]):
+        with pytest.raises(ValueError, match="needs one key a run, got none"):
+            distill.train_many(none, Hyper(), curved, MLP)
     with pytest.raises(ValueError, match="no mapper 'map'; there are vmap, loop"):
         distill.train_many(keys, Hyper(), curved, MLP, mapper="map")
     plain = Bank(curved.x, curved.probabilities, None, curved.label)
@@ -489,6 +498,9 @@ def test_shapes_that_do_not_fit_are_refused(curved, probe):
         ({"label": curved.label[1:]}, r"labels have shape \(11,\), expected \(12,\)"),
         ({"x": curved.x[1:]}, r"queries have shape \(11, 6\), expected \(12, 6\)"),
         ({"unasked": curved.x[:, 1:]}, r"unasked inputs have shape \(12, 5\)"),
+        ({"unasked": curved.x[:0]}, r"unasked inputs have shape \(0, 6\)"),
+        ({"label": curved.label + 1}, r"labels are not all in 0 \.\.\. 2"),
+        ({"probabilities": curved.label}, r"probabilities have shape \(12,\), expected two axes"),
     ):
         broken = dataclasses.replace(curved, **change)
         with pytest.raises(ValueError, match=message):
@@ -497,6 +509,7 @@ def test_shapes_that_do_not_fit_are_refused(curved, probe):
         ({"x": probe.x[:, 1:]}, r"probe inputs have shape \(50, 5\)"),
         ({"y": probe.y[1:]}, r"probe labels have shape \(49,\)"),
         ({"victim": probe.victim[1:]}, r"probe classes have shape \(49,\)"),
+        ({"x": probe.x[:0]}, r"probe inputs have shape \(0, 6\)"),
     ):
         with pytest.raises(ValueError, match=message):
             distill.train(key, hyper, curved, MLP, probe._replace(**change))
@@ -513,6 +526,24 @@ def test_a_reply_that_is_not_finite_fails_the_run(curved, probe, many):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.variables))
     fine = go(keys, Hyper(budget=3, steps=20), broken, MLP, probe)  # a row that is not in use
     assert fine.ok
+
+
+def test_probabilities_that_are_not_finite_fail_the_run_whatever_is_drawn(curved):
+    odd = curved.probabilities.at[3].set(jnp.nan)
+    broken = dataclasses.replace(curved, probabilities=odd)
+    for seed in range(5):
+        hyper = Hyper(budget=10, batch=1, steps=1)
+        run = distill.train(jax.random.key(seed), hyper, broken, MLP)
+        assert "stopped at step 1 of 1" in run.failures[0]
+
+
+@pytest.mark.parametrize("outputs", losses.OUTPUTS)
+def test_a_constant_victim_is_no_failure(curved, outputs):
+    flat = distill.buy(lambda x: jnp.zeros(OUTPUTS) + 0 * x.sum(), curved.x)
+    hyper = Hyper(budget=N, steps=300, learning_rate=1e-2, outputs=outputs)
+    run = distill.train(jax.random.key(45), hyper, flat, MLP)
+    assert run.ok
+    assert run.curves["gradient"][-1] < 0.01 * run.curves["gradient"][0]
 
 
 def test_a_last_step_that_overflows_fails_the_run(curved):
@@ -595,6 +626,11 @@ def test_other_settings_are_not_taken_for_the_saved_run(curved, bank, tmp_path):
             distill.train(key_, hyper_, bank_, MLP, save=save, **options)
     scaled = dataclasses.replace(MLP, apply=lambda v, x: 2 * MLP.apply(v, x))
     masked = dataclasses.replace(MLP, surrogate=lambda v, x, width: MLP.apply(v, x) * width)
+    frozen = [jnp.full((1, OUTPUTS), value) for value in (1.0, 2.0)]  # constants, as of told layers
+    told = [dataclasses.replace(MLP, apply=lambda v, x, c=c: MLP.apply(v, x) * c) for c in frozen]
+    distill.train(key, hyper, curved, told[0], save=tmp_path / "told")
+    with pytest.raises(ValueError, match=r"other settings \(student\)"):
+        distill.train(key, hyper, curved, told[1], save=tmp_path / "told")
     for student_ in (scaled, masked):
         with pytest.raises(ValueError, match=r"other settings \(student\)"):
             distill.train(key, hyper, curved, student_, save=save)
@@ -648,6 +684,8 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_first_step(curved, t
         )
     assert error.value.run is None
     assert called == []
+    with pytest.raises(distill.CheckpointError, match="cannot be looked for: File name too long"):
+        distill.train(jax.random.key(27), Hyper(steps=4), curved, MLP, save=tmp_path / ("a" * 300))
 
 
 def test_a_disk_that_fills_up_does_not_lose_the_result(curved, tmp_path, monkeypatch):

@@ -212,6 +212,11 @@ def test_replies_of_one_explanation_are_bought_once(monkeypatch):
     assert len(bought) == 3
 
 
+def test_more_rows_than_the_bank_has_are_refused():
+    with pytest.raises(ValueError, match="81 rows are more than the bank's 80"):
+        students.rows_from(a_subject().bank("membership"), 0, 81)
+
+
 def test_rows_run_around_the_end_of_the_bank():
     bank = a_subject().bank("gradient")
     part = students.rows_from(bank, 70, 20)
@@ -272,6 +277,7 @@ def test_the_figures_differ_in_victims_and_queries():
         ({"victims": ("linear", "linear:linear")}, "a victim is given twice: linear:linear"),
         ({"victims": ("linear:mlp:conv",)}, "a victim is MODEL or MODEL:STUDENT, got 'linear:mlp"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": 2**64}, "seed must be below 2,147,483,648"),
     ],
 )
 def test_settings_that_make_no_sense_are_one_sentence(change, sentence):
@@ -295,6 +301,8 @@ def test_settings_that_make_no_sense_are_one_sentence(change, sentence):
         ({"surrogates": (0.5, 0.0)}, "a surrogate's width must be above 0, got 0"),
         ({"narrows": (0.0,)}, "narrow must be above 0, got 0"),
         ({"batches": (0,)}, "a batch must be at least 1"),
+        ({"kinds": ("gradient+pool",)}, "gradient+pool has the settings of another kind"),
+        ({"kinds": ("gradient-ensemble",)}, "gradient-ensemble has the settings of another kind"),
         ({"held_out": 5_000}, "cannot hold 5000 of 1285 training examples out"),
     ],
 )
@@ -393,6 +401,18 @@ def test_the_best_setting_has_the_highest_mean_and_no_failure():
     assert sweeping.best([row(1, 0.5, "nan")]) == []
     other = row(1, 0.7) | {"budget": 100}
     assert [best["budget"] for best in sweeping.best([row(2, 0.6), other])] == [10, 100]
+
+
+def test_what_a_kind_fixes_is_not_swept():
+    sweep = replace(Sweep(), weight_decays=(0.3, 1.0), surrogates=(0.5,), outputs=("odds",))
+    whole = sweep.grid("gradient", (10,))
+    assert {(h.weight_decay, h.surrogate) for h in whole} == {(0.3, 0.5), (1.0, 0.5)}
+    undecayed = sweep.grid("gradient-undecayed", (10,))
+    assert {h.weight_decay for h in undecayed} == {0.0}
+    assert len(undecayed) == len(whole) / 2  # once each
+    assert {h.surrogate for h in sweep.grid("gradient-autodiff", (10,))} == {None}
+    assert {h.points for h in sweep.grid("smoothgrad-own", (10,))} == {8}
+    assert {h.outputs for h in sweep.grid("membership-entropy", (10,))} == {"entropy"}
 
 
 def test_membership_queries_have_no_lambda_to_sweep():
@@ -526,6 +546,11 @@ def test_all_kinds_ask_the_same_chosen_queries():
         ("told_gaussian", {"surrogates": (0.0,)}, "a surrogate's width must be above 0, got 0"),
         ("told_gaussian", {"surrogates": ()}, "no surrogate's width is given"),
         ("told_gaussian", {"most": 9}, "most must be at least 10, got 9"),
+        ("told_mnist", {"conv_budgets": (200,)}, "most must be at least 200, got 100"),
+        ("filters_mnist", {"victims": ("mlp",)}, "filters are those of a victim conv"),
+        ("filters_mnist", {"kinds": ("gradient+pool",)}, "not paired for gradient\\+pool students"),
+        ("filters_mnist", {"kinds": ("gradient-ensemble",)}, "not paired for gradient-ensemble"),
+        ("filters_mnist", {"conv_budgets": (0,)}, "a budget must be at least 1, got 0"),
         ("told_gaussian", {"weight_decays": ()}, "a weight decay must be at least 0, got none"),
     ],
 )
@@ -605,7 +630,7 @@ def test_claims_without_rows_are_said_to_miss(tmp_path):
     lines = claims.markdown(tmp_path).splitlines()
     table = [line for line in lines if line.startswith("| F")]
     assert [line.split("|")[1].strip() for line in table] == [
-        *("F2a", "F2b", *["F2b, ours"] * 4, "F2c", *["F2c, ours"] * 4, "F2g"),
+        *("F2a", "F2b", *["F2b, ours"] * 4, "F2c", *["F2c, ours"] * 5, "F2g"),
         *("F3a", "F3b", "F3c", "F4a", *["F4a, ours"] * 2, "F4b", *["F4b, ours"] * 2),
     ]
     assert all(claims.MISSING in line for line in table)
@@ -664,6 +689,40 @@ def test_claims_are_read_from_rows(tmp_path):
     assert claims.MISSING in next(x for x in claims.markdown(tmp_path).splitlines() if "F2g" in x)
 
 
+def test_a_claim_about_told_students_leaves_out_settings_that_lost_a_seed(tmp_path):
+    rows = []
+    for student in ("mlp, told nothing", "mlp, told hidden"):
+        for width, shift in ((0.5, 0.0), (4.0, 0.02)):
+            more = planted("mlp", student, seeds=3)
+            more = [r for r in more if (r["kind"], r["budget"]) == ("gradient", 10)]
+            setting = {"weight_decay": 0.3, "surrogate": width}
+            rows += [r | setting | {"accuracy": r["accuracy"] + shift} for r in more]
+    rows[3]["failure"] = "run 0 stopped at step 5"  # of the better setting, told nothing
+    record = {"command": "python scripts/run.py told_mnist", "versions": {"recon": "abc"}}
+    tables.write(tmp_path / "told_mnist", rows, record)
+    line = next(x for x in claims.markdown(tmp_path).splitlines() if "told_mnist" in x)
+    assert "told nothing: 90.5 % (89.5 to 91.5); told hidden: 92.5 % (91.5 to 93.5)" in line
+
+
+def test_filters_are_counted_for_each_seed(tmp_path):
+    names = {"dataset": "mnist", "victim": "conv", "student": "conv", "kind": "gradient"}
+    names |= {"budget": 10, "layer": "Conv_0", "failure": None}
+    rows = [
+        names | {"seed": s, "filter": k, "cosine": 0.95 if k < 2 - s else 0.5, "accuracy": 0.9}
+        for s in range(2)
+        for k in range(3)
+    ]
+    record = {"command": "python scripts/run.py filters_mnist", "versions": {"recon": "abc"}}
+    tables.write(tmp_path / "filters_mnist", rows, record)
+    assert "10 gradient: 2, 1 of 3 in Conv_0" in claims.markdown(tmp_path)
+
+
+def test_rows_of_another_kind_are_said_to_miss(tmp_path):
+    record = {"command": "python scripts/run.py fig2_mnist", "versions": {"recon": "abc"}}
+    tables.write(tmp_path / "fig2_mnist", [{"a": 1}], record)
+    assert claims.markdown(tmp_path) == claims.markdown(tmp_path / "none")
+
+
 def test_a_claim_about_chosen_queries_counts_their_rows_alone(tmp_path):
     means = [row | {"distribution": "means"} for row in planted("mlp", "mlp", seeds=3)]
     medoids = [row | {"distribution": "medoids"} for row in planted("mlp", "mlp", seeds=5)]
@@ -710,6 +769,15 @@ def test_a_student_that_is_told_has_the_victims_layers_and_no_others(model, laye
     masked = student.surrogate({"params": rest}, x, 0.5)
     np.testing.assert_allclose(masked, theirs, rtol=1e-5, atol=1e-5)
     assert float(jnp.abs(student.apply(variables, x) - theirs).max()) > 1e-3
+
+
+def test_layers_that_a_student_cannot_have_are_refused():
+    digits = data.digits()
+    victim = victims.classifier(digits, "mlp", 0, Training(steps=20))
+    with pytest.raises(ValueError, match="a linear cannot have layers of a mlp"):
+        students.student_of(replace(a_subject(), victim=victim, told="hidden"), "linear")
+    with pytest.raises(ValueError, match="the victim mlp has no layer 'Hidden'"):
+        students.student_of(replace(a_subject(), victim=victim, told="Hidden"), "mlp")
 
 
 def test_told_students_are_cells_of_their_own():

@@ -55,7 +55,8 @@ def program(student: Any, variables: Any, x: Any, many: bool) -> str:
     if student.warp is not None:
         texts.append(jax.make_jaxpr(student.warp)(key, shapes[1]))
     plain = re.sub(r"0x[0-9a-f]+", "", "".join(map(str, texts)))  # addresses of this process
-    return hashlib.sha256(plain.encode()).hexdigest()
+    constants = _digest([text.consts for text in texts])  # of which the text holds shapes alone
+    return hashlib.sha256((plain + constants).encode()).hexdigest()
 
 
 def numbered(path: str | Path, run: int) -> Path:
@@ -87,13 +88,19 @@ class Store:
         self.settings = json.loads(json.dumps(settings))
         self.trouble = ""
 
+    def _there(self) -> bool:
+        try:
+            return self.path.exists()
+        except OSError as error:  # a name that is too long, say
+            raise CheckpointError(f"{self.path} cannot be looked for: {error.strerror}") from error
+
     def load(self, state: Any, curves: dict[str, list]) -> Any:
         """What was saved, or the arguments if nothing was.
 
         ValueError if the file is of another run, naming what differs, or is no saved run;
         CheckpointError at once, before any step, where nothing can be written.
         """
-        if not self.path.exists():
+        if not self._there():
             self._write({"settings": np.array(json.dumps(self.settings))}, probe=True)
             if self.trouble:
                 raise CheckpointError(self.trouble)

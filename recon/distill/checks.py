@@ -16,14 +16,23 @@ ABOVE, LEAST = (operator.gt, "above"), (operator.ge, "at least")
 
 
 def check(
-    hyper: Hyper, bank: Bank, student: Student, probe: Probe | None, chunk: int, measure: int
+    hyper: Hyper,
+    bank: Bank,
+    student: Student,
+    probe: Probe | None,
+    chunk: int,
+    measure: int,
+    many: bool,
 ) -> None:
     """ValueError, in one sentence, for settings that the bank or the student cannot serve."""
     if hyper.loss not in LOSSES:
         raise ValueError(f"no loss {hyper.loss!r}; there are {', '.join(LOSSES)}")
     if hyper.outputs not in OUTPUTS:
         raise ValueError(f"no comparison {hyper.outputs!r}; there are {', '.join(OUTPUTS)}")
-    _numbers(hyper, chunk, measure)
+    _numbers(hyper, chunk, measure, many)
+    for name, array in (("queries", bank.x), ("probabilities", bank.probabilities)):
+        if np.ndim(array) != 2:
+            raise ValueError(f"{name} have shape {np.shape(array)}, expected two axes")
     budgets = np.atleast_1d(hyper.budget)
     if budgets.min() < 1 or budgets.max() > len(bank):
         worst = budgets.max() if budgets.max() > len(bank) else budgets.min()
@@ -40,7 +49,7 @@ def check(
     _shapes(bank, student, probe)
 
 
-def _numbers(hyper: Hyper, chunk: int, measure: int) -> None:
+def _numbers(hyper: Hyper, chunk: int, measure: int, many: bool) -> None:
     whole = (
         ("steps", hyper.steps, 1),
         ("batch", hyper.batch, 1),
@@ -50,12 +59,12 @@ def _numbers(hyper: Hyper, chunk: int, measure: int) -> None:
         ("measure", measure, 0),
     )
     for name, value, least in whole:
-        if not isinstance(value, int | np.integer):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
             raise ValueError(f"{name} must be a whole number, got {value!r}")
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if not np.issubdtype(np.asarray(hyper.budget).dtype, np.integer):
-        raise ValueError(f"a budget must be a whole number, got {hyper.budget}")
+        raise ValueError(f"a budget must be a whole number, got {hyper.budget!r}")
     numbers: list[tuple[str, Any, tuple[Any, str]]] = [
         ("learning_rate", hyper.learning_rate, ABOVE),
         ("weight", hyper.weight, LEAST),
@@ -65,7 +74,13 @@ def _numbers(hyper: Hyper, chunk: int, measure: int) -> None:
     if hyper.surrogate is not None:
         numbers.append(("a surrogate's width", hyper.surrogate, ABOVE))
         numbers.append(("narrow", hyper.narrow, ABOVE))
+    for name, given in [("budget", hyper.budget), *(number[:2] for number in numbers)]:
+        if np.ndim(given) > many:
+            runs = "one for each run" if many else "one number; many runs are for train_many"
+            raise ValueError(f"{name} has shape {np.shape(given)}, expected {runs}")
     for name, given, (allowed, words) in numbers:
+        if not isinstance(given, int | float) and np.asarray(given).dtype.kind not in "fiu":
+            raise ValueError(f"{name} must be a number, got {given!r}")
         for value in np.ravel(given):
             if not (np.isfinite(value) and allowed(value, 0)):
                 raise ValueError(f"{name} must be {words} 0 and finite, got {value:g}")
@@ -79,14 +94,17 @@ def _shapes(bank: Bank, student: Student, probe: Probe | None) -> None:
         want = (rows, dim) if bank.gradient.ndim == 2 else (rows, outputs, dim)
         shapes.append(("gradients", bank.gradient, want))
     if bank.unasked is not None:
-        shapes.append(("unasked inputs", bank.unasked, (len(bank.unasked), dim)))
+        shapes.append(("unasked inputs", bank.unasked, (max(1, len(bank.unasked)), dim)))
     if probe is not None:
-        points = len(probe.x)
+        points = max(1, len(probe.x))
         shapes += [("probe inputs", probe.x, (points, dim)), ("probe labels", probe.y, (points,))]
         shapes.append(("probe classes", probe.victim, (points,)))
     for name, given, want in shapes:
         if np.shape(given) != want:
             raise ValueError(f"{name} have shape {np.shape(given)}, expected {want}")
+    label = np.asarray(bank.label)
+    if label.min() < 0 or label.max() >= outputs:
+        raise ValueError(f"labels are not all in 0 ... {outputs - 1}")
     variables = jax.eval_shape(student.init, jax.random.key(0))
     x = jax.ShapeDtypeStruct(bank.x.shape, bank.x.dtype)
     logits = jax.eval_shape(student.apply, variables, x).shape

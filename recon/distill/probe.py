@@ -32,7 +32,10 @@ def evaluate(
         [_classes(variables, x[i : i + batch], student, many) for i in range(0, len(x), batch)],
         axis=-1,
     )
-    hits = [(classes == np.asarray(truth)).mean(axis=-1) for truth in (probe.y, probe.victim)]
+    named = classes >= 0
+    hits = [
+        (named & (classes == np.asarray(truth))).mean(axis=-1) for truth in (probe.y, probe.victim)
+    ]
     return np.asarray(hits[0]), np.asarray(hits[1])
 
 

@@ -73,12 +73,14 @@ def start(key: Any, hyper: Hyper, bank: Bank, student: Student) -> State:
         return jnp.sum(jnp.where(used, squares, 0)) / count
 
     matching = LOSSES[hyper.loss][0] is not None
-    scales = Scales(
+    squares = Scales(
         mean_square(bank.gradient) if matching else jnp.ones_like(count),
         mean_square(log_odds(bank.probabilities)),
     )
+    scales = jax.tree.map(lambda s: jnp.where(s == 0, 1, s), squares)  # of a constant victim
     done = jnp.zeros((), jnp.int32)
-    finite = jnp.isfinite(scales.gradient)  # else l_G would be zero, whatever the student does
+    # All rows of the budget are in the scales, whichever a step draws.
+    finite = jnp.isfinite(scales.gradient) & jnp.isfinite(scales.odds)
     average = variables if hyper.unasked else None
     return State(variables, average, _ADAM.init(variables), step_key, done, scales, finite)
 
@@ -142,7 +144,10 @@ def step(
     variables, optimizer = jax.tree.map(
         partial(jnp.where, finite), (variables, optimizer), (state.variables, state.optimizer)
     )
-    average = averaged(state.average, variables, state.done) if hyper.unasked else None
+    average = None
+    if hyper.unasked:
+        moved = averaged(state.average, variables, state.done)
+        average = jax.tree.map(partial(jnp.where, finite), moved, state.average)
     after = State(variables, average, optimizer, key, state.done + 1, state.scales, finite)
     losses = {"loss": loss, "gradient": l_g, "membership": l_m}
     return after, jax.tree.map(lambda v: jnp.where(finite, v, jnp.nan), losses)
@@ -244,6 +249,8 @@ def train_many(
     faster on a few CPU cores.  The two agree to rounding.  Other options as for `train`; in a loop
     the files of `save` are numbered.
     """
+    if jnp.ndim(keys) < 1 or not len(keys):
+        raise ValueError("train_many needs one key a run, got none")
     count = len(keys)
     hypers = jax.tree.map(lambda v: jnp.broadcast_to(jnp.asarray(v), (count,)), hypers)
     if mapper == "vmap":
@@ -284,7 +291,7 @@ def _drive(
     progress: Progress | None,
     save: str | Path | None,
 ) -> Run:
-    check(hyper, bank, student, probe, chunk, measure)
+    check(hyper, bank, student, probe, chunk, measure, many)
     whole = np.min(hyper.budget) == len(bank) <= hyper.batch
     rows = None if whole else int(min(hyper.batch, np.max(hyper.budget)))
     state = _start(key, hyper, bank, student, many)

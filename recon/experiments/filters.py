@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from recon import data, distill
-from recon.experiments.cells import Note
+from recon.experiments.cells import Note, SettingsError
 from recon.experiments.common import Row
 from recon.experiments.hyper import hyper
 from recon.experiments.matching import Matching
@@ -30,7 +30,7 @@ class Filters(Matching):
 
     Claim:   none of the paper's: it compares answers, never weights.
     Command: scripts/run.py filters_mnist
-    Time:    2 minutes on 1 CPU core.
+    Time:    2 minutes on 1 CPU core; a run that is killed starts anew.
     Expect:  ten gradient queries show eight to ten of the ten filters of the first layer, with
              cosines above 0.97, and of the twenty of the second from none to more than half, by
              the draw of the images; ten membership queries none.
@@ -50,6 +50,16 @@ class Filters(Matching):
     def small(self) -> Filters:
         """Digits, few steps."""
         return replace(self, dataset="digits", victim_steps=1_000, steps=400)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """As those of `Matching`; one student each of a conv victim, of the same class."""
+        pairs = super().pairs()
+        if any(pair != ("conv", "conv") for pair in pairs):
+            raise SettingsError("filters are those of a victim conv and a student conv")
+        for kind in self.kinds:
+            if KINDS[kind].pool or KINDS[kind].members > 1:
+                raise SettingsError(f"filters are not paired for {kind} students")
+        return pairs
 
     def summary(self, rows: list[Row]) -> list[Row]:
         """How many filters of each layer were found."""
@@ -77,12 +87,12 @@ class Filters(Matching):
 
     def _pair(self, dataset: data.Dataset, name: str, model: str, note: Note) -> Iterator[Row]:
         victim = trained(dataset, name, self.seed, self.victim_steps, note)
-        most, seeds = max(self.budgets), self.conv_seeds
-        subject = subject_of(dataset, victim, self.distribution, most, seeds, self.seed)
+        budgets, seeds = self._size(name, model)
+        subject = subject_of(dataset, victim, self.distribution, max(budgets), seeds, self.seed)
         form = student(model, dataset.shape, dataset.classes)
         for kind in self.kinds:
             bank = subject.bank(kind)
-            for budget in sorted(self.budgets):
+            for budget in sorted(budgets):
                 found, _ = hyper(model, kind, budget, self.distribution)
                 loss, steps = KINDS[kind].loss, self.steps or found.steps
                 settings = replace(found, loss=loss, steps=steps)

@@ -76,10 +76,13 @@ class Saliency:
     def run(self, tell: Tell = silent) -> list[Row]:
         """Rows, one a victim, N and sigma.  Errors as those of `Matching.run`."""
         numbers = {"points": self.points, "images": (self.images,), "held_out": (self.held_out,)}
+        numbers["victim_steps"] = (self.victim_steps,)
         check(self.victims, ("smoothgrad",), "pool", self.dataset, "auto", numbers, self.seed)
         once("a victim", self.victims)
         in_range("sigma", self.sigmas, 0, above=True)
         in_range("steady", (self.steady,), 0)
+        if self.steady > 1:
+            raise SettingsError(f"steady is a cosine, at most 1, got {self.steady:g}")
         if self.images > self.held_out:
             raise SettingsError(
                 f"{self.images:,} images are more than the {self.held_out:,} that are held out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -40,6 +41,8 @@ def student_of(subject: Subject, model: str) -> Student:
     """The model as a student of this subject: with the victim's layers that it is told, if any."""
     if not subject.told:
         return student(model, subject.dataset.shape, subject.dataset.classes)
+    if model != subject.victim.model:
+        raise ValueError(f"a {model} cannot have layers of a {subject.victim.model}")
     if subject not in _TOLD:
         _TOLD[subject] = told(subject.victim, subject.dataset, subject.told)
     return _TOLD[subject]
@@ -54,6 +57,8 @@ def told(victim: Classifier, dataset: data.Dataset, layers: str) -> Student:
     assert plain.surrogate is not None
     masked = plain.surrogate
     known = {k: v for k, v in victim.variables["params"].items() if k.startswith(layers)}
+    if not known:
+        raise ValueError(f"the victim {victim.model} has no layer {layers!r}")
 
     def init(key: Any) -> Any:
         every = plain.init(key)["params"]
@@ -81,7 +86,12 @@ def mapper_for(chosen: str = "auto") -> str:
 
 
 def rows_from(bank: Bank, first: int, count: int) -> Bank:
-    """`count` rows of the bank from row `first` on, around its end; a copy unless it is all."""
+    """`count` rows of the bank from row `first` on, around its end; a copy unless it is all.
+
+    ValueError for more rows than the bank has.
+    """
+    if count > len(bank):
+        raise ValueError(f"{count} rows are more than the bank's {len(bank)}")
     if first == 0 and count == len(bank):
         return bank
     rows = (first + np.arange(count)) % len(bank)
@@ -267,6 +277,8 @@ def check(
     for what, values in numbers.items():
         in_range(what, values, 1)
     in_range("seed", (seed,), 0)
+    if seed >= 2**31:
+        raise SettingsError(f"seed must be below {2**31:,}, got {seed:,}")
 
 
 def in_range(what: str, values: Sequence[float], bound: float, above: bool = False) -> None:
@@ -275,7 +287,7 @@ def in_range(what: str, values: Sequence[float], bound: float, above: bool = Fal
     if not values:
         raise SettingsError(f"{words} none")
     for value in values:
-        if not (np.isfinite(value) and (value > bound or (value == bound and not above))):
+        if not (math.isfinite(value) and (value > bound or (value == bound and not above))):
             raise SettingsError(f"{words} {value:g}")
     once(what, values)
 

@@ -117,6 +117,9 @@ class Sweep:
         }
         named = (self.students, self.kinds, self.distribution, self.dataset, self.mapper)
         check(*named, numbers, self.seed)
+        for kind in self.kinds:
+            if KINDS[kind].pool or KINDS[kind].members > 1:
+                raise SettingsError(f"{kind} has the settings of another kind, which is swept")
         once("a student", self.students)
         once("a comparison", self.outputs)
         for name in self.outputs:
@@ -125,7 +128,7 @@ class Sweep:
                     f"there is no comparison {name!r}; there are {', '.join(OUTPUTS)}"
                 )
         in_range("a learning rate", self.learning_rates, 0, above=True)
-        in_range("a weight", self.weights, 0, above=True)
+        in_range("a weight", self.weights, 0)
         in_range("a weight decay", self.weight_decays, 0)
         if self.surrogates:
             in_range("a surrogate's width", self.surrogates, 0, above=True)
@@ -170,11 +173,9 @@ class Sweep:
         if KINDS[kind].loss == "membership":
             weights, widths = (Hyper().weight,), []
         widths = widths or [(None, Hyper().narrow)]
-        fixed = KINDS[kind].fixed
-        outputs = (fixed["outputs"],) if "outputs" in fixed else self.outputs
-        settings = (outputs, self.steps, self.batches, self.learning_rates, weights)
+        settings = (self.outputs, self.steps, self.batches, self.learning_rates, weights)
         options = (widths, self.weight_decays, budgets)
-        return [
+        grid = [
             Hyper(
                 learning_rate=rate,
                 weight=weight,
@@ -190,6 +191,8 @@ class Sweep:
                 *settings, *options
             )
         ]
+        # What the kind fixes leaves some settings equal.
+        return [*dict.fromkeys(replace(setting, **KINDS[kind].fixed) for setting in grid)]
 
     def summary(self, rows: list[Row]) -> list[Row]:
         """The best setting of each student, kind and budget."""

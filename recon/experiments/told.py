@@ -71,7 +71,8 @@ class Told(Matching):
         once("a surrogate's width", self.surrogates)
         if not self.surrogates:
             raise SettingsError("no surrogate's width is given")
-        in_range("most", (self.most,), max(self.budgets))
+        used = [budget for pair in pairs for budget in self._size(*pair)[0]]
+        in_range("most", (self.most,), max(used))
         return pairs
 
     def _pair(self, dataset: data.Dataset, name: str, model: str, note: Note) -> Iterator[Row]:
