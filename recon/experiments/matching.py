@@ -270,9 +270,10 @@ class Forms(Matching):
 
     Claim:   none of the paper's: it does not say how a student was made to match.
     Command: scripts/run.py forms_mnist
-    Time:    15 minutes on 2 CPU cores.
+    Time:    79 minutes on 1 CPU core; a run that is killed goes on.
     Expect:  a projection of the Jacobian, one backward pass a step, as good as the whole
-             Jacobian, ten; and SmoothGrad replies as well matched by the plain gradient.
+             Jacobian, ten; for the convolutional student SmoothGrad replies are matched better by
+             its own SmoothGrad, two points with ten queries, at some ten times the cost.
 
     "gradient" and "smoothgrad" are what the figures use: a fresh random projection a step, and the
     student's plain gradient held against the victim's smoothed one.  "gradient-whole" matches
