@@ -47,7 +47,11 @@ LONG = (
     "sweep_long_gaussian",
     "sweep_wide",
     "sweep_wide_gaussian",
-)  # small forms of a minute and more
+    "queries",
+    "robust",
+    "bench_exact",
+    "bench_distill",
+)  # small forms of ten seconds and more
 TABLES = [path.parent for path in (Path(__file__).parents[1] / "results").glob("*/table.md")]
 RUN = [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in EXPERIMENTS]
 
