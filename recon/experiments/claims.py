@@ -177,9 +177,8 @@ def _told(rows: list[Row]) -> str:
         texts.append(f"{student.partition(', ')[2]}: {best}")
     if not texts:
         raise MissingError("told")
-    return f"10 gradient, the best of {len(settings)} settings on the test images: " + "; ".join(
-        texts
-    )
+    each = "; ".join(texts)
+    return f"10 gradient, the best of {len(settings)} settings on the test images: {each}"
 
 
 def _filters(rows: list[Row]) -> str:
