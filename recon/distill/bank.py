@@ -16,7 +16,7 @@ from recon.oracles import Cost
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["x", "probabilities", "gradient", "label", "unasked"],
+    data_fields=["x", "probabilities", "gradient", "label", "unlabelled"],
     meta_fields=[],
 )
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Bank:
 
     x [N, d]; probabilities [N, K], the victim's; gradient [N, K, d] (a Jacobian of the logits,
     smoothed or not), [N, d] (the gradient of one class's logit) or None (membership queries);
-    label [N], the victim's class, and the class an [N, d] gradient belongs to; unasked [M, d],
+    label [N], the victim's class, and the class an [N, d] gradient belongs to; unlabelled [M, d],
     inputs the victim was not asked about, or None.
     """
 
@@ -33,7 +33,7 @@ class Bank:
     probabilities: Any
     gradient: Any
     label: Any
-    unasked: Any = None
+    unlabelled: Any = None
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
@@ -41,7 +41,7 @@ class Bank:
     def cost(self, budget: int) -> Cost:
         """What the first `budget` rows cost; a smoothed gradient is one query of the service."""
         if not 0 <= budget <= len(self):
-            raise ValueError(f"a budget of {budget} queries is not in 0 ... {len(self)}, the pool")
+            raise ValueError(f"a budget of {budget} queries is not in 0 ... {len(self)}, the bank")
         outputs = self.probabilities.shape[1]
         if self.gradient is None:
             return Cost(values=budget, numbers=budget * outputs, rounds=1)
