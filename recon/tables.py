@@ -44,15 +44,10 @@ def write(folder: str | Path, rows: Iterable[Mapping[str, Any]], record: Mapping
     plain = [{str(k): _plain(str(k), v) for k, v in row.items()} for row in rows]
     if not plain:
         raise ValueError("there are no rows to write")
-    columns = list(dict.fromkeys(column for row in plain for column in row))
     _refuse_private({"rows": plain, "record": record})
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([_text(column) for column in columns])
-    writer.writerows([_text(row.get(column)) for column in columns] for row in plain)
     run = json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     folder = Path(folder)
-    write_text(folder / "rows.csv", table.getvalue())
+    write_text(folder / "rows.csv", text_of(plain))
     write_text(folder / "run.json", run)
     return folder
 
@@ -60,10 +55,24 @@ def write(folder: str | Path, rows: Iterable[Mapping[str, Any]], record: Mapping
 def read(folder: str | Path) -> tuple[list[Row], dict[str, Any]]:
     """The rows and the record that `write` put into `folder`; FileNotFoundError if it did not."""
     folder = Path(folder)
-    with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:
+    return rows(folder / "rows.csv"), json.loads((folder / "run.json").read_text(encoding="utf-8"))
+
+
+def rows(path: str | Path) -> list[Row]:
+    """The rows of a CSV file with a header."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
         columns, *lines = csv.reader(file)
-    rows = [dict(zip(columns, map(_cell, line), strict=True)) for line in lines]
-    return rows, json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return [dict(zip(columns, map(_cell, line), strict=True)) for line in lines]
+
+
+def text_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV with a header, which `rows` reads back; ValueError for what would not."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow([_text(column) for column in columns])
+    writer.writerows([_text(row.get(column)) for column in columns] for row in rows)
+    return table.getvalue()
 
 
 def run_record(

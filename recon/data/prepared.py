@@ -41,12 +41,12 @@ def load(
     """The parts "train" and "test" of the source, in official order.
 
     From the cache; else from the official files in data_dir (default: RECON_DATA), which fills
-    the cache; else, only with `download`, from the network.  DataError otherwise, at once.
+    the cache; else, only with `download` (default: RECON_DOWNLOAD), from the network.  DataError otherwise, at once.
     """
     ready = cache_folder() / source.name / VERSION
     paths: dict[str, Path] = {}
     if not ready.exists():
-        paths = _look(source, data_dir or os.environ.get("RECON_DATA"), download)
+        paths = _look(source, data_dir or os.environ.get("RECON_DATA"), download or _asked())
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -57,6 +57,10 @@ def load(
     if not ready.exists():
         _prepare(tfds, builder, ready, quiet=bool(paths))
     return {part: _read(builder, ready, part) for part in ("train", "test")}
+
+
+def _asked() -> bool:
+    return os.environ.get("RECON_DOWNLOAD", "") not in ("", "0")
 
 
 def _look(source: Source, data_dir: str | Path | None, download: bool) -> dict[str, Path]:
@@ -70,7 +74,10 @@ def _look(source: Source, data_dir: str | Path | None, download: bool) -> dict[s
             return paths
         missing = f"{source.name} is neither in {place / source.name} nor in {place}: put it there"
     if not download:
-        raise DataError(f"{missing} ({files}), or let them be downloaded with download=True")
+        raise DataError(
+            f"{missing} ({files}); --data-dir names such a folder, --download gets the files "
+            "(in Python: data_dir, download=True)"
+        )
     # tensorflow-datasets tries for minutes before it gives up: ask the host first
     try:
         urllib.request.urlopen(urllib.request.Request(source.url, method="HEAD"), timeout=10)

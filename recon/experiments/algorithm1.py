@@ -70,7 +70,6 @@ class Theorem1:
 
     Claim:   success with probability at least 1 - delta, otherwise a notified failure, in
              h log2(2 l / eps) gradient queries and 2h value queries; sections 3.1 and 3.2.
-    Command: scripts/run.py theorem1
     Time:    5 minutes on 2 CPU cores.
     Expect:  failure rates near delta/2: Lemma 3's half is used up (its bound is tight),
              Lemma 2's hardly (it is loose).  No wrong network, every failure is notified.
@@ -160,7 +159,6 @@ class Figure1:
 
     Claim:   the figure's caption: a binary search along the line finds where the gradient
              changes, and the change is w_i A_i up to sign; section 3.1.
-    Command: scripts/run.py figure1
     Time:    3 seconds on 2 CPU cores.
     Expect:  two kinks, both within eps of the truth, in about 2 log2(2l/eps) queries.
 

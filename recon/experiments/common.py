@@ -1,10 +1,12 @@
-"""What experiments share: rows, binomial intervals and the error every table reports."""
+"""What experiments share: rows, heads, binomial intervals and the error every table reports."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, runtime_checkable
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -18,6 +20,11 @@ CHUNK = 1_000  # points held at once: 1,000 x 4,096 inputs take 33 MB
 
 Row = dict[str, Any]
 Tell = Callable[[Row], None]
+Only = Mapping[str, tuple[str, ...]]  # values by column
+
+
+class SettingsError(ValueError):
+    """Settings that an experiment cannot run with, in one sentence."""
 
 
 def silent(row: Row) -> None:
@@ -32,10 +39,6 @@ class Experiment(Protocol):
 
     shown: ClassVar[tuple[str, ...]]
 
-    @property
-    def seed(self) -> int:
-        """The seed that every key of the run comes from."""
-
     def small(self) -> Experiment:
         """The same experiment in a form that takes seconds."""
 
@@ -49,6 +52,31 @@ class Summarised(Protocol):
 
     def summary(self, rows: list[Row]) -> list[Row]:
         """Few rows, with the columns of `shown`."""
+
+
+class Head(NamedTuple):
+    """What a person reads of an experiment before running it."""
+
+    title: str
+    claim: str
+    time: str
+    expect: str
+
+
+def head(experiment: Experiment) -> Head:
+    """The head of an experiment: of its text `about`, or of its class's docstring."""
+    text = getattr(experiment, "about", None) or type(experiment).__doc__ or ""
+    title, rest = text.partition("\n")[0], text[text.index("Claim:") :].partition("\n\n")[0]
+    parts = re.split(r"^ *(Claim|Time|Expect): +", rest, flags=re.M)
+    by_name = dict(zip(parts[1::2], (" ".join(p.split()) for p in parts[2::2]), strict=True))
+    return Head(title, by_name["Claim"], by_name["Time"], by_name["Expect"])
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Wall-clock seconds of a call, and what it returned."""
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
 
 
 def interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:

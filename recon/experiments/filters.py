@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from recon import data, distill
-from recon.experiments.cells import Note, SettingsError
+from recon import distill
+from recon.experiments import students
 from recon.experiments.common import Row
-from recon.experiments.hyper import hyper
-from recon.experiments.matching import Matching
-from recon.experiments.students import rows_from, student
-from recon.experiments.subjects import KINDS, subject_of, trained
+from recon.experiments.rebuild import Rebuild, grouped
+from recon.experiments.students import Cell
+from recon.workers import quiet
 
 FOUND = 0.9  # the cosine from which on a filter counts as found
 LAYERS = ("Conv_0", "Conv_1")
 TINY = 1e-12  # a filter that died has cosine 0, not nan
 
 
-@dataclass(frozen=True)
-class Filters(Matching):
-    """The filters of the convolutional student beside its victim's: ours, not the paper's.
+def measure(group: Sequence[Cell], note: Callable[[str], None] = quiet) -> list[Row]:
+    """A row for each filter of each layer of the group's students."""
+    with jax.enable_x64(False):
+        trained, rows = students.train(group, note), []
+        for i, cell in enumerate(group):
+            variables = jax.tree.map(lambda v, i=i: v[i], trained.run.variables)
+            score = distill.evaluate(trained.student, variables, students.probe(cell))
+            of = students.identity(cell)
+            of |= {"accuracy": float(score[0]), "agreement": float(score[1])}
+            of |= {"seconds": trained.seconds, "failure": trained.run.failures[i] or None}
+            pairs = paired(trained.victim.variables["params"], variables["params"])
+            for layer, (theirs, ours) in pairs.items():
+                for k in range(theirs.shape[-1]):
+                    row = of | {"layer": layer, "filter": k}
+                    rows.append(row | _beside(theirs[..., k], ours[..., k]))
+        return rows
 
-    Claim:   none of the paper's: it compares answers, never weights.
-    Command: scripts/run.py filters_mnist
-    Time:    2 minutes on 1 CPU core; a run that is killed starts anew.
-    Expect:  ten gradient queries show eight to ten of the ten filters of the first layer, with
-             cosines above 0.97, and of the twenty of the second from none to more than half, by
-             the draw of the images; ten membership queries none.
+
+@dataclass(frozen=True)
+class Filters(Rebuild):
+    """The filters of convolutional students beside their victim's, a row for each.
 
     A student's filters come in an order and a scale of their own, which the next layer undoes:
     the first layer's are paired with the victim's one to one, for the highest sum of cosines, and
@@ -41,34 +50,15 @@ class Filters(Matching):
     """
 
     shown: ClassVar[tuple[str, ...]] = (
-        *("victim", "kind", "budget", "seed", "layer", "filters", "found"),
+        *("victim", "reply", "budget", "seed", "layer", "filters", "found"),
         *("cosine_median", "cosine_min", "accuracy", "agreement"),
     )
-    victims: tuple[str, ...] = ("conv",)
-    budgets: tuple[int, ...] = (10,)
-
-    def small(self) -> Filters:
-        """Digits, few steps."""
-        return replace(self, dataset="digits", victim_steps=1_000, steps=400)
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """As those of `Matching`; one student each of a conv victim, of the same class."""
-        pairs = super().pairs()
-        if any(pair != ("conv", "conv") for pair in pairs):
-            raise SettingsError("filters are those of a victim conv and a student conv")
-        for kind in self.kinds:
-            if KINDS[kind].pool or KINDS[kind].members > 1:
-                raise SettingsError(f"filters are not paired for {kind} students")
-        return pairs
+    measure: ClassVar[Callable[..., list[Row]]] = staticmethod(measure)
 
     def summary(self, rows: list[Row]) -> list[Row]:
         """How many filters of each layer were found."""
-        names = ("victim", "student", "kind", "budget", "seed", "layer")
-        cells: dict[tuple, list[Row]] = {}
-        for row in rows:
-            cells.setdefault(tuple(row[name] for name in names), []).append(row)
         few = []
-        for cell in cells.values():
+        for cell in grouped(rows, ("victim", "student", "reply", "budget", "seed", "layer")):
             cosines = [row["cosine"] for row in cell]
             few.append(
                 cell[0]
@@ -84,38 +74,6 @@ class Filters(Matching):
     def seconds(self, rows: list[Row]) -> float:
         """The training time of all students."""
         return sum({row["seconds"] for row in rows})
-
-    def _pair(self, dataset: data.Dataset, name: str, model: str, note: Note) -> Iterator[Row]:
-        victim = trained(dataset, name, self.seed, self.victim_steps, note)
-        budgets, seeds = self._size(name, model)
-        subject = subject_of(dataset, victim, self.distribution, max(budgets), seeds, self.seed)
-        form = student(model, dataset.shape, dataset.classes)
-        for kind in self.kinds:
-            bank = subject.bank(kind)
-            for budget in sorted(budgets):
-                found, _ = hyper(model, kind, budget, self.distribution)
-                loss, steps = KINDS[kind].loss, self.steps or found.steps
-                settings = replace(found, loss=loss, steps=steps)
-                for seed in range(seeds):
-                    note(f"{name}, {kind} x {budget:,}, seed {seed}")
-                    key = jax.random.fold_in(jax.random.key(self.seed), seed)
-                    asked = rows_from(bank, seed * len(bank) // seeds, budget)
-                    start = time.perf_counter()
-                    run = distill.train(key, settings, asked, form, subject.probe)
-                    row: Row = {"dataset": dataset.name, "victim": name, "student": model}
-                    row |= {"kind": kind, "seed": seed}
-                    row |= {
-                        "budget": budget,
-                        "accuracy": float(run.curves["accuracy"][-1]),
-                        "agreement": float(run.curves["agreement"][-1]),
-                        "seconds": time.perf_counter() - start,
-                        "failure": run.failures[0] or None,
-                    }
-                    pairs = paired(victim.variables["params"], run.variables["params"])
-                    for layer, (theirs, ours) in pairs.items():
-                        for k in range(theirs.shape[-1]):
-                            of = {"layer": layer, "filter": k}
-                            yield row | of | _beside(theirs[..., k], ours[..., k])
 
 
 def paired(

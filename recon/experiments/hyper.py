@@ -1,102 +1,93 @@
-"""The hyperparameters of every student, in one table; the paper gives none."""
+"""The hyperparameters of every student, from hyper.csv; the paper gives none.
+
+hyper.csv is written by `recon tune --choose` from the committed rows of results/tune: for each
+data set, queries, student, reply, recipe and budget the best on validation images.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from recon import tables
 from recon.distill import Hyper
-from recon.experiments.subjects import KINDS
+from recon.experiments.services import RECIPES, REPLIES
 
-SWEEPS = {
-    "pool": ("sweep", "sweep_masks", "sweep_long", "sweep_wide"),
-    "gaussian": (
-        *("sweep_gaussian", "sweep_masks_gaussian", "sweep_decay_gaussian"),
-        *("sweep_long_gaussian", "sweep_wide_gaussian"),
-    ),
-}
-FIELDS = (
-    *("learning_rate", "weight", "weight_decay", "surrogate", "narrow", "steps", "batch"),
+FILE = Path(__file__).with_name("hyper.csv")
+KEY = ("dataset", "queries", "student", "reply", "recipe")
+TUNED = (
+    *("learning_rate", "weight", "weight_decay", "temperature", "cooling", "steps", "batch"),
     "outputs",
 )
-# Where the queries are from, student, kind of query, budget, and FIELDS: the best of the committed
-# rows of SWEEPS at that budget, chosen on validation images.  Larger budgets have the settings of
-# the largest here; what is not here is untuned.
-TABLE: tuple[tuple[Any, ...], ...] = (
-    ("pool", "linear", "gradient", 1, 0.03, 0.1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("pool", "linear", "gradient", 10, 0.01, 0.1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("pool", "linear", "gradient", 100, 0.03, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "linear", "top", 1, 0.003, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "linear", "top", 10, 0.01, 1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("pool", "linear", "top", 100, 0.03, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "linear", "membership", 1, 0.003, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "linear", "membership", 10, 0.03, 0.1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("pool", "linear", "membership", 100, 0.01, 0.1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("pool", "linear", "membership-entropy", 1, 0.003, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "linear", "membership-entropy", 10, 0.01, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "linear", "membership-entropy", 100, 0.03, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "mlp", "gradient", 1, 0.003, 0.1, 0.3, 0.5, 0.2, 3000, 64, "odds"),
-    ("pool", "mlp", "gradient", 10, 0.02, 0.1, 0.3, 4.0, 0.02, 12000, 16, "odds"),
-    ("pool", "mlp", "gradient", 100, 0.003, 0.1, 0.3, 0.5, 0.1, 12000, 16, "odds"),
-    ("pool", "mlp", "top", 1, 0.03, 1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "mlp", "top", 10, 0.01, 1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "mlp", "top", 100, 0.003, 1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("pool", "mlp", "membership", 1, 0.003, 0.1, 0.3, None, 0.2, 3000, 64, "odds"),
-    ("pool", "mlp", "membership", 10, 0.003, 0.1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("pool", "mlp", "membership", 100, 0.01, 0.1, 0.3, None, 0.2, 3000, 64, "odds"),
-    ("pool", "mlp", "membership-entropy", 1, 0.003, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "mlp", "membership-entropy", 10, 0.003, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "mlp", "membership-entropy", 100, 0.01, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "conv", "gradient", 10, 0.01, 0.1, 1.0, 0.5, 0.1, 12000, 16, "odds"),
-    ("pool", "conv", "gradient", 100, 0.01, 0.1, 0.3, 0.5, 0.1, 12000, 16, "odds"),
-    ("pool", "conv", "top", 10, 0.03, 1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("pool", "conv", "top", 100, 0.01, 1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("pool", "conv", "membership", 10, 0.003, 0.1, 0.3, None, 0.2, 3000, 64, "odds"),
-    ("pool", "conv", "membership", 100, 0.01, 0.1, 0.3, None, 0.2, 3000, 64, "odds"),
-    ("pool", "conv", "membership-entropy", 10, 0.003, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("pool", "conv", "membership-entropy", 100, 0.01, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("gaussian", "linear", "gradient", 1, 0.01, 0.01, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("gaussian", "linear", "gradient", 10, 0.01, 0.01, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("gaussian", "linear", "gradient", 100, 0.01, 0.01, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("gaussian", "linear", "membership", 1, 0.001, 0.1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("gaussian", "linear", "membership", 10, 0.01, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-    ("gaussian", "linear", "membership", 100, 0.001, 0.1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("gaussian", "mlp", "gradient", 1, 0.01, 0.1, 0.3, 0.5, 0.2, 3000, 64, "odds"),
-    ("gaussian", "mlp", "gradient", 10, 0.003, 0.01, 0.3, None, 0.2, 3000, 64, "odds"),
-    ("gaussian", "mlp", "gradient", 100, 0.01, 0.1, 0.3, 0.5, 0.2, 3000, 64, "odds"),
-    ("gaussian", "mlp", "membership", 1, 0.003, 0.1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("gaussian", "mlp", "membership", 10, 0.003, 0.1, 0.3, None, 0.2, 3000, 64, "odds"),
-    ("gaussian", "mlp", "membership", 100, 0.01, 0.1, 1.0, None, 0.2, 3000, 64, "odds"),
-    ("gaussian", "conv", "gradient", 10, 0.01, 0.1, 1.0, 0.5, 0.1, 12000, 16, "odds"),
-    ("gaussian", "conv", "gradient", 100, 0.01, 0.1, 0.3, 0.5, 0.2, 3000, 64, "odds"),
-    ("gaussian", "conv", "membership", 10, 0.001, 0.1, 0.0, None, 0.2, 2000, 64, "odds"),
-    ("gaussian", "conv", "membership", 100, 0.01, 0.1, 0.0, None, 0.2, 2000, 64, "entropy"),
-)
-HYPER: dict[tuple[str, str, str], dict[int, Hyper]] = {}
-for _of, _budget, _values in ((row[:3], row[3], row[4:]) for row in TABLE):
-    _setting = Hyper(budget=_budget, **dict(zip(FIELDS, _values, strict=True)))
-    HYPER.setdefault(_of, {})[_budget] = _setting
-UNASKED, FEWEST = 64, 4_000  # inputs and least steps of "+pool" kinds: first choices, not swept
+
+
+@cache
+def table() -> Mapping[tuple[Any, ...], dict[int, dict[str, Any]]]:
+    """For each KEY the settings by budget, as hyper.csv holds them."""
+    found: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
+    for row in tables.rows(FILE):
+        settings = {name: row[name] for name in TUNED if row[name] is not None}
+        found.setdefault(tuple(row[name] for name in KEY), {})[row["budget"]] = settings
+    return found
 
 
 def hyper(
-    student: str, kind: str, budget: int = 10, distribution: str = "pool"
+    dataset: str, queries: str, student: str, reply: str, recipe: str = "plain", budget: int = 10
 ) -> tuple[Hyper, bool]:
-    """The settings for a student, a query kind and a budget, and whether they were tuned.
+    """The settings of a student, and whether they were chosen for this data set.
 
-    They are those of the largest tuned budget that is not above this one, or of the smallest.  A
-    kind with a hyphen or a plus has those of what stands before it, where it has none of its
-    own.  SmoothGrad is matched with the settings of plain gradients, so that the two differ in
-    what the victim replies alone.
+    They are those of the largest tuned budget that is not above this one, or of the smallest.
+    Looked for in turn: the recipe's own, the plain ones; then the same of MNIST, which are not
+    tuned for another data set; then Hyper().  SmoothGrad has the settings of plain gradients, so
+    that the two differ in what the victim replies alone; medoids and means have the pool's.
     """
-    plain = re.split("[-+]", kind)[0]
-    plain = "gradient" if plain == "smoothgrad" else plain
-    tuned = HYPER.get((distribution, student, kind)) or HYPER.get((distribution, student, plain))
-    found = Hyper()
-    if tuned is not None:
-        found = tuned[max((b for b in tuned if b <= budget), default=min(tuned))]
-    found = replace(found, budget=budget, **KINDS[kind].fixed)
-    if not KINDS[kind].pool:
-        return found, tuned is not None
-    return replace(found, unasked=UNASKED, steps=max(found.steps, FEWEST)), False
+    asked = "gaussian" if queries == "gaussian" else "pool"
+    answered = "gradient" if reply == "smoothgrad" else reply
+    service, chosen = REPLIES[reply], RECIPES[recipe]
+    found, tuned = Hyper(), False
+    for place in dict.fromkeys((dataset, "mnist")):
+        for way in dict.fromkeys((recipe, "plain")):
+            by_budget = table().get((place, asked, student, answered, way))
+            if by_budget is not None and found == Hyper():
+                best = by_budget[max((b for b in by_budget if b <= budget), default=min(by_budget))]
+                found, tuned = Hyper(**best), place == dataset
+    found = replace(found, budget=budget, loss=service.loss)
+    found = replace(found, **chosen.fixed)
+    extra = "unlabelled" in chosen.fixed  # first choices, not swept
+    return replace(found, steps=max(found.steps, chosen.steps)), tuned and not extra
+
+
+def best(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each KEY and budget the setting with the highest mean agreement over seeds.
+
+    An attacker knows its budget.  A student is to be the victim, with its mistakes: by accuracy
+    a one-layer student that beats its victim would be preferred.  Of equals the first; a setting
+    with a student that failed is not chosen.
+    """
+    scores: dict[tuple, dict[tuple, list[Mapping[str, Any]]]] = {}
+    for row in rows:
+        of = scores.setdefault(tuple(row[name] for name in (*KEY, "budget")), {})
+        of.setdefault(tuple(row[name] for name in TUNED), []).append(row)
+    chosen = []
+    for key, settings in scores.items():
+        means = {
+            values: sum(row["agreement"] for row in of) / len(of)
+            for values, of in settings.items()
+            if all(row["failure"] is None for row in of)
+        }
+        if means:
+            top = max(means, key=means.__getitem__)
+            chosen.append(
+                dict(zip((*KEY, "budget"), key, strict=True))
+                | {name: value for name, value in zip(TUNED, top, strict=True) if value is not None}
+                | {
+                    "agreement": means[top],
+                    "worst_agreement": min(means.values()),
+                    "settings": len(settings),
+                    "runs": sum(map(len, settings.values())),
+                }
+            )
+    return chosen

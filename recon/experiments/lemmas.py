@@ -76,7 +76,6 @@ class Lemma2:
     """Lemma 2: two kinks of a random line are rarely within epsilon of each other.
 
     Claim:   P(|t1 - t2| <= epsilon) <= 3^(4/3) (epsilon / c)^(2/3), section 3.1.
-    Command: scripts/run.py lemma2
     Time:    10 seconds on 2 CPU cores.
     Expect:  the bound holds everywhere, far from tightly: the true probability is linear in
              epsilon, close to epsilon / (2 sqrt(2 c)) for small c (`lemma2_exact`), so at
@@ -156,7 +155,6 @@ class Lemma3:
     """Lemma 3: the kink of a unit is rarely far out on a random line.
 
     Claim:   P(|t| >= l) <= 2 / (pi l), section 3.1.
-    Command: scripts/run.py lemma3
     Time:    5 seconds on 2 CPU cores.
     Expect:  t is the ratio of two independent standard normals, a standard Cauchy variable,
              so P = (2/pi) atan(1/l) exactly; the bound holds and is tight as l grows

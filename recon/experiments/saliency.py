@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon import data, explanations
-from recon.experiments.cells import SettingsError
+from recon import data, explanations, victims
 from recon.experiments.common import Row, Tell, silent
-from recon.experiments.students import check, in_range, once
-from recon.experiments.subjects import load, trained
+from recon.experiments.students import load
 
 BRIGHT = 0.5  # a pixel above this is part of what is drawn
 
@@ -25,7 +23,6 @@ class Saliency:
 
     Claim:   the paper picked "the hyperparameters for SmoothGrad that produced the best saliency
              maps" (section 5.1) in an appendix that is not printed; the criterion here is ours.
-    Command: scripts/run.py saliency
     Time:    1 minute on 2 CPU cores.
     Expect:  more noise moves the maps of the convolutional network to what is drawn, up to
              sigma = 0.2; those of the two-layer network hardly change.
@@ -63,10 +60,8 @@ class Saliency:
     """Training images that the victim does not see; the first are explained."""
     victim_steps: int = 4_000
     """Training steps of the victim."""
-    download: bool = False
-    """Download the data set where it is not on disk."""
     seed: int = 0
-    """Seed of the split, the victim and the noise."""
+    """Seed of the victim and the noise."""
 
     def small(self) -> Saliency:
         """Digits, one victim, a small grid."""
@@ -74,25 +69,9 @@ class Saliency:
         return replace(few, points=(5, 20), sigmas=(0.1, 0.4), images=50, held_out=200)
 
     def run(self, tell: Tell = silent) -> list[Row]:
-        """Rows, one a victim, N and sigma.  Errors as those of `Matching.run`."""
-        numbers = {"points": self.points, "images": (self.images,), "held_out": (self.held_out,)}
-        numbers["victim_steps"] = (self.victim_steps,)
-        check(self.victims, ("smoothgrad",), "pool", self.dataset, "auto", numbers, self.seed)
-        once("a victim", self.victims)
-        in_range("sigma", self.sigmas, 0, above=True)
-        in_range("steady", (self.steady,), 0)
-        if self.steady > 1:
-            raise SettingsError(f"steady is a cosine, at most 1, got {self.steady:g}")
-        if self.images > self.held_out:
-            raise SettingsError(
-                f"{self.images:,} images are more than the {self.held_out:,} that are held out"
-            )
+        """Rows, one a victim, N and sigma; DataError where the data is missing."""
         with jax.enable_x64(False):
-            dataset = load(self.dataset, self.seed, self.download, "pool", (1,))
-            try:
-                dataset = data.validation(dataset, self.held_out, self.seed)
-            except ValueError as error:
-                raise SettingsError(str(error)) from error
+            dataset = load(self.dataset, self.held_out)
             x = jnp.asarray(dataset.test.x[: self.images], jnp.float32)
             drawn = jnp.asarray(_drawn(np.asarray(x), dataset.shape), jnp.float32)
             names = {"dataset": dataset.name, "height": dataset.shape[0]}
@@ -106,7 +85,8 @@ class Saliency:
         return rows
 
     def _victim(self, dataset: data.Dataset, name: str, x: Any, drawn: Any) -> list[Row]:
-        victim = trained(dataset, name, self.seed, self.victim_steps, lambda _: None)
+        training = victims.Training(steps=self.victim_steps)
+        victim = victims.classifier(dataset, name, self.seed, training)
         f = partial(victim.f, victim.variables)
         plain = jax.jit(jax.vmap(lambda x: explanations.top_gradient(f, x)))(x)
         rows = [_row(name, 0, 0.0, _inside(plain, drawn), 1.0, plain[0])]

@@ -1,4 +1,4 @@
-"""One attack on one random victim: what `scripts/run.py exact` runs."""
+"""One attack on one random victim: what `recon attack` runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import jax
 from recon import exact, victims
 from recon.exact import membership, paper
 from recon.exact.recovery import Recovery
-from recon.experiments.attack import timed
-from recon.experiments.common import relative_error
+from recon.experiments.common import relative_error, timed
 from recon.networks import TwoLayer
 from recon.oracles import Oracle
 
@@ -26,10 +25,7 @@ class Attacked(NamedTuple):
 
 @dataclass(frozen=True)
 class Attack:
-    """Recover one random victim (`victims.random_network`) through its oracle alone.
-
-    The attack runs twice with the same key: the first time compiles.
-    """
+    """Recover one random victim (`victims.random_network`) through its oracle alone."""
 
     dim: int = 100
     """Inputs d of the victim."""
@@ -55,8 +51,8 @@ class Attack:
     def run(self) -> Attacked:
         """Attack; ValueError for settings that no attack of this method takes.
 
-        `summary`: seconds is the whole attack, warm; seconds_with_compile the first
-        call; max_error is `relative_error` over 10,000 points, None without a network.
+        `summary`: seconds is the whole attack, with what it compiles; max_error is
+        `relative_error` over 10,000 points, None without a network.
         """
         with jax.enable_x64(True):
             victim_key, attack_key, error_key = jax.random.split(jax.random.key(self.seed), 3)
@@ -66,9 +62,13 @@ class Attack:
                 victim_key, self.dim, self.width, self.outputs, self.bias
             )
             oracle = victims.oracle_of(victim)
-            first, _ = timed(lambda: self._attack(oracle, attack_key))
-            warm, got = timed(lambda: self._attack(oracle, attack_key))
-            return Attacked(self._summary(got, victim, error_key, warm, first), got)
+            seconds, got = timed(lambda: self._attack(oracle, attack_key))
+            return Attacked(self._summary(got, victim, error_key, seconds), got)
+
+    @property
+    def shape(self) -> str:
+        """Inputs, hidden units and outputs."""
+        return f"{self.dim}-{self.width}-{self.outputs}"
 
     def _attack(self, oracle: Oracle, key: Any) -> Recovery:
         if self.method == "tangent":
@@ -92,9 +92,7 @@ class Attack:
             budget=self.budget,
         )
 
-    def _summary(
-        self, got: Recovery, victim: TwoLayer, key: Any, warm: float, first: float
-    ) -> dict[str, Any]:
+    def _summary(self, got: Recovery, victim: TwoLayer, key: Any, seconds: float) -> dict[str, Any]:
         error = relative_error(got.network, victim, key)
         return {
             "status": got.status.name,
@@ -114,11 +112,31 @@ class Attack:
             "rounds": got.cost.rounds,
             "max_error": _finite(error),
             "certificate": _finite(got.certificate),
-            "seconds": warm,
-            "seconds_with_compile": first,
+            "seconds": seconds,
         }
 
 
 def _finite(number: float | None) -> float | None:
     """JSON has no infinity."""
     return number if number is not None and math.isfinite(number) else None
+
+
+def described(summary: dict[str, Any]) -> dict[str, str]:
+    """The lines a person reads of a `summary`."""
+
+    def number(name: str, of_what: str) -> str:
+        value = summary[name]
+        return "not reached" if value is None else f"{value:.2g} {of_what}"
+
+    return {
+        "status": summary["message"],
+        "units": f"{summary['found_width'] or 'none'} found, {summary['width']} true",
+        "queries": f"{summary['queries']:,}: {summary['gradient_queries']:,} gradients, "
+        f"{summary['value_queries']:,} values",
+        "a unit": f"{summary['queries'] / summary['width']:.2f} queries (floor for gradients: 1)",
+        "numbers": f"{summary['numbers']:,} received",
+        "rounds": f"{summary['rounds']:,} batches, one after the other",
+        "worst error": number("max_error", "relative, over 10,000 Gaussian x"),
+        "certificate": number("certificate", "relative, over fresh queries"),
+        "time": f"{summary['seconds']:.3g} s, with what it compiles",
+    }

@@ -1,224 +1,251 @@
-"""Students trained on a victim's replies and scored: what the figures and the sweep share."""
+"""One student measured: a `Cell` says which, `measure` trains and scores it and gives a row."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from functools import cache
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon import data, distill
-from recon.distill import Bank, Hyper, Student, ensemble
-from recon.experiments import cells
-from recon.experiments.cells import Note, SettingsError
-from recon.experiments.common import Row
-from recon.experiments.subjects import DISTRIBUTIONS, KINDS, Subject
-from recon.victims import Classifier
+from recon import cells, data, distill, explanations, victims
+from recon.distill import Bank, Hyper, Probe, Student, ensemble
+from recon.experiments.services import QUERIES, RECIPES, REPLIES, order
+from recon.victims import Classifier, Training
+from recon.workers import quiet
 
-CONVOLUTIONAL = ("conv", "conv_large", "vgg11", "resnet18")
-MAPPERS = ("auto", "vmap", "loop")
+Row = dict[str, Any]
+Note = Callable[[str], None]
 
 
-@cache
-def student(model: str, shape: tuple[int, ...], classes: int) -> Student:
-    """A model as a student; the same object for the same arguments, so it compiles once."""
-    from recon import models  # flax is heavy
+@dataclass(frozen=True)
+class Cell:
+    """Which student of which victim, as plain data: all that its row depends on.
 
-    module = models.build(model, shape, classes)
-    x = jnp.zeros(int(np.prod(shape)))
-    forms = models.logits(module), distill.warp(shape), models.surrogate(module)
-    return Student(lambda key: module.init(key, x), *forms)
+    dataset, held_out: as `load` takes them; victim, student: names of `models.MODELS`;
+    queries, reply, recipe: rows of `services`; seed: draws the queries and the first weights,
+    and nothing else depends on it, nor it on anything else; hyper: with budget and loss; tuned:
+    whether they were chosen for this data set.
+    """
+
+    dataset: str
+    victim: str
+    student: str
+    queries: str
+    reply: str
+    recipe: str
+    seed: int
+    hyper: Hyper
+    tuned: bool = False
+    victim_steps: int = Training().steps
+    held_out: int = 0
+
+    def __str__(self) -> str:
+        who = self.victim + (f" as {self.student}" if self.student != self.victim else "")
+        what = f"{self.reply} x {self.hyper.budget:,}, {self.recipe}"
+        return f"{who}, {self.queries}: {what}, seed {self.seed}"
 
 
-def student_of(subject: Subject, model: str) -> Student:
-    """The model as a student of this subject: with the victim's layers that it is told, if any."""
-    if not subject.told:
-        return student(model, subject.dataset.shape, subject.dataset.classes)
-    if model != subject.victim.model:
-        raise ValueError(f"a {model} cannot have layers of a {subject.victim.model}")
-    if subject not in _TOLD:
-        _TOLD[subject] = told(subject.victim, subject.dataset, subject.told)
-    return _TOLD[subject]
+def load(name: str, held_out: int = 0) -> data.Dataset:
+    """The data set; with held_out, that many training images in place of the test part."""
+    dataset = data.load(name)
+    return data.validation(dataset, held_out) if held_out else dataset
 
 
-_TOLD: WeakKeyDictionary[Subject, Student] = WeakKeyDictionary()
+_dataset = lru_cache(maxsize=2)(load)
 
 
-def told(victim: Classifier, dataset: data.Dataset, layers: str) -> Student:
+def place(cell: Cell) -> tuple[str, int]:
+    """Where a cell's images come from: the arguments of `load`."""
+    return cell.dataset, cell.held_out
+
+
+def identity(cell: Cell) -> Row:
+    """The columns by which a cell's row is found."""
+    names = ("dataset", "victim", "student", "queries", "reply", "recipe", "seed")
+    return {name: getattr(cell, name) for name in names} | {"budget": int(cell.hyper.budget)}
+
+
+def victim_of(cell: Cell, note: Note = quiet) -> Classifier:
+    """The victim a cell is about: pinned, kept, or trained now."""
+    trained = (*place(cell), cell.victim, cell.victim_steps)
+    if trained not in _VICTIMS:
+
+        def tell(step: int, of: int, loss: float) -> None:
+            note(f"training the victim {cell.victim}: step {step:,} of {of:,}, loss {loss:.2g}")
+
+        dataset = _dataset(*place(cell))
+        training = Training(steps=cell.victim_steps)
+        _VICTIMS[trained] = victims.classifier(dataset, cell.victim, 0, training, tell)
+    return _VICTIMS[trained]
+
+
+_VICTIMS: dict[Any, Classifier] = {}
+
+
+def probe(cell: Cell) -> Probe:
+    """The test images with their labels and the victim's classes."""
+    return _probe(*place(cell), cell.victim, cell.victim_steps)
+
+
+@lru_cache(maxsize=8)
+def _probe(dataset: str, held_out: int, victim: str, steps: int) -> Probe:
+    test, trained = _dataset(dataset, held_out).test, _VICTIMS[dataset, held_out, victim, steps]
+    classes = jax.jit(lambda x: jnp.argmax(trained.f(trained.variables, x), axis=-1))
+    x = np.asarray(test.x, np.float32)
+    parts = [classes(x[i : i + 1_000]) for i in range(0, len(x), 1_000)]
+    return Probe(x, test.y, np.concatenate(parts))
+
+
+def replies_to(cell: Cell, victim: Classifier) -> Bank:
+    """What the victim's service replies to the cell's queries; the service's noise has key 0."""
+    explain = REPLIES[cell.reply].explanation
+    dataset, budget = _dataset(*place(cell)), int(cell.hyper.budget)
+    size = len(dataset.pool.x)
+    if cell.queries == "pool" and 2 * budget > size:  # most of it: bought once for all seeds
+        asked = (*place(cell), cell.victim, cell.victim_steps, cell.reply)
+        if _POOL.get("asked") != asked:
+            _POOL.clear()
+            x = np.asarray(dataset.pool.x, np.float32)
+            _POOL.update(asked=asked, bank=_buy(victim, explain, x))
+        bank: Bank = jax.tree.map(lambda v: v[order(size, cell.seed)[:budget]], _POOL["bank"])
+        return bank
+    return _buy(victim, explain, QUERIES[cell.queries](dataset, budget, cell.seed))
+
+
+_POOL: dict[str, Any] = {}
+
+
+def _buy(victim: Classifier, explain: str | None, x: np.ndarray) -> Bank:
+    row = None if explain is None else explanations.EXPLANATIONS[explain]
+    chunk = 10 if explain == "smoothgrad" else 100  # as it asks many points for each query
+    f = partial(victim.f, victim.variables)
+    return distill.buy(f, jnp.asarray(x), row, jax.random.key(0), chunk)
+
+
+def student_of(cell: Cell, victim: Classifier) -> Student:
+    """The student's model; with the victim's layers that its recipe lets it know, if any."""
+    dataset, layers = _dataset(*place(cell)), RECIPES[cell.recipe].known
+    plain = distill.student(cell.student, dataset.shape, dataset.classes)
+    if not layers:
+        return plain
+    held = id(victim.variables), layers
+    if held not in _KNOWN:
+        _KNOWN[held] = known(plain, victim, layers)
+    return _KNOWN[held]
+
+
+_KNOWN: dict[Any, Student] = {}
+
+
+def known(plain: Student, victim: Classifier, layers: str) -> Student:
     """A student of the victim's class that has the victim's layers of these names, fixed."""
-    plain = student(victim.model, dataset.shape, dataset.classes)
-    assert plain.surrogate is not None
     masked = plain.surrogate
-    known = {k: v for k, v in victim.variables["params"].items() if k.startswith(layers)}
-    if not known:
+    theirs = {k: v for k, v in victim.variables["params"].items() if k.startswith(layers)}
+    if not theirs or masked is None:
         raise ValueError(f"the victim {victim.model} has no layer {layers!r}")
 
     def init(key: Any) -> Any:
         every = plain.init(key)["params"]
-        return {"params": {k: v for k, v in every.items() if k not in known}}
+        return {"params": {k: v for k, v in every.items() if k not in theirs}}
 
     def whole(variables: Any) -> Any:
-        return {"params": {**known, **variables["params"]}}
+        return {"params": {**theirs, **variables["params"]}}
 
     return Student(
         init,
         lambda variables, x: plain.apply(whole(variables), x),
         plain.warp,
-        lambda variables, x, width: masked(whole(variables), x, width),
+        lambda variables, x, temperature: masked(whole(variables), x, temperature),
     )
 
 
-def mapper_for(chosen: str = "auto") -> str:
-    """How runs are mapped; "auto": at once (vmap), but in turn (loop) on a CPU.
+class Trained(NamedTuple):
+    """A cell's students, and what they were trained and are scored with."""
 
-    On two CPU cores 32 runs at once take 1.3 times as long as in turn (`bench_distill`).
+    run: distill.Run
+    student: Student
+    bank: Bank
+    victim: Classifier
+    seconds: float
+
+
+def train(group: Sequence[Cell], note: Note = quiet) -> Trained:
+    """The students of cells that share what is compiled and differ in traced settings alone.
+
+    The members of an ensemble are runs side by side.  Runs are in turn on a CPU, where many at
+    once take 1.3 times as long (`bench-distill`), and at once elsewhere.
     """
-    if chosen != "auto":
-        return chosen
-    return "loop" if jax.default_backend() == "cpu" else "vmap"
-
-
-def rows_from(bank: Bank, first: int, count: int) -> Bank:
-    """`count` rows of the bank from row `first` on, around its end; a copy unless it is all.
-
-    ValueError for more rows than the bank has.
-    """
-    if count > len(bank):
-        raise ValueError(f"{count} rows are more than the bank's {len(bank)}")
-    if first == 0 and count == len(bank):
-        return bank
-    rows = (first + np.arange(count)) % len(bank)
-    return jax.tree.map(lambda part: part[rows], bank)
-
-
-def rebuild(
-    subject: Subject,
-    model: str,
-    kind: str,
-    hypers: Sequence[Hyper],
-    key: Any,
-    first: int,
-    mapper: str,
-    together: bool,
-    note: Note,
-) -> Iterator[Row]:
-    """A row for each of `hypers`: a student of class `model` trained on `kind` queries, scored.
-
-    Every run starts from the same weights (`key`, not consumed; other members of an ensemble from
-    their own) and asks the subject's queries from `first` on.  Runs whose batches have one size are
-    trained at once where the mapper is vmap, all budgets of one batch size with `together`; in a
-    loop each is a cell of its own.
-    """
-    mapper = mapper_for(mapper)
-    for group in _groups(hypers, mapper, together):
-        settings = {
-            "subject": subject.digest,
-            "victim": subject.victim.model,
-            "student": model,
-            "told": subject.told,
-            "kind": kind,
-            "hypers": [asdict(h) for h in group],
-            "key": np.asarray(jax.random.key_data(key)).tolist(),
-            "first": first,
-            "mapper": mapper,
-        }
-        rows = cells.load(settings)
-        if rows is None:
-            rows = _train(subject, model, kind, group, key, first, mapper, note)
-            cells.save(settings, rows)
-        yield from rows
-
-
-def _groups(hypers: Sequence[Hyper], mapper: str, together: bool) -> list[list[Hyper]]:
-    """Runs that share what is compiled: the static settings and the rows of a step."""
-    if mapper == "loop":
-        return [[hyper] for hyper in hypers]
-    groups: dict[Any, list[Hyper]] = {}
-    for hyper in hypers:
-        rows = hyper.batch if together else min(hyper.batch, hyper.budget)
-        static = (hyper.steps, hyper.batch, hyper.points, hyper.outputs, hyper.unasked)
-        groups.setdefault((static, hyper.surrogate is None, rows), []).append(hyper)
-    return list(groups.values())
-
-
-def _train(
-    subject: Subject,
-    model: str,
-    kind: str,
-    hypers: list[Hyper],
-    key: Any,
-    first: int,
-    mapper: str,
-    note: Note,
-) -> list[Row]:
-    victim, loss, steps = subject.victim, KINDS[kind].loss, hypers[0].steps
-    count = KINDS[kind].members
-    every = [hyper for hyper in hypers for _ in range(count)]
-    keys = jnp.stack([key, *(jax.random.fold_in(key, i) for i in range(1, count))] * len(hypers))
-    trained = student_of(subject, model)
-    largest = max(hyper.budget for hyper in hypers)
-    bank = rows_from(subject.bank(kind), first, largest)
-    if KINDS[kind].pool:
-        bank = replace(bank, unasked=jnp.asarray(subject.dataset.pool.x, jnp.float32))
-    budgets = ", ".join(f"{budget:,}" for budget in sorted({hyper.budget for hyper in hypers}))
-    what = f"{victim.model} as {model}, {kind} x {budgets}"
+    first = group[0]
+    victim = victim_of(first, note)
+    student = student_of(first, victim)
+    largest = max(group, key=lambda cell: int(cell.hyper.budget))
+    bank, recipe = replies_to(largest, victim), RECIPES[first.recipe]
+    if recipe.fixed.get("unlabelled"):
+        pool = _dataset(*place(first)).pool.x
+        bank = replace(bank, unlabelled=jnp.asarray(pool, jnp.float32))
+    every = [cell.hyper for cell in group for _ in range(recipe.members)]
+    key = jax.random.fold_in(jax.random.key(0), first.seed)
+    members = [key, *(jax.random.fold_in(key, i) for i in range(1, recipe.members))]
+    traced: dict[str, Any] = {
+        f.name: jnp.asarray([getattr(hyper, f.name) for hyper in every])
+        for f in fields(Hyper)
+        if f.metadata["traced"] and getattr(first.hyper, f.name) is not None
+    }
 
     def progress(done: int, losses: dict[str, np.ndarray]) -> None:
-        note(f"{what}: step {done:,} of {steps:,}, loss {np.mean(losses['loss'][-1]):.2g}")
+        loss = np.mean(losses["loss"][-1])
+        note(f"{first}: step {done:,} of {first.hyper.steps:,}, loss {loss:.2g}")
 
-    note(what)
-    traced: dict[str, Any] = {
-        name: jnp.asarray([getattr(hyper, name) for hyper in every])
-        for name in (f.name for f in fields(Hyper) if f.metadata["traced"])
-        if getattr(hypers[0], name) is not None
-    }
+    note(str(first))
     start = time.perf_counter()
     run = distill.train_many(
-        keys,
-        replace(hypers[0], loss=loss, **traced),
+        jnp.stack(members * len(group)),
+        replace(first.hyper, **traced),
         bank,
-        trained,
-        mapper=mapper,
+        student,
+        mapper="loop" if jax.default_backend() == "cpu" else "vmap",
         progress=progress,
     )
-    seconds = (time.perf_counter() - start) / len(hypers)
-    rows = []
-    for first_run, hyper in zip(range(0, len(every), count), hypers, strict=True):
-        losses = run.curves["loss"][first_run : first_run + count]
-        kept = first_run + ensemble.closest(losses, max(1, count // 2))
-        variables = jax.tree.map(lambda v, kept=kept: v[kept], run.variables)
-        accuracy, agreement = distill.evaluate(ensemble.mean(trained), variables, subject.probe)
-        row = {
-            "budget": hyper.budget,
-            "accuracy": float(accuracy),
-            "agreement": float(agreement),
-            "victim_accuracy": victim.accuracy,
-            "numbers": bank.cost(hyper.budget).numbers,
-            "gradient_loss": None if loss == "membership" else _residual(run, "gradient", kept),
-            "membership_loss": _residual(run, "membership", kept),
-            "members": count,
-            "steps": hyper.steps,
-            "batch": hyper.batch,
-            "learning_rate": hyper.learning_rate,
-            "weight": None if loss == "membership" else hyper.weight,
-            "weight_decay": hyper.weight_decay,
-            "surrogate": hyper.surrogate,
-            "narrow": None if hyper.surrogate is None else hyper.narrow,
-            "outputs": hyper.outputs,
-            "points": hyper.points,
-            "unasked": hyper.unasked,
-            "seconds": seconds,
-            "failure": " ".join(run.failures[r] for r in kept).strip() or None,
-        }
-        rows.append(row)
-    return rows
+    seconds = (time.perf_counter() - start) / len(group)
+    return Trained(run, student, bank, victim, seconds)
+
+
+def measure(group: Sequence[Cell], note: Note = quiet) -> list[Row]:
+    """A row for each cell of a group."""
+    with jax.enable_x64(False):
+        trained = train(group, note)
+        return [_row(cell, i, trained) for i, cell in enumerate(group)]
+
+
+def _row(cell: Cell, i: int, trained: Trained) -> Row:
+    run, hyper, members = trained.run, cell.hyper, RECIPES[cell.recipe].members
+    losses = run.curves["loss"][i * members : (i + 1) * members]
+    kept = i * members + ensemble.closest(losses, max(1, members // 2))
+    variables = jax.tree.map(lambda v: v[kept], run.variables)
+    answers = ensemble.mean(trained.student)
+    accuracy, agreement = distill.evaluate(answers, variables, probe(cell))
+    given = jax.tree.leaves(trained.victim.variables)
+    row = identity(cell) | {
+        "accuracy": float(accuracy),
+        "agreement": float(agreement),
+        "victim_accuracy": trained.victim.accuracy,
+        "victim_id": "v" + cells.digest(given)[:12],
+        "numbers": trained.bank.cost(int(hyper.budget)).numbers,
+        "gradient_loss": None if hyper.loss == "membership" else _residual(run, "gradient", kept),
+        "membership_loss": _residual(run, "membership", kept),
+    }
+    used = asdict(hyper)
+    if hyper.temperature is None:
+        used["cooling"] = None
+    if hyper.loss == "membership":
+        used["weight"] = None
+    failure = " ".join(run.failures[r] for r in kept).strip() or None
+    return row | used | {"tuned": cell.tuned, "seconds": trained.seconds, "failure": failure}
 
 
 def _residual(run: distill.Run, name: str, kept: np.ndarray) -> float | None:
@@ -227,72 +254,24 @@ def _residual(run: distill.Run, name: str, kept: np.ndarray) -> float | None:
     return mean if np.isfinite(mean) else None
 
 
-def across_seeds(
-    subject: Subject,
-    model: str,
-    hypers: Mapping[str, Sequence[Hyper]],
-    seeds: int,
-    seed: int,
-    mapper: str,
-    together: bool,
-    note: Note,
-) -> Iterator[Row]:
-    """A row for each kind of query, seed and one of the kind's settings."""
-    for kind in sorted(hypers, key=[*KINDS].index):  # those that share replies are neighbours
-        for s in range(seeds):
-            key = jax.random.fold_in(jax.random.key(seed), s)
-            first = s * len(subject.x) // seeds
-            of = {"kind": kind, "seed": s}
-            rows = rebuild(subject, model, kind, hypers[kind], key, first, mapper, together, note)
-            yield from (of | row for row in rows)
+def groups(todo: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+    """Cells that are trained at once: on a CPU each alone, elsewhere all that share a program."""
+    if jax.default_backend() == "cpu":
+        return [(cell,) for cell in todo]
+    static = [f.name for f in fields(Hyper) if not f.metadata["traced"]]
+    found: dict[Any, list[Cell]] = {}
+    for cell in todo:
+        hyper = cell.hyper
+        shared = replace(cell, hyper=Hyper(), tuned=False)
+        names = tuple(getattr(hyper, name) for name in static)
+        rows = min(hyper.batch, int(hyper.budget))
+        found.setdefault((shared, names, hyper.temperature is None, rows), []).append(cell)
+    return [tuple(group) for group in found.values()]
 
 
-def check(
-    models_used: Iterable[str],
-    kinds: Sequence[str],
-    distribution: str,
-    dataset: str,
-    mapper: str,
-    numbers: Mapping[str, Sequence[float]],
-    seed: int,
-) -> None:
-    """SettingsError, in one sentence, for a name there is not or a number below 1."""
-    from recon import models  # flax is heavy
-
-    for what, given, known in (
-        ("model", models_used, models.MODELS),
-        ("kind of query", kinds, KINDS),
-        ("distribution", (distribution,), DISTRIBUTIONS),
-        ("data set", (dataset,), data.DATASETS),
-        ("mapper", (mapper,), MAPPERS),
-    ):
-        if not given:
-            raise SettingsError(f"no {what} is given")
-        for name in given:
-            if name not in known:
-                raise SettingsError(f"there is no {what} {name!r}; there are {', '.join(known)}")
-    if distribution != "pool" and any(KINDS[kind].pool for kind in kinds):
-        raise SettingsError(f"kinds that use the pool make no sense with {distribution} queries")
-    once("a kind of query", kinds)
-    for what, values in numbers.items():
-        in_range(what, values, 1)
-    in_range("seed", (seed,), 0)
-    if seed >= 2**31:
-        raise SettingsError(f"seed must be below {2**31:,}, got {seed:,}")
-
-
-def in_range(what: str, values: Sequence[float], bound: float, above: bool = False) -> None:
-    """SettingsError unless there are values, all different, finite and from `bound` on."""
-    words = f"{what} must be {'above' if above else 'at least'} {bound:g}, got"
-    if not values:
-        raise SettingsError(f"{words} none")
-    for value in values:
-        if not (math.isfinite(value) and (value > bound or (value == bound and not above))):
-            raise SettingsError(f"{words} {value:g}")
-    once(what, values)
-
-
-def once(what: str, values: Sequence[Any]) -> None:
-    """SettingsError where a value is given twice: its rows would count as other seeds."""
-    if len({*values}) < len(values):
-        raise SettingsError(f"{what} is given twice: {', '.join(map(str, values))}")
+def settings(group: Sequence[Cell]) -> Any:
+    """What names the rows of a group among finished cells."""
+    recipe, service = RECIPES[group[0].recipe], REPLIES[group[0].reply]
+    given = cells.digest(jax.tree.leaves(victim_of(group[0]).variables))
+    parts = [sorted(recipe.fixed.items()), *recipe[1:4], *service]
+    return [given, parts, *map(asdict, group)]

@@ -21,6 +21,7 @@ Tell = Callable[[int, int, float], None]  # steps done, steps in all, loss of th
 
 FORMAT = 1  # of what is kept: raise it when training changes, so that nothing old is taken
 EVERY = 100  # steps between two reports
+PINNED = Path(__file__).parents[2] / "results" / "victims"  # in a checkout: those of the tables
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def classifier(
     """The model `model` of `models.MODELS`, trained on the train part of `dataset`.
 
     `seed` draws the first weights and the order of the examples.  With `keep` the result is
-    looked for, and kept, in `data.cache_folder()`: under a digest of the examples, the model's
-    sizes, the seed and the training.  `tell` hears of every 100th step.  ValueError for a model
+    looked for in PINNED, and looked for and kept in `data.cache_folder()`: under a digest of the
+    examples, the model's sizes, the seed and the training.  `tell` hears of every 100th step.  ValueError for a model
     that does not exist; FloatingPointError if the loss is no longer finite.
     """
     from recon import models  # flax is heavy, and only trained victims need it
@@ -86,7 +87,7 @@ def classifier(
             module.init, jax.random.key(0), jnp.zeros(math.prod(dataset.shape))
         )
     path = _path(dataset, model, (FORMAT, module, seed, training))
-    kept = _load(path, template) if keep else None
+    kept = (_load(PINNED / path.name, template) or _load(path, template)) if keep else None
     if kept is None:
         # The same victim whatever precision is in force; optax mixes its int count with floats.
         with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):

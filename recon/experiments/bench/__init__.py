@@ -1,0 +1,1 @@
+"""Ours beside other tools, on identical networks, in one run."""

@@ -1,0 +1,299 @@
+"""Our methods and another tool's on the same networks, in one run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import numpy as np
+
+from recon import exact, victims
+from recon.exact.recovery import Recovery
+from recon.experiments.bench import toolbox
+from recon.experiments.common import Row, Tell, relative_error, silent, timed
+from recon.networks import TwoLayer
+from recon.oracles import Cost, Oracle, ReplyError
+
+RIGHT = 1e-6  # relative error that still counts as right: lenient, ours stay below 1e-11
+
+
+class Case(NamedTuple):
+    """Random networks of one shape (`victims.random_network`, no biases) and who attacks them."""
+
+    dim: int
+    width: int
+    outputs: int
+    methods: tuple[str, ...]
+    runs: int = 5  # networks
+    repeats: int = 3  # warm timings of each
+
+
+class Timed(NamedTuple):
+    """One attack on one network, and its times in seconds; detail says why it is not "ok"."""
+
+    outcome: str
+    network: TwoLayer | None
+    cost: Cost | None
+    first: float | None  # with what it compiles
+    warm: tuple[float, ...]
+    detail: str
+    version: str | None = None
+
+
+Learn = Callable[[Oracle, Case, Any], Recovery]
+
+OURS: dict[str, Learn] = {
+    "tangent": lambda oracle, case, key: exact.recover(
+        oracle, dim=case.dim, key=key, width=case.width
+    ),
+    "tangent, width unknown": lambda oracle, case, key: exact.recover(
+        oracle, dim=case.dim, key=key
+    ),
+    "bisect": lambda oracle, case, key: exact.learn_model(oracle, case.dim, case.width, key),
+    "membership": lambda oracle, case, key: exact.learn_model_membership(
+        oracle, case.dim, case.width, key
+    ),
+}
+TOOLBOX = {"ART": "float64", "ART, float32": "float32"}
+BATCH = "gradients alone"  # as many as the tangent method asked, in one batch: no attack
+
+EVERY = (*OURS, BATCH, "ART")
+CASES = (
+    Case(20, 8, 10, (*EVERY, "ART, float32")),
+    Case(20, 10, 10, EVERY),
+    Case(100, 16, 10, EVERY),
+    Case(100, 32, 10, EVERY),
+    Case(100, 64, 10, EVERY, runs=3),
+    Case(100, 16, 1, EVERY),
+    Case(100, 32, 1, EVERY),
+    Case(100, 64, 1, EVERY),
+    Case(784, 128, 1, EVERY, repeats=1),
+    Case(4096, 2048, 1, ("tangent", BATCH), runs=3),
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Tangents, Algorithm 1, its membership form and ART's extraction on identical networks.
+
+    Claim:   our own: tangents ask fewer queries and receive fewer numbers than the others, and
+             are right where ART's FunctionallyEquivalentExtraction mostly is not.
+    Time:    6 minutes on 2 CPU cores.
+    Expect:  ours right everywhere, below 1e-11; tangents with 10 to 50 times fewer queries than
+             Algorithm 1; ART wrong or raising on most networks, refusing one output, and without
+             an end in its default float32; 100-64-1 in at most 0.1 s; at 4,096 inputs and 2,048
+             units at most 3 times the time of the gradients alone.
+
+    A row is one method on one network.  Its outcome is
+      ok           returned as right, and within 1e-6 of the victim (the worst of `points`
+                   Gaussian x, relative to the root mean square: `relative_error`)
+      wrong        returned as right, and farther off
+      failed       its own status says that it failed
+      not defined  refused this kind of network before it asked anything
+      raised       an exception
+      limit        killed after `limit` seconds, `limit_float32` for ART's default precision
+      absent       not installed (`make bench` installs it)
+      reference    gradients alone: the victim's own time for as many as the tangent method asked
+    Every method but "tangent, width unknown" is told the width.  seconds is the median of warm
+    calls, of all methods in turn; first_seconds the first call, with what it compiles; neither
+    counts imports.  ART runs once, in its own process.  times_X compares with the tangent
+    method on the same network, times_batch the seconds with the gradients alone.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = (
+        "network",
+        "method",
+        "outcome",
+        "gradients",
+        "values",
+        "numbers",
+        "rounds",
+        "seconds",
+        "first_seconds",
+        "times_queries",
+        "times_numbers",
+        "times_seconds",
+        "times_batch",
+        "error",
+    )
+    cases: tuple[Case, ...] = CASES
+    toolbox_runs: int = 5  # of each case at most
+    toolbox_runs_float32: int = 3
+    limit: float = 60.0
+    limit_float32: float = 15.0
+    points: int = 10_000
+    seed: int = 0
+
+    def small(self) -> Bench:
+        ours = ("tangent", "bisect", "membership", BATCH)
+        scalar = Case(8, 4, 1, ours, runs=1, repeats=2)
+        several = Case(8, 4, 2, ("tangent", "bisect", "ART"), runs=1, repeats=2)
+        return replace(self, cases=(scalar, several), limit=5.0, points=1_000)
+
+    def run(self, tell: Tell = silent) -> list[Row]:
+        rows = []
+        with jax.enable_x64(True):
+            for case in self.cases:
+                for row in self._case(case):
+                    rows.append(row)
+                    tell(row)
+        return rows
+
+    def _case(self, case: Case) -> list[Row]:
+        """Ours on each network in turn, then ART on all of them."""
+        networks, rows = list[TwoLayer](), list[Row]()
+        root = jax.random.key(self.seed)
+        keys = [jax.random.split(jax.random.fold_in(root, run), 3) for run in range(case.runs)]
+        for run, (victim_key, attack_key, error_key) in enumerate(keys):
+            victim = victims.random_network(victim_key, case.dim, case.width, case.outputs)
+            networks.append(jax.tree.map(np.asarray, victim))
+            for method, got in ours(case, victim, attack_key).items():
+                rows.append(self._row(case, run, method, got, networks[run], error_key))
+        for method, dtype in TOOLBOX.items():
+            if method in case.methods:
+                default = dtype == "float32"
+                runs = self.toolbox_runs_float32 if default else self.toolbox_runs
+                limit = self.limit_float32 if default else self.limit
+                for run, answer in enumerate(toolbox.extract(networks[:runs], dtype, limit)):
+                    got = of_art(answer)
+                    rows.append(self._row(case, run, method, got, networks[run], keys[run][2]))
+        return compared(rows)
+
+    def _row(
+        self, case: Case, run: int, method: str, got: Timed, victim: TwoLayer, key: Any
+    ) -> Row:
+        outcome, error, cost = got.outcome, None, got.cost
+        if outcome == "returned":
+            error = relative_error(got.network, victim, key, self.points)
+            outcome = "ok" if error <= RIGHT else "wrong"
+        return {
+            "network": f"{case.dim}-{case.width}-{case.outputs}",
+            "dim": case.dim,
+            "width": case.width,
+            "outputs": case.outputs,
+            "run": run,
+            "method": method,
+            "outcome": outcome,
+            "gradients": cost.gradients if cost else None,
+            "values": cost.values if cost else None,
+            "numbers": cost.numbers if cost else None,
+            "rounds": cost.rounds if cost else None,
+            "seconds": float(np.median(got.warm)) if got.warm else None,
+            "seconds_min": min(got.warm, default=None),
+            "seconds_max": max(got.warm, default=None),
+            "first_seconds": got.first,
+            "repeats": len(got.warm),
+            "error": error,
+            "detail": got.detail or None,
+            "version": got.version,
+        }
+
+    def summary(self, rows: list[Row]) -> list[Row]:
+        """One row for each network and method: outcomes counted, and medians over the runs.
+
+        The error and first_seconds (one network in a shape compiles) are the largest.
+        """
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in rows:
+            groups.setdefault((row["network"], row["method"]), []).append(row)
+        return [self._together(group) for group in groups.values()]
+
+    def _together(self, rows: list[Row]) -> Row:
+        outcomes = Counter(row["outcome"] for row in rows)
+        together: Row = {"network": rows[0]["network"], "method": rows[0]["method"]}
+        together["outcome"] = ", ".join(f"{n} {name}" for name, n in outcomes.items())
+        for name in self.shown[3:]:
+            cells = [row[name] for row in rows if row[name] is not None]
+            worst = name in ("first_seconds", "error")
+            cell = (max(cells) if worst else float(np.median(cells))) if cells else None
+            counted = name in ("gradients", "values", "numbers", "rounds")
+            together[name] = round(cell) if counted and cell is not None else cell
+        return together
+
+
+def ours(case: Case, victim: TwoLayer, key: Any) -> dict[str, Timed]:
+    """Our methods of a case on one network: a first call each, then all in turn, warm."""
+    oracle = victims.oracle_of(jax.block_until_ready(victim))
+    done: dict[str, Timed] = {}
+    calls: dict[str, Callable[[], Any]] = {}
+    for method in case.methods:
+        if method in OURS:
+            calls[method] = partial(attacked, OURS[method], oracle, case, key)
+            first, got = timed(calls[method])
+            done[method] = got if got.outcome == "not defined" else got._replace(first=first)
+        elif method == BATCH:
+            asked = done["tangent"].cost
+            assert asked is not None, "the tangent method is defined for every network"
+            x = jax.random.normal(key, (asked.gradients, case.dim))
+            calls[method] = partial(batch, oracle, x)
+            first, _ = timed(calls[method])
+            cost = Cost(asked.gradients, 0, asked.numbers, 1)
+            done[method] = Timed("reference", None, cost, first, (), "")
+    for _ in range(case.repeats):
+        for method, call in calls.items():
+            if done[method].outcome != "not defined":
+                seconds, _ = timed(call)
+                done[method] = done[method]._replace(warm=(*done[method].warm, seconds))
+    return done
+
+
+@jax.jit
+def _ask(oracle: Oracle, x: jax.Array) -> Any:
+    return oracle(x)
+
+
+def batch(oracle: Oracle, x: jax.Array) -> None:
+    """Replies to x [n, d] in one batch, computed and dropped."""
+    jax.block_until_ready(_ask(oracle, x))
+
+
+def attacked(learn: Learn, oracle: Oracle, case: Case, key: Any) -> Timed:
+    """One attack of ours, to its end; a ValueError is a refusal, as no reply can be at fault."""
+    try:
+        got = learn(oracle, case, key)
+    except ReplyError:
+        raise
+    except ValueError as error:
+        return Timed("not defined", None, None, None, (), str(error))
+    jax.block_until_ready(got.network)
+    detail = "" if got.ok else str(got)
+    return Timed("returned" if got.ok else "failed", got.network, got.cost, None, (), detail)
+
+
+def of_art(got: toolbox.Extraction) -> Timed:
+    """ART's result in the same form: an exception before any query is a refusal."""
+    refused = got.end == "raised" and got.cost.queries == 0
+    outcome = "not defined" if refused else got.end
+    asked = outcome not in ("absent", "not defined")
+    cost, seconds = (got.cost, got.seconds) if asked else (None, None)
+    warm = () if seconds is None else (seconds,)
+    return Timed(outcome, got.network, cost, seconds, warm, got.detail, got.version)
+
+
+def compared(rows: list[Row]) -> list[Row]:
+    """The rows of one case with their ratios to the tangent method and to the gradients alone."""
+    by_method = {(row["run"], row["method"]): row for row in rows}
+
+    def times(row: Row, method: str, measure: Callable[[Row], float | None]) -> float | None:
+        base = by_method.get((row["run"], method))
+        one, other = measure(row), None if base is None else measure(base)
+        return one / other if one is not None and other else None
+
+    return [
+        row
+        | {
+            "times_queries": times(row, "tangent", _queries),
+            "times_numbers": times(row, "tangent", lambda r: r["numbers"]),
+            "times_seconds": times(row, "tangent", lambda r: r["seconds"]),
+            "times_batch": times(row, BATCH, lambda r: r["seconds"]),
+        }
+        for row in rows
+    ]
+
+
+def _queries(row: Row) -> float | None:
+    return None if row["gradients"] is None else row["gradients"] + row["values"]

@@ -1,0 +1,173 @@
+"""Seconds of a training step beside PyTorch's, and of many runs at once beside in turn."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from recon import distill, explanations
+from recon.distill import Bank, Hyper
+from recon.experiments.bench import torch_steps
+from recon.experiments.common import Row, Tell, silent
+
+LOSSES = ("membership", "top", "jacobian", "projection")
+SHAPE, CLASSES = (28, 28, 1), 10
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A training step of ours and of PyTorch's, and R runs at once and one after another.
+
+    Claim:   none of the paper's.
+    Time:    5 minutes on 2 CPU cores.
+    Expect:  on 2 CPU cores ours is 5 and 10 times faster with the projection, 1.5 to 2 times with
+             labels, the top class or the whole Jacobian; many runs at once lose time.
+
+    Both sides have the same weights, batch, loss and Adam, in float32, on all cores; they make
+    `each` steps in turn, ours as the trainer does, and the median is taken, compilation apart.
+    The whole Jacobian in PyTorch is timed in both of its forms, one backward pass after another
+    and batched, and the faster one counts.  "projection" is our unbiased estimate of the
+    Jacobian's loss from one backward pass: it is held against PyTorch's whole Jacobian, which is
+    what it stands for.  "ratio" is the other's seconds divided by ours; "other" says who that is.
+    No PyTorch: no ratio.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = (
+        "what",
+        "model",
+        "loss",
+        "runs",
+        "milliseconds",
+        "other",
+        "other_milliseconds",
+        "ratio",
+    )
+    models: tuple[str, ...] = ("mlp", "conv")
+    """Students."""
+    batch: int = 64
+    """Queries a step."""
+    repeats: int = 15
+    """Readings of each; the median is taken."""
+    each: int = 20
+    """Training steps a reading."""
+    runs: tuple[int, ...] = (1, 8, 32)
+    """How many runs are trained at once."""
+    steps: int = 100
+    """Training steps of those runs."""
+    seed: int = 0
+    """Seed of weights and replies."""
+
+    def small(self) -> Steps:
+        """The two-layer student, two readings."""
+        return replace(self, models=("mlp",), batch=8, repeats=2, each=2, runs=(1, 2), steps=5)
+
+    def run(self, tell: Tell = silent) -> list[Row]:
+        """A row for each model and loss, and for each number of runs."""
+        rows = []
+        with jax.enable_x64(False):
+            for model in self.models:
+                for loss in LOSSES:
+                    rows.append(self._step(model, loss))
+                    tell(rows[-1])
+            for count in self.runs:
+                rows.append(self._runs(count))
+                tell(rows[-1])
+        return rows
+
+    def _step(self, model: str, loss: str) -> Row:
+        trained = distill.student(model, SHAPE, CLASSES)
+        bank, hyper = replies(self.batch, loss, self.seed), Hyper(budget=self.batch, loss=loss)
+        state = distill.start(jax.random.key(self.seed), hyper, bank, trained)
+        calls: dict[str, Callable[[], Any]] = {"ours": Ours(state, hyper, bank, trained, self.each)}
+        version = torch_steps.available()
+        if version is not None:
+            peer = "jacobian" if loss == "projection" else loss
+            variables = trained.init(jax.random.split(jax.random.key(self.seed))[0])
+            numbers = (float(hyper.weight), float(hyper.learning_rate))
+            for form in torch_steps.FORMS if peer == "jacobian" else ("",):
+                one = torch_steps.step(variables["params"], bank, peer, form, *numbers)
+                calls[form] = partial(_several, one, self.each)
+        seconds = {name: s / self.each for name, s in in_turn(calls, self.repeats).items()}
+        ours = seconds.pop("ours")
+        form, other = min(seconds.items(), key=lambda item: item[1], default=("", None))
+        name = None if version is None else f"PyTorch {version}" + (f", {form}" if form else "")
+        return _row("step", model, loss, 1, ours, name, other)
+
+    def _runs(self, count: int) -> Row:
+        trained, bank = (
+            distill.student("mlp", SHAPE, CLASSES),
+            replies(4 * self.batch, "projection", 0),
+        )
+        hyper = Hyper(budget=len(bank), batch=self.batch, steps=self.steps)
+        keys = jax.random.split(jax.random.key(self.seed), count)
+        go = partial(distill.train_many, keys, hyper, bank, trained)
+        mappers = {name: partial(go, mapper=name) for name in ("vmap", "loop")}
+        seconds = in_turn(mappers, min(3, self.repeats))
+        return _row("runs", "mlp", "projection", count, seconds["vmap"], "in turn", seconds["loop"])
+
+
+class Ours:
+    """Steps that go on from where the last ones ended."""
+
+    def __init__(self, state: Any, hyper: Hyper, bank: Bank, trained: distill.Student, each: int):
+        self.state, self.rest = state, (hyper, bank, trained, None, False, each)
+
+    def __call__(self) -> Any:
+        """`each` steps; returns the loss before the last, which is waited for by who needs it."""
+        self.state, losses = distill.advance(self.state, *self.rest)
+        return losses["loss"][-1]
+
+
+def _several(call: Callable[[], Any], times: int) -> Any:
+    return [call() for _ in range(times)][-1]
+
+
+def replies(n: int, loss: str, seed: int) -> Bank:
+    """What a random victim of the two-layer class replies to n random inputs."""
+    keys = jax.random.split(jax.random.key(seed + 1), 2)
+    victim = distill.student("mlp", SHAPE, CLASSES)
+    variables = victim.init(keys[0])
+    x = jax.random.uniform(keys[1], (n, int(np.prod(SHAPE))))
+    explain = None if loss == "membership" else explanations.jacobian
+    bank = distill.buy(lambda x: victim.apply(variables, x), x, explain)
+    return bank.top() if loss == "top" else bank
+
+
+def in_turn(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """The median seconds of each call; they take turns, after one call that is not counted."""
+    for call in calls.values():
+        jax.block_until_ready(_value(call()))
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(_value(call()))
+            taken[name].append(time.perf_counter() - start)
+    return {name: float(np.median(seconds)) for name, seconds in taken.items()}
+
+
+def _value(result: Any) -> Any:
+    return result.curves["loss"] if isinstance(result, distill.Run) else result
+
+
+def _row(
+    what: str, model: str, loss: str, runs: int, ours: float, name: str | None, other: float | None
+) -> Row:
+    return {
+        "what": what,
+        "model": model,
+        "loss": loss,
+        "runs": runs,
+        "milliseconds": 1e3 * ours,
+        "other": name,
+        "other_milliseconds": None if other is None else 1e3 * other,
+        "ratio": None if other is None else other / ours,
+        "cores": os.cpu_count(),
+    }

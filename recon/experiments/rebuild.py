@@ -1,0 +1,263 @@
+"""Classifiers rebuilt by matching what a victim replies: the measurement behind most tables.
+
+`plan` says which students there are, as plain data; `students.measure` makes a row of each.
+Variants are rows of `recon.experiments.mnist`, not classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import numpy as np
+
+from recon import workers
+from recon.distill import Hyper
+from recon.experiments import students
+from recon.experiments.common import Only, Row, SettingsError, Tell, silent
+from recon.experiments.hyper import hyper
+from recon.experiments.services import QUERIES, RECIPES, REPLIES
+from recon.experiments.students import Cell
+from recon.workers import quiet
+
+BUDGETS = (1, 10, 100, 1_000, 10_000)
+BY = ("victim", "student", "queries", "reply", "recipe", "budget")
+SHOWN = (
+    *("victim", "student", "queries", "reply", "recipe", "budget", "runs", "failed"),
+    *("accuracy", "median", "lowest", "highest", "agreement", "victim_accuracy"),
+    *("gradient_loss", "seconds"),
+)
+
+
+class Panel(NamedTuple):
+    """One victim with its student, and with how many seeds each budget is measured.
+
+    student: "" for the victim's class; seeds: for every budget, or one number each; recipes,
+    replies: in place of those of the experiment, where not empty.
+    """
+
+    victim: str
+    budgets: tuple[int, ...] = BUDGETS
+    recipes: tuple[str, ...] = ()
+    replies: tuple[str, ...] = ()
+    seeds: int | tuple[int, ...] = 5
+    student: str = ""
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """Students of victims: a cell for each panel, kind of queries, reply, recipe, budget, seed.
+
+    A seed draws the queries and the student's first weights, and depends on nothing else: 10
+    queries are among the 100 of the same seed, every reply and recipe is measured on the same
+    ones, and two experiments that share a cell share its row.  Students are scored on the test
+    part, victims trained on the train part; neither is ever queried.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = SHOWN
+    by: ClassVar[tuple[str, ...]] = BY
+    about: str
+    panels: tuple[Panel, ...]
+    replies: tuple[str, ...] = ("gradient", "membership")
+    recipes: tuple[str, ...] = ("plain",)
+    queries: tuple[str, ...] = ("pool",)
+    dataset: str = "mnist"
+    victim_steps: int = 4_000
+    steps: int | None = None
+    """Training steps of every student, in place of the tuned number."""
+    grid: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    """Fields of `Hyper` that are varied, with the values each takes."""
+    held_out: int = 0
+    """Training images that students are scored on in place of the test part."""
+    small_steps: int = 400
+
+    def small(self) -> Rebuild:
+        """Digits, few steps, the first values: a minute on a laptop."""
+        panels = tuple(
+            panel._replace(budgets=tuple(b for b in panel.budgets if b <= 100)[-2:], seeds=1)
+            for panel in self.panels
+        )
+        grid = tuple((name, values[-1:]) for name, values in self.grid)
+        few = replace(self, panels=panels, grid=grid, dataset="digits", victim_steps=1_000)
+        return replace(few, steps=self.small_steps)
+
+    def plan(self) -> list[Cell]:
+        """Every cell, those that share replies one after the other."""
+        found: list[Cell] = []
+        for panel in self.panels:
+            seeds = panel.seeds
+            of = (seeds,) * len(panel.budgets) if isinstance(seeds, int) else seeds
+            axes = (
+                self.queries,
+                panel.replies or self.replies,
+                panel.recipes or self.recipes,
+                zip(panel.budgets, of, strict=True),
+            )
+            for queries, reply, recipe, (budget, runs) in product(*axes):
+                if reply in RECIPES[recipe].replies:
+                    found += self._cells(panel, queries, reply, recipe, budget, runs)
+        return found
+
+    def _cells(
+        self, panel: Panel, queries: str, reply: str, recipe: str, budget: int, runs: int
+    ) -> Iterable[Cell]:
+        student = panel.student or panel.victim
+        base, tuned = self.base(queries, student, reply, recipe, budget)
+        base = replace(base, steps=self.steps or base.steps)
+        names = [name for name, _ in self.grid]
+        varied: dict[Hyper, None] = {}  # what a recipe or a reply fixes leaves some equal
+        for values in product(*(values for _, values in self.grid)):
+            one = replace(base, **dict(zip(names, values, strict=True)))
+            if REPLIES[reply].loss == "membership":
+                one = replace(one, weight=Hyper().weight, temperature=None)
+            varied[replace(one, **RECIPES[recipe].fixed)] = None
+        for one in varied:
+            for seed in range(runs):
+                yield Cell(
+                    dataset=self.dataset,
+                    victim=panel.victim,
+                    student=student,
+                    queries=queries,
+                    reply=reply,
+                    recipe=recipe,
+                    seed=seed,
+                    hyper=one,
+                    tuned=tuned,
+                    victim_steps=self.victim_steps,
+                    held_out=self.held_out,
+                )
+
+    def base(
+        self, queries: str, student: str, reply: str, recipe: str, budget: int
+    ) -> tuple[Hyper, bool]:
+        """The settings that the grid varies, and whether they were tuned."""
+        return hyper(self.dataset, queries, student, reply, recipe, budget)
+
+    measure: ClassVar[Callable[..., list[Row]]] = staticmethod(students.measure)
+
+    def run(
+        self,
+        tell: Tell = silent,
+        note: Callable[[str], None] = quiet,
+        only: Only | None = None,
+        processes: int = 1,
+    ) -> list[Row]:
+        """Rows, one a student; `tell` hears each, `note` what is done in between.
+
+        only: values by column, of which cells are measured.  SettingsError for what cannot be
+        run, DataError where the data is missing, both before anything is trained.
+        """
+        return run(self.plan(), type(self).measure, tell, note, only, processes)
+
+    def summary(self, rows: list[Row]) -> list[Row]:
+        """Mean, median, lowest and highest accuracy over seeds; failed students only count."""
+        by = (*self.by, *(name for name, _ in self.grid))
+        return [_mean(cell, by) for cell in grouped(rows, by)]
+
+    def seconds(self, rows: list[Row]) -> float:
+        """The training time of all students; victims and replies are not in it."""
+        return sum(row["seconds"] for row in rows)
+
+
+def run(
+    todo: Sequence[Cell],
+    measure: Callable[..., list[Row]],
+    tell: Tell = silent,
+    note: Callable[[str], None] = quiet,
+    only: Only | None = None,
+    processes: int = 1,
+) -> list[Row]:
+    """The rows of the cells that `only` leaves, kept or measured now."""
+    todo = chosen(todo, only or {})
+    rows: list[Row] = []
+    with jax.enable_x64(False):
+        check(todo)
+        for cell in todo:
+            students.victim_of(cell, note)
+        together = students.groups(todo)
+
+        def named(group: Sequence[Cell]) -> Any:
+            return [measure.__module__, *students.settings(group)]
+
+        each = workers.map_cells(measure, together, named, processes, note)
+        for done, found in enumerate(each, 1):
+            note(f"{done} of {len(together)} cells")
+            rows += found
+            for row in found:
+                tell(row)
+    return rows
+
+
+def chosen(todo: Sequence[Cell], only: Only) -> list[Cell]:
+    """The cells whose columns have one of the values; SettingsError where none has."""
+    known = [students.identity(cell) for cell in todo]
+    for name, values in only.items():
+        if known and name not in known[0]:
+            raise SettingsError(f"there is no column {name!r}; there are {', '.join(known[0])}")
+        there = list(dict.fromkeys(str(of[name]) for of in known))
+        for value in values:
+            if value not in there:
+                raise SettingsError(f"no {name} is {value!r}; there are {', '.join(there)}")
+    left = [
+        cell
+        for cell, of in zip(todo, known, strict=True)
+        if all(str(of[name]) in values for name, values in only.items())
+    ]
+    if not left:
+        raise SettingsError("nothing is left to measure")
+    return left
+
+
+def check(todo: Sequence[Cell]) -> None:
+    """SettingsError, in one sentence, for a cell that cannot be measured; nothing is trained."""
+    from recon import models  # flax is heavy
+
+    for cell in todo:
+        for what, name, rows in (
+            ("victim", cell.victim, models.MODELS),
+            ("student", cell.student, models.MODELS),
+            ("reply", cell.reply, REPLIES),
+            ("recipe", cell.recipe, RECIPES),
+            ("queries", cell.queries, QUERIES),
+        ):
+            if name not in rows:
+                raise SettingsError(f"there is no {what} {name!r}; there are {', '.join(rows)}")
+        recipe = RECIPES[cell.recipe]
+        if recipe.known and cell.victim != cell.student:
+            raise SettingsError("a student that knows layers is of its victim's class")
+        if recipe.fixed.get("unlabelled") and cell.queries == "gaussian":
+            raise SettingsError("unlabelled images are not of the kind of gaussian queries")
+    sizes = {
+        place: len(students.load(*place).pool.x) for place in {students.place(c) for c in todo}
+    }
+    for cell in todo:
+        budget, pool = int(cell.hyper.budget), sizes[students.place(cell)]
+        if budget < 1 or (cell.queries != "gaussian" and budget > pool):
+            raise SettingsError(
+                f"a budget of {budget:,} queries is not in 1 ... {pool:,}, the pool of {cell.dataset}"
+            )
+
+
+def grouped(rows: Iterable[Row], by: Sequence[str]) -> list[list[Row]]:
+    """Rows that agree in the columns `by`, in the order in which they come."""
+    found: dict[tuple, list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in by), []).append(row)
+    return list(found.values())
+
+
+def _mean(cell: list[Row], by: Sequence[str]) -> Row:
+    good = [row for row in cell if row["failure"] is None]
+    row = {name: cell[0][name] for name in by}
+    row |= {"runs": len(cell), "failed": len(cell) - len(good)}
+    for name in ("accuracy", "agreement", "victim_accuracy", "gradient_loss", "seconds"):
+        values = [r[name] for r in good if r[name] is not None]
+        row[name] = float(np.mean(values)) if values else None
+    accuracies = sorted(r["accuracy"] for r in good)
+    row["median"] = float(np.median(accuracies)) if accuracies else None
+    row["lowest"] = min(accuracies, default=None)
+    row["highest"] = max(accuracies, default=None)
+    return row

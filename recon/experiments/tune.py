@@ -1,0 +1,148 @@
+"""Hyperparameters of the students, chosen on images that are neither test nor pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from recon import tables
+from recon.distill import OUTPUTS, Hyper
+from recon.experiments import hyper
+from recon.experiments.common import Row
+from recon.experiments.rebuild import Panel, Rebuild
+from recon.experiments.services import REPLIES
+
+
+@dataclass(frozen=True)
+class Tune(Rebuild):
+    """A grid of settings for each student, reply and budget, scored on held-out training images.
+
+    The victim is trained on the train part less `held_out` images, and students are scored on
+    those; the test part is not read.  Fields of `Hyper` that the grid does not vary have their
+    defaults.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = (
+        *(*hyper.KEY, "budget", *hyper.TUNED),
+        *("agreement", "worst_agreement", "settings", "runs"),
+    )
+    held_out: int = 10_000
+
+    def small(self) -> Tune:
+        """Digits, the first student, two settings."""
+        few = replace(super().small(), panels=(Panel("linear", budgets=(10,), seeds=1),))
+        rates = ("learning_rate", (1e-3, 1e-2))
+        return replace(few, held_out=200, steps=100, grid=(rates,))  # type: ignore[return-value]
+
+    def base(self, queries: str, student: str, reply: str, recipe: str, budget: int) -> Any:
+        """Untuned settings, which the grid is to replace."""
+        return Hyper(budget=budget, loss=REPLIES[reply].loss), False
+
+    def summary(self, rows: list[Row]) -> list[Row]:
+        """The best setting of each student, reply and budget."""
+        return hyper.best(rows)
+
+
+def _grid(
+    about: str,
+    panels: tuple[Panel, ...],
+    replies: tuple[str, ...],
+    queries: str = "pool",
+    recipes: tuple[str, ...] = ("plain",),
+    **axes: tuple[Any, ...],
+) -> Tune:
+    defaults: Mapping[str, tuple[Any, ...]] = {"weight": (0.1,), "outputs": ("odds",)}
+    grid = tuple((defaults | axes).items())  # type: ignore[operator]
+    return Tune(about, panels, replies, recipes, (queries,), grid=grid)
+
+
+DENSE = tuple(Panel(name, budgets=(1, 10, 100), seeds=2) for name in ("linear", "mlp"))
+MLP, CONV = DENSE[1], Panel("conv", budgets=(10, 100), seeds=1)
+ALL = (*DENSE, CONV)
+BOTH = ("gradient", "membership")
+MASKS: dict[str, Any] = {
+    "learning_rate": (3e-3, 1e-2),
+    "weight_decay": (0.3, 1.0),
+    "temperature": (0.5,),
+    "steps": (3_000,),
+}
+LONG = MASKS | {"cooling": (0.1,), "steps": (12_000,), "batch": (16,)}
+WIDE = LONG | {
+    "learning_rate": (1e-2, 2e-2),
+    "weight_decay": (0.3,),
+    "temperature": (2.0, 4.0),
+    "cooling": (0.02,),
+}
+FIRST: dict[str, Any] = {"outputs": tuple(OUTPUTS), "steps": (2_000,)}
+GRIDS = {
+    "first": _grid(
+        "Learning rate, lambda and outputs by autodiff; 35 minutes on 2 CPU cores.",
+        ALL,
+        tuple(REPLIES),
+        recipes=("plain", "cross-entropy"),
+        learning_rate=(3e-3, 1e-2, 3e-2),
+        weight=(0.1, 1.0),
+        **FIRST,
+    ),
+    "first-gaussian": _grid(
+        "The same for Gaussian queries, with lower rates and lambdas; 12 minutes.",
+        ALL,
+        BOTH,
+        "gaussian",
+        learning_rate=(1e-3, 3e-3, 1e-2),
+        weight=(0.01, 0.1, 1.0),
+        **FIRST,
+    ),
+    "masks": _grid(
+        "A surrogate derivative of the masks and weight decay; 15 minutes.",
+        (MLP, CONV),
+        BOTH,
+        **MASKS,
+    ),
+    "masks-gaussian": _grid(
+        "The same for Gaussian queries; 15 minutes.", (MLP, CONV), BOTH, "gaussian", **MASKS
+    ),
+    "decay-gaussian": _grid(
+        "Weight decay without a surrogate, Gaussian queries; 8 minutes.",
+        (MLP,),
+        ("gradient",),
+        "gaussian",
+        **MASKS | {"weight": (0.01, 0.1), "weight_decay": (0.1, 0.3, 1.0), "temperature": (None,)},
+    ),
+    "long": _grid(
+        "Four times the steps of `masks`, a quarter of the queries a step; 15 minutes.",
+        (MLP, CONV),
+        ("gradient",),
+        **LONG,
+    ),
+    "long-gaussian": _grid(
+        "The same for the convolutional student of Gaussian queries; 15 minutes.",
+        (CONV,),
+        ("gradient",),
+        "gaussian",
+        **LONG | {"learning_rate": (1e-2,), "weight_decay": (1.0,), "temperature": (0.5, 1.0)},
+    ),
+    "wide": _grid(
+        "`long` with masks that start wide and end narrow; 8 minutes.",
+        (MLP,),
+        ("gradient",),
+        **WIDE,
+    ),
+    "wide-gaussian": _grid(
+        "The same for Gaussian queries; 8 minutes.", (MLP,), ("gradient",), "gaussian", **WIDE
+    ),
+}
+
+
+def choose(results: Path) -> list[Row]:
+    """The rows of hyper.csv: the best of all grids with rows in results/tune."""
+    rows: list[Row] = []
+    for name in GRIDS:
+        if (results / "tune" / name / "rows.csv").exists():
+            rows += tables.read(results / "tune" / name)[0]
+    kept = (*hyper.KEY, "budget", *hyper.TUNED)
+    # SmoothGrad has the settings of plain gradients.
+    best = [row for row in hyper.best(rows) if row["reply"] != "smoothgrad"]
+    return [{name: row.get(name) for name in kept} for row in best]

@@ -1,0 +1,107 @@
+"""Figures of the tangent method: what it asks and what it survives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recon.reports.style import (
+    BLUE,
+    BOUND,
+    EXACT,
+    GREY,
+    INK,
+    MARKERS,
+    ORANGE,
+    OURS,
+    POINTS,
+    Row,
+    caption,
+    column,
+    levels,
+    panels,
+)
+
+MUST = {True: 3.0, False: 3.7}  # queries a unit, width known or not: the project's own goals
+AIM = {True: 2.0, False: 2.2}
+
+
+def queries(figure: Any, rows: list[Row]) -> None:
+    """Queries a unit against h, with the width told and not told; mean, min and max."""
+    axes = panels(figure, 2, 8.5, 3.7, sharey=True)
+    widths = levels(rows, "width")
+    for axis, known in zip(axes, (True, False), strict=True):
+        cells = [row for row in rows if row["width_known"] == known]
+        axis.axhline(MUST[known], **BOUND, label=f"must: {MUST[known]}")
+        axis.axhline(AIM[known], **OURS, label=f"aim: {AIM[known]}")
+        axis.axhline(1, **EXACT, label="floor: h rows of d numbers")
+        forms = sorted({(row["outputs"], row["bias"]) for row in cells})
+        for k, ((outputs, bias), marker) in enumerate(zip(forms, MARKERS, strict=False)):
+            of = [row for row in cells if (row["outputs"], row["bias"]) == (outputs, bias)]
+            of.sort(key=lambda row: row["width"])
+            x = [row["width"] * 1.08 ** (k - (len(forms) - 1) / 2) for row in of]
+            mean = column(of, "queries_per_unit")
+            spread = [
+                [row["queries_per_unit"] - row["queries_per_unit_min"] for row in of],
+                [row["queries_per_unit_max"] - row["queries_per_unit"] for row in of],
+            ]
+            label = f"K = {outputs}, {'biases' if bias else 'no biases'}"
+            style = POINTS | {"marker": marker, "capsize": 2, "label": label}
+            axis.errorbar(x, mean, yerr=spread, **style)
+        axis.set(xscale="log", xlabel="hidden units h")
+        axis.set_xticks(widths, [str(width) for width in widths])
+        axis.minorticks_off()
+        axis.set_title("Width known" if known else "Width unknown")
+        axis.margins(x=0.2)
+    axes[0].set(ylabel="gradient queries a unit")
+    axes[0].set_ylim(bottom=0, top=1.7 * max(max(column(rows, "queries_per_unit_max")), 3.7))
+    for axis in axes:
+        axis.legend(loc="upper right", ncols=2)
+    right = sum(row["exact"] for row in rows)
+    figure.suptitle(f"{right} of {sum(row['runs'] for row in rows)} networks exact, certified")
+    caption(
+        figure,
+        f"d = 2h. Mean, smallest and largest of {rows[0]['runs']} random victims a point, the "
+        "certificate's queries included. Algorithm 1 asks 36 to 45 a unit (results/bench_exact).",
+    )
+
+
+OUTCOMES = {
+    "exact": ("exact", {"facecolor": BLUE, "edgecolor": INK}),
+    "near_only": ("right near, wrong far out", {"facecolor": "#9ec3e6", "hatch": "..."}),
+    "failed": ("truthful failure", {"facecolor": "white", "edgecolor": GREY, "hatch": "///"}),
+    "wrong": ("wrong, said to be right", {"facecolor": ORANGE, "edgecolor": INK, "hatch": "xx"}),
+}
+
+
+def robust(figure: Any, rows: list[Row]) -> None:
+    """Shares of exact, truthfully failed and wrong results, for each kind of victim."""
+    axes = panels(figure, 2, 9, 4.2, sharey=True)
+    kinds = list(dict.fromkeys(column(rows, "kind")))[::-1]
+    for axis, known in zip(axes, (True, False), strict=True):
+        for place, kind in enumerate(kinds):
+            cell = [r for r in rows if r["kind"] == kind and r["width_known"] == known]
+            total, left = sum(row["victims"] for row in cell), 0.0
+            for name, (label, style) in OUTCOMES.items():
+                share = 100 * sum(row[name] for row in cell) / total
+                shown = label if place == 0 else None
+                axis.barh(place, share, left=left, height=0.66, label=shown, **style)
+                left += share
+            exact = sum(row["exact"] for row in cell)
+            axis.text(102, place, f"{exact:,}/{total:,}", va="center", fontsize=8)
+        axis.set(xlim=(0, 100), xlabel="victims, %")
+        axis.set_title("Width known" if known else "Width unknown")
+        axis.grid(visible=False, axis="y")
+    axes[0].set_yticks(range(len(kinds)), kinds)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
+    wrong, attacks = (
+        sum(row[name] for row in rows for name in names)
+        for names in (("wrong", "near_only"), ("victims",))
+    )
+    figure.suptitle(
+        f"{attacks:,} attacks: {wrong or 'no'} wrong network{'s' * (wrong != 1)} said to be right"
+    )
+    caption(
+        figure,
+        "Counts: exact of all. Exact: relative error below 1e-11 on Gaussian points and 1e7 times "
+        "farther out; right near: on Gaussian points only. Kinds: recon.victims.",
+    )
