@@ -253,7 +253,7 @@ def _attack(argv: Sequence[str]) -> int:
     class Args:
         """Recover one random network through its oracle alone."""
 
-        attack: tyro.conf.OmitArgPrefixes[Attack] = Attack()
+        attack: tyro.conf.OmitArgPrefixes[Attack] = dataclasses.field(default_factory=Attack)
         json: bool = False
         """Print one JSON object, nothing else."""
         out: Path | None = None
@@ -299,10 +299,8 @@ def _plot(argv: Sequence[str]) -> int:
     if not args.results.is_dir():
         return _refuse(f"{args.results} is no folder: it should hold the committed rows.")
     if "all" in names:
-        there = [
-            n for n in reports.FIGURES if (reports.folder(args.results, n) / "rows.csv").exists()
-        ]
-        names = (*there, "claims")
+        places = {name: reports.folder(args.results, name) for name in reports.FIGURES}
+        names = (*(n for n, place in places.items() if (place / "rows.csv").exists()), "claims")
     for name in names:
         try:
             console.print(f"Drew {reports.write(name, args.results)}")

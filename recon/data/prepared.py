@@ -41,7 +41,8 @@ def load(
     """The parts "train" and "test" of the source, in official order.
 
     From the cache; else from the official files in data_dir (default: RECON_DATA), which fills
-    the cache; else, only with `download` (default: RECON_DOWNLOAD), from the network.  DataError otherwise, at once.
+    the cache; else, only with `download` (default: RECON_DOWNLOAD), from the network.  DataError
+    otherwise, at once.
     """
     ready = cache_folder() / source.name / VERSION
     paths: dict[str, Path] = {}

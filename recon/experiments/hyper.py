@@ -30,7 +30,8 @@ def table() -> Mapping[tuple[Any, ...], dict[int, dict[str, Any]]]:
     found: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
     for row in tables.rows(FILE):
         settings = {name: row[name] for name in TUNED if row[name] is not None}
-        found.setdefault(tuple(row[name] for name in KEY), {})[row["budget"]] = settings
+        of = found.setdefault(tuple(row[name] for name in KEY), {})
+        of[int(row["budget"] or 0)] = settings
     return found
 
 

@@ -237,7 +237,7 @@ def check(todo: Sequence[Cell]) -> None:
         budget, pool = int(cell.hyper.budget), sizes[students.place(cell)]
         if budget < 1 or (cell.queries != "gaussian" and budget > pool):
             raise SettingsError(
-                f"a budget of {budget:,} queries is not in 1 ... {pool:,}, the pool of {cell.dataset}"
+                f"a budget of {budget:,} is not in 1 ... {pool:,}, the pool of {cell.dataset}"
             )
 
 

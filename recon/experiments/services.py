@@ -35,9 +35,10 @@ REPLIES = {
 class Recipe(NamedTuple):
     """How a student trains, beside what was tuned.
 
-    fixed: fields of `Hyper` that take this value; steps: training steps at least; members: how many students are trained, of
-    which the half that fits best answers (`distill.ensemble`); known: layers, by the start of
-    their names, that the student has from its victim; replies: those it makes sense for.
+    fixed: fields of `Hyper` that take this value; steps: training steps at least; members: how
+    many students are trained, of which the half that fits best answers (`distill.ensemble`);
+    known: layers, by the start of their names, that the student has from its victim; replies:
+    those it makes sense for.
     """
 
     fixed: Mapping[str, Any] = MappingProxyType({})

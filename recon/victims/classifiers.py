@@ -74,8 +74,8 @@ def classifier(
 
     `seed` draws the first weights and the order of the examples.  With `keep` the result is
     looked for in PINNED, and looked for and kept in `data.cache_folder()`: under a digest of the
-    examples, the model's sizes, the seed and the training.  `tell` hears of every 100th step.  ValueError for a model
-    that does not exist; FloatingPointError if the loss is no longer finite.
+    examples, the model's sizes, the seed and the training.  `tell` hears of every 100th step.
+    ValueError for a model that does not exist; FloatingPointError if the loss is not finite.
     """
     from recon import models  # flax is heavy, and only trained victims need it
 
