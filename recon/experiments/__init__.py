@@ -21,7 +21,7 @@ from recon.experiments.common import (
 from recon.experiments.lemmas import Lemma2, Lemma3
 from recon.experiments.mnist import MNIST
 from recon.experiments.rebuild import Rebuild
-from recon.experiments.recovery import Queries, Robust, Speed
+from recon.experiments.recovery import Queries, Robust
 from recon.experiments.saliency import Saliency
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -31,7 +31,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "figure1": Figure1(),
     "queries": Queries(),
     "robust": Robust(),
-    "speed": Speed(),
     "bench-exact": Bench(),
     "bench-distill": Steps(),
     **MNIST,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -14,7 +16,14 @@ import numpy as np
 from recon import oracles, victims
 from recon.exact import asking, binary_search, paper
 from recon.exact.recovery import Recovery
-from recon.experiments.common import EXACT, Row, Tell, interval, relative_error, silent
+from recon.experiments.common import (
+    EXACT,
+    Measured,
+    Row,
+    columns,
+    interval,
+    relative_error,
+)
 from recon.networks import TwoLayer
 
 
@@ -65,7 +74,7 @@ def attack(key: Any, dim: int, width: int, delta: float, rule: str) -> tuple[Out
 
 
 @dataclass(frozen=True)
-class Theorem1:
+class Theorem1(Measured):
     """Theorem 1: Algorithm 1 succeeds with probability 1 - delta in O(h log(h/delta)) queries.
 
     Claim:   success with probability at least 1 - delta, otherwise a notified failure, in
@@ -82,18 +91,8 @@ class Theorem1:
     queries.  "far" and "close" count failures by cause: a kink beyond l, two within eps.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
-        "rule",
-        "width",
-        "delta",
-        "runs",
-        "failure_rate",
-        "far",
-        "close",
-        "other",
-        "wrong",
-        "gradients_per_unit",
-        "bound_per_unit",
+    shown: ClassVar[tuple[str, ...]] = columns(
+        "rule width delta runs failure_rate far close other wrong gradients_per_unit bound_per_unit"
     )
     widths: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
     deltas: tuple[float, ...] = (0.5, 0.2, 0.05)
@@ -106,20 +105,15 @@ class Theorem1:
         """Two narrow widths, one delta."""
         return replace(self, widths=(2, 4), deltas=(0.5,), runs=10)
 
-    def run(self, tell: Tell = silent) -> list[Row]:
-        """Rows, one a cell; `tell` hears each."""
-        rows = []
-        with jax.enable_x64(True):
-            for width in self.widths:
-                runs = min(self.runs, max(self.units // width, 1))
-                # the same victims and lines for every delta and rule: a paired comparison
-                keys = jax.random.split(jax.random.key(self.seed + width), runs)
-                for delta in self.deltas:
-                    for rule in self.rules:
-                        cell = partial(attack, dim=2 * width, width=width, delta=delta, rule=rule)
-                        rows.append(self._row(width, delta, rule, [cell(key) for key in keys]))
-                        tell(rows[-1])
-        return rows
+    def rows(self) -> Iterator[Row]:
+        """One a width, delta and rule."""
+        for width in self.widths:
+            runs = min(self.runs, max(self.units // width, 1))
+            # the same victims and lines for every delta and rule: a paired comparison
+            keys = jax.random.split(jax.random.key(self.seed + width), runs)
+            for delta, rule in product(self.deltas, self.rules):
+                cell = partial(attack, dim=2 * width, width=width, delta=delta, rule=rule)
+                yield self._row(width, delta, rule, [cell(key) for key in keys])
 
     def _row(
         self, width: int, delta: float, rule: str, runs: list[tuple[Outcome, float, float]]
@@ -154,7 +148,7 @@ class Theorem1:
 
 
 @dataclass(frozen=True)
-class Figure1:
+class Figure1(Measured):
     """Figure 1: Algorithm 1a in the plane, drawn from the queries of a real run.
 
     Claim:   the figure's caption: a binary search along the line finds where the gradient
@@ -167,16 +161,7 @@ class Figure1:
     asking, or a "kink" found (gradient: the row of Z; error: distance to the true t).
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
-        "kind",
-        "order",
-        "t",
-        "x",
-        "y",
-        "gradient_x",
-        "gradient_y",
-        "error",
-    )
+    shown: ClassVar[tuple[str, ...]] = columns("kind order t x y gradient_x gradient_y error")
     angles: tuple[float, float] = (0.5, 2.0)  # of the rows, in radians
     weights: tuple[float, float] = (1.0, -0.8)
     delta: float = 0.5
@@ -197,8 +182,8 @@ class Figure1:
             offset=np.zeros(1),
         )
 
-    def run(self, tell: Tell = silent) -> list[Row]:
-        """Rows, one a cell; `tell` hears each."""
+    def rows(self) -> Iterator[Row]:
+        """Units, queries and kinks."""
         victim, asked = self.victim(), list[np.ndarray]()
 
         def answer(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -206,14 +191,12 @@ class Figure1:
             return victim(x), victim.gradient(x)
 
         eps, reach = asking.theorem2_constants(2, self.delta, measured_separation(victim))
-        with jax.enable_x64(True):
-            key = jax.random.key(self.seed)
-            found = binary_search.recover_z(oracles.from_host(answer), 2, 2, key, eps, reach)
+        key = jax.random.key(self.seed)
+        found = binary_search.recover_z(oracles.from_host(answer), 2, 2, key, eps, reach)
         truth = np.sort(-(victim.rows @ found.u) / (victim.rows @ found.v))
         common = {"epsilon": eps, "reach": reach}
-        rows: list[Row] = []
         for i, (row, change) in enumerate(zip(victim.rows, victim.weights.T, strict=True)):
-            rows.append(_point("unit", i, row, row * change) | common)
+            yield _point("unit", i, row, row * change) | common
         search, left, end = 0, -reach, 2 + _steps(2 * reach, eps)
         for order, x in enumerate(asked):
             if order == end and search + 1 < found.found:  # a search ends after all its steps
@@ -221,13 +204,10 @@ class Figure1:
                 end += _steps(reach - left, eps)
             t = float((x - found.u) @ found.v / (found.v @ found.v))
             gradient = victim.gradient(x[None])[0, 0]
-            rows.append(_point("query", order, x, gradient) | {"t": t, "search": search} | common)
+            yield _point("query", order, x, gradient) | {"t": t, "search": search} | common
         for i, t in enumerate(found.t[: found.found]):
             point = _point("kink", i, found.u + t * found.v, found.Z[i])
-            rows.append(point | {"t": t, "search": i, "error": abs(t - truth[i])} | common)
-        for row in rows:
-            tell(row)
-        return rows
+            yield point | {"t": t, "search": i, "error": abs(t - truth[i])} | common
 
 
 def _steps(length: float, eps: float) -> int:
@@ -236,14 +216,6 @@ def _steps(length: float, eps: float) -> int:
 
 
 def _point(kind: str, order: int, x: np.ndarray, gradient: np.ndarray) -> Row:
-    return {
-        "kind": kind,
-        "order": order,
-        "t": None,
-        "search": None,
-        "x": float(x[0]),
-        "y": float(x[1]),
-        "gradient_x": float(gradient[0]),
-        "gradient_y": float(gradient[1]),
-        "error": None,
-    }
+    at = {"kind": kind, "order": order, "t": None, "search": None, "x": float(x[0])}
+    slope = {"gradient_x": float(gradient[0]), "gradient_y": float(gradient[1])}
+    return at | {"y": float(x[1])} | slope | {"error": None}

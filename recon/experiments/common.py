@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -46,6 +46,28 @@ class Experiment(Protocol):
         """Measure; `tell` hears each row as it is ready."""
 
 
+class Measured:
+    """An experiment that yields its rows, computed in float64."""
+
+    def rows(self) -> Iterator[Row]:
+        """Each row as it is ready."""
+        raise NotImplementedError
+
+    def run(self, tell: Tell = silent) -> list[Row]:
+        """Rows, one a cell; `tell` hears each."""
+        found = []
+        with jax.enable_x64(True):
+            for row in self.rows():
+                found.append(row)
+                tell(row)
+        return found
+
+
+def columns(text: str) -> tuple[str, ...]:
+    """Names of columns, written with spaces between."""
+    return tuple(text.split())
+
+
 @runtime_checkable
 class Summarised(Protocol):
     """An experiment whose rows are too many to read."""
@@ -70,6 +92,14 @@ def head(experiment: Experiment) -> Head:
     parts = re.split(r"^ *(Claim|Time|Expect): +", rest, flags=re.M)
     by_name = dict(zip(parts[1::2], (" ".join(p.split()) for p in parts[2::2]), strict=True))
     return Head(title, by_name["Claim"], by_name["Time"], by_name["Expect"])
+
+
+def grouped(rows: Iterable[Row], by: Sequence[str]) -> list[list[Row]]:
+    """Rows that agree in the columns `by`, in the order in which they come."""
+    found: dict[tuple, list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in by), []).append(row)
+    return list(found.values())
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:

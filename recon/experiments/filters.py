@@ -12,8 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 from recon import distill
 from recon.experiments import students
-from recon.experiments.common import Row
-from recon.experiments.rebuild import Rebuild, grouped
+from recon.experiments.common import Row, grouped
+from recon.experiments.rebuild import Rebuild
 from recon.experiments.students import Cell
 from recon.workers import quiet
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.experiments.common import Row, Tell, interval, silent
+from recon.experiments.common import Measured, Row, columns, interval
 
 
 def _key(seed: int, dim: int) -> jax.Array:
@@ -72,7 +73,34 @@ def _close_pairs(
 
 
 @dataclass(frozen=True)
-class Lemma2:
+class _Lemma(Measured):
+    """What both share: random lines are drawn in chunks, and hits are counted."""
+
+    dims: tuple[int, ...] = (2, 32)
+    draws: int = 1 << 22
+    chunk: int = 1 << 16
+    seed: int = 0
+
+    def small(self) -> Any:
+        """One d, 65,536 draws."""
+        return replace(self, dims=(2,), draws=1 << 16)
+
+    def count(self, hits: Any, dim: int, settings: tuple[Any, ...]) -> tuple[np.ndarray, int]:
+        """hits(key, *settings) summed over all chunks, and how many lines were drawn."""
+        keys = jax.random.split(_key(self.seed, dim), -(-self.draws // self.chunk))
+        counted = np.sum([np.asarray(hits(key, *settings)) for key in keys], axis=0)
+        return counted, len(keys) * self.chunk
+
+
+def seen_of(hits: int, draws: int) -> Row:
+    """The columns of a measured probability."""
+    low, high = interval(hits, draws)
+    of = {"draws": draws, "hits": hits, "probability": hits / draws}
+    return of | {"low": low, "high": high}
+
+
+@dataclass(frozen=True)
+class Lemma2(_Lemma):
     """Lemma 2: two kinks of a random line are rarely within epsilon of each other.
 
     Claim:   P(|t1 - t2| <= epsilon) <= 3^(4/3) (epsilon / c)^(2/3), section 3.1.
@@ -86,53 +114,26 @@ class Lemma2:
     the sign of <a, b>: turning a into -a leaves t1 where it was.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
-        "dim",
-        "separation",
-        "epsilon",
-        "probability",
-        "exact",
-        "sharp_bound",
-        "bound",
+    shown: ClassVar[tuple[str, ...]] = columns(
+        "dim separation epsilon probability exact sharp_bound bound"
     )
-    dims: tuple[int, ...] = (2, 32)
     separations: tuple[float, ...] = (0.01, 0.1, 0.5, 1.0)
     epsilons: tuple[float, ...] = tuple(float(f"{10 ** (k / 2):.3g}") for k in range(-8, 3))
-    draws: int = 1 << 22
-    chunk: int = 1 << 16
-    seed: int = 0
 
-    def small(self) -> Lemma2:
-        """One d, 65,536 draws."""
-        return replace(self, dims=(2,), draws=1 << 16)
+    def rows(self) -> Iterator[Row]:
+        """One a dimension, separation and epsilon."""
+        settings = jnp.asarray(self.separations), jnp.asarray(self.epsilons)
+        for dim in self.dims:
+            hits, draws = self.count(
+                partial(_close_pairs, dim=dim, draws=self.chunk), dim, settings
+            )
+            for (i, j), seen in np.ndenumerate(hits):
+                separation, epsilon = self.separations[i], self.epsilons[j]
+                of = {"dim": dim, "separation": separation, "epsilon": epsilon}
+                yield of | seen_of(int(seen), draws) | self._theory(separation, epsilon)
 
-    def run(self, tell: Tell = silent) -> list[Row]:
-        """Rows, one a cell; `tell` hears each."""
-        rows = []
-        with jax.enable_x64(True):
-            for dim in self.dims:
-                count = partial(_close_pairs, dim=dim, draws=self.chunk)
-                settings = jnp.asarray(self.separations), jnp.asarray(self.epsilons)
-                keys = jax.random.split(_key(self.seed, dim), -(-self.draws // self.chunk))
-                hits = np.sum([np.asarray(count(key, *settings)) for key in keys], axis=0)
-                for (i, j), seen in np.ndenumerate(hits):
-                    row = self._row(dim, i, j, int(seen), len(keys) * self.chunk)
-                    rows.append(row)
-                    tell(row)
-        return rows
-
-    def _row(self, dim: int, i: int, j: int, hits: int, draws: int) -> Row:
-        separation, epsilon = self.separations[i], self.epsilons[j]
-        low, high = interval(hits, draws)
+    def _theory(self, separation: float, epsilon: float) -> Row:
         return {
-            "dim": dim,
-            "separation": separation,
-            "epsilon": epsilon,
-            "draws": draws,
-            "hits": hits,
-            "probability": hits / draws,
-            "low": low,
-            "high": high,
             "exact": lemma2_exact(epsilon, separation),
             "bound": lemma2_bound(epsilon, separation),
             "sharp_bound": lemma2_sharp(epsilon, separation),
@@ -151,7 +152,7 @@ def _far_kinks(key: jax.Array, reaches: jax.Array, *, dim: int, draws: int) -> j
 
 
 @dataclass(frozen=True)
-class Lemma3:
+class Lemma3(_Lemma):
     """Lemma 3: the kink of a unit is rarely far out on a random line.
 
     Claim:   P(|t| >= l) <= 2 / (pi l), section 3.1.
@@ -161,48 +162,15 @@ class Lemma3:
              (0.3 % above the truth at l = 10).
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
-        "dim",
-        "reach",
-        "probability",
-        "exact",
-        "bound",
-    )
-    dims: tuple[int, ...] = (2, 32)
+    shown: ClassVar[tuple[str, ...]] = columns("dim reach probability exact bound")
     reaches: tuple[float, ...] = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-4, 13))
-    draws: int = 1 << 22
-    chunk: int = 1 << 16
-    seed: int = 0
 
-    def small(self) -> Lemma3:
-        """One d, 65,536 draws."""
-        return replace(self, dims=(2,), draws=1 << 16)
-
-    def run(self, tell: Tell = silent) -> list[Row]:
-        """Rows, one a cell; `tell` hears each."""
-        rows = []
-        with jax.enable_x64(True):
-            reaches = jnp.asarray(self.reaches)
-            for dim in self.dims:
-                keys = jax.random.split(_key(self.seed, dim), -(-self.draws // self.chunk))
-                count = partial(_far_kinks, dim=dim, draws=self.chunk)
-                hits = np.sum([np.asarray(count(key, reaches)) for key in keys], axis=0)
-                for reach, seen in zip(self.reaches, hits.tolist(), strict=True):
-                    row = self._row(dim, reach, seen, len(keys) * self.chunk)
-                    rows.append(row)
-                    tell(row)
-        return rows
-
-    def _row(self, dim: int, reach: float, hits: int, draws: int) -> Row:
-        low, high = interval(hits, draws)
-        return {
-            "dim": dim,
-            "reach": reach,
-            "draws": draws,
-            "hits": hits,
-            "probability": hits / draws,
-            "low": low,
-            "high": high,
-            "exact": float(2 / np.pi * np.arctan(1 / reach)),
-            "bound": float(2 / (np.pi * reach)),
-        }
+    def rows(self) -> Iterator[Row]:
+        """One a dimension and reach."""
+        reaches = (jnp.asarray(self.reaches),)
+        for dim in self.dims:
+            hits, draws = self.count(partial(_far_kinks, dim=dim, draws=self.chunk), dim, reaches)
+            for reach, seen in zip(self.reaches, hits.tolist(), strict=True):
+                theory = {"exact": float(2 / np.pi * np.arctan(1 / reach))}
+                theory |= {"bound": float(2 / (np.pi * reach))}
+                yield {"dim": dim, "reach": reach} | seen_of(seen, draws) | theory

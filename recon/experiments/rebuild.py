@@ -17,14 +17,14 @@ import numpy as np
 from recon import workers
 from recon.distill import Hyper
 from recon.experiments import students
-from recon.experiments.common import Only, Row, SettingsError, Tell, silent
+from recon.experiments.common import Only, Row, SettingsError, Tell, columns, grouped, silent
 from recon.experiments.hyper import hyper
 from recon.experiments.services import QUERIES, RECIPES, REPLIES
 from recon.experiments.students import Cell
 from recon.workers import quiet
 
 BUDGETS = (1, 10, 100, 1_000, 10_000)
-BY = ("victim", "student", "queries", "reply", "recipe", "budget")
+BY = columns("victim student queries reply recipe budget")
 SHOWN = (
     *("victim", "student", "queries", "reply", "recipe", "budget", "runs", "failed"),
     *("accuracy", "median", "lowest", "highest", "agreement", "victim_accuracy"),
@@ -239,14 +239,6 @@ def check(todo: Sequence[Cell]) -> None:
             raise SettingsError(
                 f"a budget of {budget:,} is not in 1 ... {pool:,}, the pool of {cell.dataset}"
             )
-
-
-def grouped(rows: Iterable[Row], by: Sequence[str]) -> list[list[Row]]:
-    """Rows that agree in the columns `by`, in the order in which they come."""
-    found: dict[tuple, list[Row]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[name] for name in by), []).append(row)
-    return list(found.values())
 
 
 def _mean(cell: list[Row], by: Sequence[str]) -> Row:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, ClassVar
 
 import jax
@@ -11,14 +13,21 @@ import numpy as np
 
 from recon import exact, victims
 from recon.exact.recovery import Recovery, Status
-from recon.experiments.common import EXACT, Row, Tell, interval, relative_error, silent, timed
+from recon.experiments.common import (
+    EXACT,
+    Measured,
+    Row,
+    columns,
+    interval,
+    relative_error,
+)
 from recon.networks import TwoLayer
 
 FAR = 1e7  # scale of the points that see units which are off near the origin
 
 
 @dataclass(frozen=True)
-class Queries:
+class Queries(Measured):
     """Queries a hidden unit, rounds and error of `exact.recover`, certified end to end.
 
     Claim:   our own, against Algorithm 1's 36-45 gradient queries a unit (bench_exact) and
@@ -31,17 +40,9 @@ class Queries:
     with the width told and not told are the same.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
-        "width",
-        "outputs",
-        "bias",
-        "width_known",
-        "runs",
-        "exact",
-        "queries_per_unit",
-        "queries_per_unit_max",
-        "rounds_max",
-        "worst_error",
+    shown: ClassVar[tuple[str, ...]] = columns(
+        "width outputs bias width_known runs exact queries_per_unit queries_per_unit_max "
+        "rounds_max worst_error"
     )
     widths: tuple[int, ...] = (32, 128, 512)
     forms: tuple[tuple[int, bool], ...] = ((1, False), (1, True), (10, True))  # outputs, bias
@@ -53,16 +54,10 @@ class Queries:
         """One narrow shape."""
         return replace(self, widths=(6,), forms=((1, False),), runs=2, points=1_000)
 
-    def run(self, tell: Tell = silent) -> list[Row]:
-        """Rows, one a cell; `tell` hears each."""
-        rows = []
-        with jax.enable_x64(True):
-            for outputs, bias in self.forms:
-                for width in self.widths:
-                    for known in (True, False):
-                        rows.append(self._cell(width, outputs, bias, known))
-                        tell(rows[-1])
-        return rows
+    def rows(self) -> Iterator[Row]:
+        """One a form, width, and whether it is known."""
+        for (outputs, bias), width, known in product(self.forms, self.widths, (True, False)):
+            yield self._cell(width, outputs, bias, known)
 
     def _cell(self, width: int, outputs: int, bias: bool, known: bool) -> Row:
         dim, got, errors = 2 * width, list[Recovery](), list[float]()
@@ -96,7 +91,7 @@ class Queries:
 
 
 @dataclass(frozen=True)
-class Robust:
+class Robust(Measured):
     """Does `exact.recover` ever return a wrong network as a right one?
 
     Claim:   our own: every random victim that meets the paper's assumptions is recovered
@@ -115,19 +110,9 @@ class Robust:
     `fewer_units` counts those with status OTHER_WIDTH.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
-        "kind",
-        "dim",
-        "width",
-        "width_known",
-        "victims",
-        "exact",
-        "failed",
-        "near_only",
-        "wrong",
-        "fewer_units",
-        "worst_error",
-        "failures",
+    shown: ClassVar[tuple[str, ...]] = columns(
+        "kind dim width width_known victims exact failed near_only wrong fewer_units "
+        "worst_error failures"
     )
     inside: tuple[tuple[int, int], ...] = ((4, 2), (16, 16), (40, 20), (100, 64))  # dim, width
     outside: tuple[tuple[int, int], ...] = ((10, 6), (30, 20))
@@ -143,18 +128,14 @@ class Robust:
         few = replace(self, inside=shape, outside=shape, kinds=kinds, points=1_000)
         return replace(few, inside_runs=2, outside_runs=2)
 
-    def run(self, tell: Tell = silent) -> list[Row]:
-        """Rows, one a cell; `tell` hears each."""
+    def rows(self) -> Iterator[Row]:
+        """One a kind, shape, and whether the width is known."""
         cells = [("assumptions", *shape, self.inside_runs) for shape in self.inside]
         cells += [(k, *shape, self.outside_runs) for k in self.kinds for shape in self.outside]
-        rows = []
-        with jax.enable_x64(True):
-            for index, (kind, dim, width, runs) in enumerate(cells):
-                keys = jax.random.split(jax.random.key(self.seed + index), runs)
-                for known in (True, False):
-                    rows.append(self._cell(kind, dim, width, known, keys))
-                    tell(rows[-1])
-        return rows
+        for index, (kind, dim, width, runs) in enumerate(cells):
+            keys = jax.random.split(jax.random.key(self.seed + index), runs)
+            for known in (True, False):
+                yield self._cell(kind, dim, width, known, keys)
 
     def _cell(self, kind: str, dim: int, width: int, known: bool, keys: Any) -> Row:
         counts, failures = Counter[str](), Counter[str]()
@@ -199,75 +180,3 @@ def draw(key: Any, kind: str, dim: int, width: int) -> TwoLayer:
     if kind == "assumptions":
         return victims.random_network(key, dim, width)
     return victims.random_outside(key, kind, dim, width)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """How long `exact.recover` takes, warm, beside the victim's own time for as many gradients.
-
-    Claim:   our own: the attack costs little more than computing the replies it needs.
-    Time:    3 minutes on 2 CPU cores.
-    Expect:  100-64-1 in at most 0.1 s; 4,096 inputs and 2,048 units in at most 3 times the
-             time of the same number of gradients asked in one batch.
-
-    Warm: every shape is attacked once before the clock starts.  Wall clock, float64, the
-    width told; the batch's time is the best of three.
-    """
-
-    shown: ClassVar[tuple[str, ...]] = (
-        "dim",
-        "width",
-        "run",
-        "ok",
-        "queries",
-        "rounds",
-        "seconds",
-        "batch_seconds",
-        "ratio",
-    )
-    shapes: tuple[tuple[int, int, int], ...] = ((100, 64, 20), (4096, 2048, 3))  # dim, width, runs
-    seed: int = 0
-
-    def small(self) -> Speed:
-        """One narrow shape."""
-        return replace(self, shapes=((12, 6, 2),))
-
-    def run(self, tell: Tell = silent) -> list[Row]:
-        """Rows, one a cell; `tell` hears each."""
-        rows = []
-        with jax.enable_x64(True):
-            for dim, width, runs in self.shapes:
-                warm, *keys = jax.random.split(jax.random.key(self.seed), runs + 1)
-                first, _ = self._attack(warm, dim, width)
-                for run, key in enumerate(keys):
-                    seconds, got = self._attack(key, dim, width)
-                    batch = self._batch(key, dim, width, got.cost.queries)
-                    rows.append(
-                        {
-                            "dim": dim,
-                            "width": width,
-                            "run": run,
-                            "ok": got.ok,
-                            "queries": got.cost.queries,
-                            "rounds": got.cost.rounds,
-                            "seconds": seconds,
-                            "seconds_with_compile": first,
-                            "batch_seconds": batch,
-                            "ratio": seconds / batch,
-                        }
-                    )
-                    tell(rows[-1])
-        return rows
-
-    def _attack(self, key: Any, dim: int, width: int) -> tuple[float, Recovery]:
-        victim_key, attack_key = jax.random.split(key)
-        oracle = victims.oracle_of(victims.random_network(victim_key, dim, width))
-        jax.block_until_ready(oracle)
-        return timed(lambda: exact.recover(oracle, dim=dim, key=attack_key, width=width))
-
-    def _batch(self, key: Any, dim: int, width: int, n: int) -> float:
-        oracle = victims.oracle_of(victims.random_network(key, dim, width))
-        x = jax.random.normal(key, (n, dim))
-        ask = jax.jit(lambda oracle, x: oracle(x))
-        jax.block_until_ready(ask(oracle, x))
-        return min(timed(lambda: jax.block_until_ready(ask(oracle, x)))[0] for _ in range(3))

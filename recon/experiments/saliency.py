@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon import data, explanations, victims
-from recon.experiments.common import Row, Tell, silent
+from recon.experiments.common import Row, Tell, columns, silent
 from recon.experiments.students import load
 
 BRIGHT = 0.5  # a pixel above this is part of what is drawn
@@ -36,14 +36,7 @@ class Saliency:
     image's map, in hexadecimal, up to its 99th percentile; without a victim, of the image itself.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
-        "victim",
-        "points",
-        "sigma",
-        "inside",
-        "repeat",
-        "chosen",
-    )
+    shown: ClassVar[tuple[str, ...]] = columns("victim points sigma inside repeat chosen")
     victims: tuple[str, ...] = ("mlp", "conv")
     """Victims, whose maps are scored."""
     points: tuple[int, ...] = (5, 20, 50)

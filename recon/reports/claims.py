@@ -1,12 +1,14 @@
 """The paper's claims beside our numbers: results/claims.md, from committed rows alone.
 
-`recon plot claims` writes it; a test holds the committed file to what is generated.
+A claim is a row of claims.csv: what the paper says, the experiment, one of ANSWERS, and the cells
+it is about (columns that are not named: gradient, plain, pool, the victim's class).
+`recon plot claims` writes the file; a test holds the committed one to what is generated.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ import numpy as np
 from recon import tables
 from recon.reports.style import Row
 
-FILE = "claims.md"
+FILE, CLAIMS = "claims.md", Path(__file__).with_name("claims.csv")
 FOUND = 0.9  # the cosine from which on a filter counts as found
 HEAD = """# The paper's claims about MNIST, and what we measured
 
@@ -28,21 +30,8 @@ network, `conv` the convolutional one.
 
 """
 MISSING = "not measured yet"
-
-
-class Of(NamedTuple):
-    """Which students: a cell but for its budget."""
-
-    victim: str
-    reply: str = "gradient"
-    recipe: str = "plain"
-    queries: str = "pool"
-    student: str = ""
-
-    def __str__(self) -> str:
-        who = f"{self.victim} with {self.student}, " if self.student else ""
-        asked = "" if self.queries in ("pool", "gaussian") else f" ({self.queries})"
-        return f"{who}{self.reply}{asked}" + ("" if self.recipe == "plain" else f", {self.recipe}")
+Of = dict[str, Any]  # columns of rows with their values
+DEFAULTS: Of = {"reply": "gradient", "recipe": "plain", "queries": "pool"}
 
 
 class Cell(NamedTuple):
@@ -61,43 +50,31 @@ class MissingError(LookupError):
 
 
 class Table:
-    """The rows of one experiment, and which cells an answer has used: rows by cell."""
+    """The rows of one experiment, and those that answers have used, by cell."""
 
     def __init__(self, rows: list[Row]):
         self.rows = rows
-        self.used: dict[tuple, list[Row]] = {}
+        self.used: list[list[Row]] = []
 
-    def cell(self, of: Of, budget: int) -> Cell:
+    def of(self, of: Of) -> list[Row]:
+        """The rows with these values."""
+        return [row for row in self.rows if all(row[k] == v for k, v in of.items())]
+
+    def cell(self, of: Of) -> Cell:
         """The accuracy of the students of one cell; MissingError where there are none."""
-        found = [row for row in self._of(of) if row["budget"] == budget]
+        found = self.of(of)
         good = [row["accuracy"] for row in found if row["failure"] is None]
         if not good:
-            raise MissingError(of, budget)
-        self.used[*of, budget] = found
+            raise MissingError(of)
+        self.used.append(found)
         return Cell(float(np.mean(good)), min(good), max(good))
 
     def curve(self, of: Of) -> list[tuple[int, float]]:
         """(budget, mean accuracy), ascending; MissingError where there is none."""
-        budgets = sorted({row["budget"] for row in self._of(of)})
+        budgets = sorted({row["budget"] for row in self.of(of)})
         if not budgets:
             raise MissingError(of)
-        return [(budget, self.cell(of, budget).mean) for budget in budgets]
-
-    def _of(self, of: Of) -> list[Row]:
-        of = of._replace(student=of.student or of.victim)
-        return [r for r in self.rows if all(r[k] == v for k, v in of._asdict().items())]
-
-
-Answer = Callable[[Table], str]
-
-
-class Claim(NamedTuple):
-    """One line: where the paper says it, what it says, and how our rows answer."""
-
-    figure: str
-    says: str
-    experiment: str
-    answer: Answer
+        return [(budget, self.cell(of | {"budget": budget}).mean) for budget in budgets]
 
 
 def reaching(points: list[tuple[int, float]], accuracy: float) -> tuple[str, float]:
@@ -118,52 +95,51 @@ def reaching(points: list[tuple[int, float]], accuracy: float) -> tuple[str, flo
     return ">", float(points[-1][0])
 
 
-def fewer(of: Of, *budgets: int, against: str = "plain") -> Answer:
-    """How many times fewer gradient than membership queries, at the accuracy `budgets` reach."""
-
-    def answer(table: Table) -> str:
-        texts = []
-        for budget in budgets:
-            reached = table.cell(of, budget).mean
-            curve = table.curve(of._replace(reply="membership", recipe=against))
-            sign, needed = reaching(curve, reached)
-            factor = f"{float(f'{needed / budget:.2g}'):,.9g}"
-            queries = "query" if budget == 1 else "queries"
-            told = f"{factor} x at {budget:,} {of.reply} {queries} ({100 * reached:.1f} %)"
-            texts.append(told if sign == "=" else f"{sign} {told}")
-        return "; ".join(texts)
-
-    return answer
+def fewer(table: Table, asked: Sequence[Of], against: str = "plain") -> str:
+    """How many times fewer gradient than membership queries, at the accuracy these reach."""
+    texts = []
+    for of in asked:
+        reached, budget = table.cell(of).mean, of["budget"]
+        other = {k: v for k, v in of.items() if k != "budget"}
+        sign, needed = reaching(
+            table.curve(other | {"reply": "membership", "recipe": against}), reached
+        )
+        factor = f"{float(f'{needed / budget:.2g}'):,.9g}"
+        queries = "query" if budget == 1 else "queries"
+        text = f"{factor} x at {budget:,} {of['reply']} {queries} ({100 * reached:.1f} %)"
+        texts.append(text if sign == "=" else f"{sign} {text}")
+    return "; ".join(texts)
 
 
-def cells(*pairs: tuple[Of, int]) -> Answer:
+def cells(table: Table, asked: Sequence[Of]) -> str:
     """The accuracies of some cells."""
-    return lambda table: "; ".join(f"{n:,} {of}: {table.cell(of, n)}" for of, n in pairs)
+    return "; ".join(f"{_named(of)}: {table.cell(of)}" for of in asked)
 
 
-def both(*answers: Answer) -> Answer:
-    """Several answers in one line."""
-    return lambda table: "; ".join(answer(table) for answer in answers)
+def _named(of: Of) -> str:
+    who = "" if of["victim"] == of["student"] else f"{of['victim']} with {of['student']}, "
+    extra = [of["recipe"]] * (of["recipe"] != "plain")
+    extra += [of["queries"]] * (of["queries"] in ("medoids", "means"))
+    return ", ".join([f"{who}{of['budget']:,} {of['reply']}", *extra])
 
 
-def _one_layer(table: Table) -> str:
-    got = table.cell(LINEAR, 1)
-    rows = table.used[*LINEAR, 1]
+def _one_layer(table: Table, asked: Sequence[Of]) -> str:
+    got, rows = table.cell(asked[0]), table.of(asked[0])
     gap = max(abs(r["accuracy"] - r["victim_accuracy"]) for r in rows)
     return (
         f"1 gradient query: {got}, at most {100 * gap:.2f} points from the victim "
-        f"({100 * rows[0]['victim_accuracy']:.1f} %); {fewer(LINEAR, 1)(table)}"
+        f"({100 * rows[0]['victim_accuracy']:.1f} %); {fewer(table, asked)}"
     )
 
 
-def _smoothgrad(table: Table) -> str:
+def _smoothgrad(table: Table, asked: Sequence[Of]) -> str:
     """The largest gap of the means, over every panel and budget that has both."""
     gaps = []
-    for of in (LINEAR, MLP, CONV):
+    for of in asked:
         plain, smooth = (
-            dict(table.curve(of._replace(reply=reply))) for reply in ("gradient", "smoothgrad")
+            dict(table.curve(of | {"reply": reply})) for reply in ("gradient", "smoothgrad")
         )
-        gaps += [(abs(smooth[n] - plain[n]), of.victim, n) for n in plain.keys() & smooth.keys()]
+        gaps += [(abs(smooth[n] - plain[n]), of["victim"], n) for n in plain.keys() & smooth.keys()]
     more = [g for g in gaps if g[2] >= 10]
     if not more:
         raise MissingError("smoothgrad")
@@ -174,187 +150,90 @@ def _smoothgrad(table: Table) -> str:
     )
 
 
-def _known(of: Of) -> Answer:
-    """The best of all settings at ten queries for each that a student knows."""
-
-    def answer(table: Table) -> str:
-        texts = []
-        mine = [r for r in table.rows if (r["victim"], r["queries"]) == (of.victim, of.queries)]
-        for recipe in dict.fromkeys(row["recipe"] for row in mine):
-            rows = [row for row in mine if row["recipe"] == recipe]
-            by: dict[tuple, list[Row]] = {}
-            for row in rows:
-                by.setdefault((row["weight_decay"], row["temperature"]), []).append(row)
-            most = max(map(len, by.values()))
-            whole = [settings for settings in by.values() if len(settings) == most]
-            best = max(Table(settings).cell(of._replace(recipe=recipe), 10) for settings in whole)
-            texts.append(f"{'knows nothing' if recipe == 'plain' else recipe}: {best}")
-            table.used[*of, recipe] = whole[0]
-        if not texts:
-            raise MissingError("known layers")
-        return f"10 gradient, the best of {len(by)} settings on the test images: " + "; ".join(
-            texts
-        )
-
-    return answer
+def _known(table: Table, asked: Sequence[Of]) -> str:
+    """The best of all settings, whose seeds all ended, for each that a student knows."""
+    texts, most = [], 0
+    where = {k: v for k, v in asked[0].items() if k != "recipe"}
+    for recipe in dict.fromkeys(row["recipe"] for row in table.of(where)):
+        by: dict[tuple, list[Row]] = {}
+        for row in table.of(where | {"recipe": recipe}):
+            by.setdefault((row["weight_decay"], row["temperature"]), []).append(row)
+        most = max(most, len(by))
+        whole = [rows for rows in by.values() if all(row["failure"] is None for row in rows)]
+        best = max((Table(rows).cell({}) for rows in whole), default=None)
+        if best is None:
+            raise MissingError(recipe)
+        texts.append(f"{'knows nothing' if recipe == 'plain' else recipe}: {best}")
+        table.used += whole
+    if not texts:
+        raise MissingError("known layers")
+    return f"10 gradient, the best of {most} settings on the test images: " + "; ".join(texts)
 
 
-def _filters(table: Table) -> str:
+def _filters(table: Table, asked: Sequence[Of]) -> str:
     """How many filters of each layer each reply shows, for each seed."""
     texts = []
-    found: dict[tuple, dict[int, list[bool]]] = {}
-    for row in table.rows:
-        of = found.setdefault((row["budget"], row["reply"], row["layer"]), {})
-        of.setdefault(row["seed"], []).append(row["cosine"] > FOUND)
-        table.used.setdefault(("filters", row["reply"]), [])
-    for (budget, reply, layer), by_seed in found.items():
-        counts = ", ".join(str(sum(filters)) for filters in by_seed.values())
-        size = max(map(len, by_seed.values()))
-        texts.append(f"{budget:,} {reply}: {counts} of {size} in {layer}")
+    for reply in dict.fromkeys(row["reply"] for row in table.rows):
+        for layer in dict.fromkeys(row["layer"] for row in table.rows):
+            rows = table.of({"reply": reply, "layer": layer})
+            seeds = sorted({row["seed"] for row in rows})
+            by = [[row["cosine"] > FOUND for row in rows if row["seed"] == s] for s in seeds]
+            counts = ", ".join(str(sum(found)) for found in by)
+            texts.append(f"{rows[0]['budget']:,} {reply}: {counts} of {len(by[0])} in {layer}")
+            table.used.append(rows)
     if not texts:
         raise MissingError("filters")
-    for reply in {row["reply"] for row in table.rows}:
-        seeds = {row["seed"]: row for row in table.rows if row["reply"] == reply}
-        table.used["filters", reply] = list(seeds.values())
     return "; ".join(texts)
 
 
-LINEAR, MLP, CONV = Of("linear"), Of("mlp"), Of("conv")
-NOISE = {"queries": "gaussian"}
-SAID = "not the paper's: layers of the victim that the student knows, for no query"
-UNLABELLED = "not the paper's: unlabelled images train the student too"
-CROSSED = (Of("mlp", student="conv"), Of("conv", student="mlp"))
-FIG2, FIG3, FIG4 = "fig2-mnist", "fig3-mnist", "fig4-mnist"
-
-
-def _asked(of: Of, *budgets: int) -> list[tuple[Of, int]]:
-    return [(of, budget) for budget in budgets]
-
-
-MEMBERSHIP = {"reply": "membership"}
-CLAIMS = (
-    Claim(
-        "F2a",
-        "1-layer: the victim's accuracy after 1 gradient query, 1000x fewer (784 identify it)",
-        FIG2,
-        _one_layer,
-    ),
-    Claim("F2b", "2-layer: 100x fewer", FIG2, fewer(MLP, 10, 100)),
-    Claim(
-        "F2b, ours",
-        "the same against the paper's cross-entropy; elsewhere membership has the better log-odds",
-        FIG2,
-        fewer(MLP, 10, 100, against="cross-entropy"),
-    ),
-    Claim(
-        "F2b, ours",
-        "not the paper's: queries are medoids or means of clusters of the pool",
-        "selection-mnist",
-        cells(*((MLP._replace(queries=asked), 10) for asked in ("pool", "medoids", "means"))),
-    ),
-    Claim("F2b, ours", SAID, "known-layers-mnist", _known(MLP)),
-    Claim(
-        "F2c",
-        "convolutional: 95 % after 10 gradient queries, against 1,000 membership queries",
-        FIG2,
-        cells(*_asked(CONV, 10, 100), (CONV._replace(**MEMBERSHIP), 1_000)),
-    ),
-    Claim(
-        "F2c, ours",
-        UNLABELLED,
-        "ablation-mnist",
-        cells(
-            *((of._replace(recipe="unlabelled"), 10) for of in (CONV, CONV._replace(**MEMBERSHIP)))
-        ),
-    ),
-    Claim(
-        "F2c, ours",
-        f"not the paper's: filters of the victim that the student has, by a cosine above {FOUND}",
-        "filters-mnist",
-        _filters,
-    ),
-    Claim(
-        "F2c, ours",
-        "not the paper's: queries are medoids or means of clusters of the pool",
-        "selection-mnist",
-        cells(*((CONV._replace(queries=asked), 10) for asked in ("pool", "medoids", "means"))),
-    ),
-    Claim(
-        "F2c, ours",
-        "not the paper's: the better half of eight students answers",
-        "ablation-mnist",
-        cells((CONV._replace(recipe="ensemble"), 10)),
-    ),
-    Claim("F2c, ours", SAID, "known-layers-mnist", _known(CONV)),
-    Claim(
-        "F2g",
-        "SmoothGrad: practically no different from gradients, in every panel",
-        FIG2,
-        _smoothgrad,
-    ),
-    Claim(
-        "F3a",
-        "1-layer rebuilt with the 2-layer: 100x fewer",
-        FIG3,
-        fewer(LINEAR._replace(student="mlp"), 1, 10, 100),
-    ),
-    Claim(
-        "F3b",
-        "2-layer rebuilt with the 1-layer: 10x fewer at first",
-        FIG3,
-        fewer(MLP._replace(student="linear"), 1, 10, 100),
-    ),
-    Claim(
-        "F3c",
-        "2-layer rebuilt with the convolutional works much better than the reverse",
-        FIG3,
-        cells(*((of, n) for n in (10, 100) for of in CROSSED)),
-    ),
-    Claim(
-        "F4a",
-        "2-layer, Gaussian queries: at least 1000x fewer",
-        FIG4,
-        fewer(MLP._replace(**NOISE), 10, 100),
-    ),
-    Claim("F4a, ours", SAID, "known-layers-mnist", _known(MLP._replace(**NOISE))),
-    Claim(
-        "F4b",
-        "convolutional, Gaussian: 84 % after 10 gradient, 71 % after 10,000 membership queries",
-        FIG4,
-        cells(
-            *_asked(CONV._replace(**NOISE), 10, 100),
-            (CONV._replace(**NOISE, **MEMBERSHIP), 10_000),
-        ),
-    ),
-    Claim("F4b, ours", SAID, "known-layers-mnist", _known(CONV._replace(**NOISE))),
-)
+ANSWERS: dict[str, Callable[[Table, Sequence[Of]], str]] = {
+    "one_layer": _one_layer,
+    "fewer": fewer,
+    "fewer_than_entropy": lambda table, asked: fewer(table, asked, against="cross-entropy"),
+    "cells": cells,
+    "smoothgrad": _smoothgrad,
+    "known": _known,
+    "filters": _filters,
+}
 
 
 def markdown(results: Path) -> str:
     """The text of claims.md from the rows in `results`; what they do not hold is said to miss."""
     read: dict[str, tuple[list[Row], dict[str, Any]]] = {}
-    for name in dict.fromkeys(claim.experiment for claim in CLAIMS):
-        try:
-            read[name] = tables.read(results / name.replace("-", "_"))
-        except FileNotFoundError:
-            read[name] = [], {}
-    return HEAD + tables.markdown([_line(claim, *read[claim.experiment]) for claim in CLAIMS])
+    lines = []
+    for claim in tables.rows(CLAIMS):
+        name = str(claim["experiment"])
+        if name not in read:
+            try:
+                read[name] = tables.read(results / name.replace("-", "_"))
+            except FileNotFoundError:
+                read[name] = [], {}
+        lines.append(_line(claim, name, *read[name]))
+    return HEAD + tables.markdown(lines)
 
 
-def _line(claim: Claim, rows: list[Row], record: dict[str, Any]) -> Row:
-    line = {"claim": claim.figure, "the paper": claim.says, "ours": MISSING}
+def _line(claim: Row, name: str, rows: list[Row], record: dict[str, Any]) -> Row:
+    line = {k: claim[k] for k in ("claim", "the paper")} | {"ours": MISSING}
     table = Table([row for row in rows if row["dataset"] == "mnist"])
     try:
-        answer = claim.answer(table)
+        answer = ANSWERS[claim["answer"]](table, [_of(text) for text in claim["of"].split("; ")])
     except LookupError:  # no such rows, or rows without such columns
-        return line | {"seeds": "", "command": f"`recon run {claim.experiment}`"}
-    used = [row for found in table.used.values() for row in found]
-    seeds = {len({r["seed"] for r in found}) for found in table.used.values()}
+        return line | {"seeds": "", "command": f"`recon run {name}`"}
+    used = {id(row): row for rows in table.used for row in rows}.values()
+    seeds = sorted({len({row["seed"] for row in rows}) for rows in table.used})
     lost = sum(row["failure"] is not None for row in used)
     failed = f"; {lost} students failed" if lost else ""
     untuned = "" if all(row.get("tuned", True) for row in used) else " (untuned)"
     return line | {
         "ours": answer + failed + untuned,
-        "seeds": " or ".join(map(str, sorted(seeds))),
+        "seeds": " or ".join(map(str, seeds)),
         "command": f"`{record['command']}`, recon {record['versions']['recon']}",
     }
+
+
+def _of(text: str) -> Of:
+    """ "victim=mlp budget=10" -> the columns of a cell."""
+    of = DEFAULTS | dict(word.split("=") for word in text.split())
+    if "budget" in of:
+        of["budget"] = int(of["budget"])
+    return {"student": of["victim"]} | of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -14,7 +14,7 @@ import numpy as np
 from recon import exact, victims
 from recon.exact.recovery import Recovery
 from recon.experiments.bench import toolbox
-from recon.experiments.common import Row, Tell, relative_error, silent, timed
+from recon.experiments.common import Measured, Row, columns, grouped, relative_error, timed
 from recon.networks import TwoLayer
 from recon.oracles import Cost, Oracle, ReplyError
 
@@ -77,7 +77,7 @@ CASES = (
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(Measured):
     """Tangents, Algorithm 1, its membership form and ART's extraction on identical networks.
 
     Claim:   our own: tangents ask fewer queries and receive fewer numbers than the others, and
@@ -104,21 +104,9 @@ class Bench:
     method on the same network, times_batch the seconds with the gradients alone.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
-        "network",
-        "method",
-        "outcome",
-        "gradients",
-        "values",
-        "numbers",
-        "rounds",
-        "seconds",
-        "first_seconds",
-        "times_queries",
-        "times_numbers",
-        "times_seconds",
-        "times_batch",
-        "error",
+    shown: ClassVar[tuple[str, ...]] = columns(
+        "network method outcome gradients values numbers rounds seconds first_seconds "
+        "times_queries times_numbers times_seconds times_batch error"
     )
     cases: tuple[Case, ...] = CASES
     toolbox_runs: int = 5  # of each case at most
@@ -134,14 +122,10 @@ class Bench:
         several = Case(8, 4, 2, ("tangent", "bisect", "ART"), runs=1, repeats=2)
         return replace(self, cases=(scalar, several), limit=5.0, points=1_000)
 
-    def run(self, tell: Tell = silent) -> list[Row]:
-        rows = []
-        with jax.enable_x64(True):
-            for case in self.cases:
-                for row in self._case(case):
-                    rows.append(row)
-                    tell(row)
-        return rows
+    def rows(self) -> Iterator[Row]:
+        """One a case, network and method."""
+        for case in self.cases:
+            yield from self._case(case)
 
     def _case(self, case: Case) -> list[Row]:
         """Ours on each network in turn, then ART on all of them."""
@@ -197,10 +181,7 @@ class Bench:
 
         The error and first_seconds (one network in a shape compiles) are the largest.
         """
-        groups: dict[tuple[str, str], list[Row]] = {}
-        for row in rows:
-            groups.setdefault((row["network"], row["method"]), []).append(row)
-        return [self._together(group) for group in groups.values()]
+        return [self._together(group) for group in grouped(rows, ("network", "method"))]
 
     def _together(self, rows: list[Row]) -> Row:
         outcomes = Counter(row["outcome"] for row in rows)
