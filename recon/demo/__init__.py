@@ -26,7 +26,7 @@ from recon import data, reports, tables
 from recon.demo import digits
 from recon.experiments import EXACT, Row
 from recon.experiments.mnist import SMALL
-from recon.reports.demo import demo_kinks, demo_rows
+from recon.reports.demo import demo_rows
 from recon.reports.matching import LABELS, figure2
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ Results = dict[tuple[str, str], digits.Attacked]  # by network and method
 
 TASK = {"classifier": "ten digits, biases", "scalar": "5-9 or 0-4, no biases (Equation 1)"}
 METHOD = {"tangent": "tangents", "bisect": "Algorithm 1", "membership": "Appendix C"}
-PICTURES = "kinks.png", "rows.png"
+PICTURE = "rows.png"
 REBUILT = "matching.png"
 REBUILD = replace(SMALL, replies=("gradient", "top", "membership"), recipes=("plain",))
 OUTSIDE = "not defined for it"  # biases, or more outputs than one
@@ -83,16 +83,16 @@ def demo(args: Args) -> int:
         "Networks with one hidden layer, trained on scikit-learn's digits (8 x 8 pixels), are "
         "recovered from their values and gradients at points of the attack's choice."
     )
-    keys = jax.random.split(jax.random.key(args.seed), (len(digits.NETWORKS), 3))
+    keys = jax.random.split(jax.random.key(args.seed), (len(digits.NETWORKS), 2))
     subjects: list[digits.Subject] = []
     attacked: Results = {}
     with Stages(console) as stage:
-        for name, (train_key, _, _) in zip(digits.NETWORKS, keys, strict=True):
+        for name, (train_key, _) in zip(digits.NETWORKS, keys, strict=True):
             subject = stage(f"Training the {name}", digits.train, name, train_key, args.width)
             stage.say(f"Trained the {_title(subject)}")
             subjects.append(subject)
         for method in digits.METHODS:
-            for subject, (_, attack_key, _) in zip(subjects, keys, strict=True):
+            for subject, (_, attack_key) in zip(subjects, keys, strict=True):
                 if method not in digits.methods(subject):
                     continue
                 text = f"{METHOD[method]} on the {subject.name}: compiling, then attacking twice"
@@ -101,11 +101,10 @@ def demo(args: Args) -> int:
                 stage.say(_outcome(got))
         failed = _failures(attacked)
         written = []
-        for picture in PICTURES:
-            (args.out / picture).unlink(missing_ok=True)  # of an earlier run
+        (args.out / PICTURE).unlink(missing_ok=True)  # of an earlier run
         if not failed:
             try:
-                written = stage("Drawing", _draw, args.out, subjects, attacked, keys[:, 2])
+                written = [stage("Drawing", _draw, args.out, subjects, attacked)]
             except ModuleNotFoundError as error:
                 stage.say(f"No pictures: {error}; pip install 'recon[plot]' brings it.")
         rebuilt, pictures = _rebuild(args, stage)
@@ -274,19 +273,13 @@ def _rebuilt(rows: list[Row]) -> Table:
     return table
 
 
-def _draw(
-    out: Path, subjects: Sequence[digits.Subject], attacked: Results, keys: jax.Array
-) -> list[Path]:
-    """Both pictures; the paths written."""
-    kinks: list[Row] = []
+def _draw(out: Path, subjects: Sequence[digits.Subject], attacked: Results) -> Path:
+    """The picture of both; its path."""
     rows: list[Row] = []
-    for subject, key in zip(subjects, keys, strict=True):
+    for subject in subjects:
         network = attacked[subject.name, "tangent"].recovery.network
         if network is not None:
-            kinks += digits.kink_rows(subject, network, key)
             rows += digits.row_rows(subject, network)
     out.mkdir(parents=True, exist_ok=True)
-    paths = [out / picture for picture in PICTURES]
-    for path, fill, of in zip(paths, (demo_kinks, demo_rows), (kinks, rows), strict=True):
-        reports.save(path, fill, of)
-    return paths
+    reports.save(out / PICTURE, demo_rows, rows)
+    return out / PICTURE

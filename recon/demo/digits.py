@@ -28,8 +28,6 @@ NETWORKS: dict[str, Callable[..., victims.Trained]] = {
 }
 METHODS = ("tangent", "bisect", "membership")  # ours, Algorithm 1, Appendix C
 POINTS = 10_000  # Gaussian x behind the worst error
-SPAN = (-1.0, 2.0)  # the line drawn, from one digit at 0 to another at 1
-SAMPLES = 1_201  # points of the curve drawn
 
 
 class Subject(NamedTuple):
@@ -134,26 +132,6 @@ def decisions(network: TwoLayer, x: np.ndarray) -> np.ndarray:
     return values[:, 0] > 1e-9 * np.abs(values).max()
 
 
-class Match(NamedTuple):
-    """For each true unit the recovered one [h], by |cosine| of the rows [h], and its sign [h].
-
-    A unit of the other sign is the same kink, max(z, 0) = max(-z, 0) + z; the difference is
-    linear and stands in `slope`.
-    """
-
-    unit: np.ndarray
-    cosine: np.ndarray
-    sign: np.ndarray
-
-
-def match(victim: TwoLayer, recovered: TwoLayer) -> Match:
-    """Match every row of the victim with the recovered row of largest |cosine|."""
-    inner = _directions(victim) @ _directions(recovered).T
-    unit = np.abs(inner).argmax(1)
-    best = inner[np.arange(len(unit)), unit]
-    return Match(unit, np.abs(best), np.sign(best))
-
-
 def _directions(network: TwoLayer) -> np.ndarray:
     rows = np.asarray(network.rows)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -166,7 +144,10 @@ def row_rows(subject: Subject, recovered: TwoLayer) -> list[Row]:
     Units stand in the order of their weight in the function, the largest first.
     """
     victim = subject.network
-    true, found, pairs = _directions(victim), _directions(recovered), match(victim, recovered)
+    true, found = _directions(victim), _directions(recovered)
+    inner = true @ found.T
+    unit = np.abs(inner).argmax(1)  # max(z, 0) = max(-z, 0) + z: the sign is in the slope
+    cosine = inner[np.arange(len(unit)), unit]
     weight = np.linalg.norm(victim.rows, axis=1) * np.linalg.norm(victim.weights, axis=0)
     return [
         {
@@ -174,49 +155,9 @@ def row_rows(subject: Subject, recovered: TwoLayer) -> list[Row]:
             "unit": rank,
             "pixel": pixel,
             "true": float(true[i, pixel]),
-            "recovered": float(pairs.sign[i] * found[pairs.unit[i], pixel]),
-            "cosine": float(pairs.cosine[i]),
+            "recovered": float(np.sign(cosine[i]) * found[unit[i], pixel]),
+            "cosine": float(abs(cosine[i])),
         }
         for rank, i in enumerate(np.argsort(-weight))
         for pixel in range(victim.rows.shape[1])
     ]
-
-
-def kink_rows(subject: Subject, recovered: TwoLayer, key: Any) -> list[Row]:
-    """One output of victim and recovered network along a line, and where the kinks are.
-
-    The line runs from a random test digit below 5, at t = 0, to one of 5 to 9, at t = 1; the
-    output is the logit of the first one's class, or the only one.  kind "sample": t, true
-    and recovered values, and the victim's slope df/dt; kind "kink": t and the value of a
-    kink of the recovered network within SPAN, and true_t of the unit it matches.
-    Consumes the key.
-    """
-    test = data.digits().test
-    start, end = (
-        int(jax.random.choice(k, np.flatnonzero(side)))
-        for k, side in zip(jax.random.split(key), (test.y < 5, test.y >= 5), strict=True)
-    )
-    u, v = test.x[start], test.x[end] - test.x[start]
-    victim, recovered = subject.network, jax.tree.map(np.asarray, recovered)
-    k = int(test.y[start]) if subject.outputs > 1 else 0
-    shared: Row = {"network": subject.name, "start": int(test.y[start]), "end": int(test.y[end])}
-    t = np.linspace(*SPAN, SAMPLES)
-    x = u + t[:, None] * v
-    values, again = victim(x)[:, k], recovered(x)[:, k]
-    slopes = victim.gradient(x)[:, k] @ v
-    samples = [
-        shared
-        | {"kind": "sample", "t": float(a), "true": float(b), "recovered": float(c)}
-        | {"slope": float(d)}
-        for a, b, c, d in zip(t, values, again, slopes, strict=True)
-    ]
-    pairs = match(victim, recovered)
-    true_t, found_t = (-(net.rows @ u + net.bias) / (net.rows @ v) for net in (victim, recovered))
-    kinks = [
-        shared
-        | {"kind": "kink", "t": float(found_t[j]), "true_t": float(true_t[i])}
-        | {"recovered": float(recovered(u + found_t[j] * v)[k])}
-        for i, j in enumerate(pairs.unit)
-        if SPAN[0] < found_t[j] < SPAN[1]
-    ]
-    return samples + sorted(kinks, key=lambda row: row["t"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -45,95 +44,42 @@ class Tune(Rebuild):
         return hyper.best(rows)
 
 
-def _grid(
-    about: str,
-    panels: tuple[Panel, ...],
-    replies: tuple[str, ...],
-    queries: str = "pool",
-    recipes: tuple[str, ...] = ("plain",),
-    **axes: tuple[Any, ...],
-) -> Tune:
-    defaults: Mapping[str, tuple[Any, ...]] = {"weight": (0.1,), "outputs": ("odds",)}
-    grid = tuple((defaults | axes).items())  # type: ignore[operator]
-    return Tune(about, panels, replies, recipes, (queries,), grid=grid)
-
-
-DENSE = tuple(Panel(name, budgets=(1, 10, 100), seeds=2) for name in ("linear", "mlp"))
-MLP, CONV = DENSE[1], Panel("conv", budgets=(10, 100), seeds=1)
-ALL = (*DENSE, CONV)
-BOTH = ("gradient", "membership")
-MASKS: dict[str, Any] = {
-    "learning_rate": (3e-3, 1e-2),
-    "weight_decay": (0.3, 1.0),
-    "temperature": (0.5,),
-    "steps": (3_000,),
-}
+DENSE = tuple(Panel(name, (1, 10, 100), seeds=2) for name in ("linear", "mlp"))
+MLP, CONV = DENSE[1], Panel("conv", (10, 100), seeds=1)
+BOTH, GRADIENT = ("gradient", "membership"), ("gradient",)
+FIRST = {"learning_rate": (3e-3, 1e-2, 3e-2), "weight": (0.1, 1.0), "outputs": tuple(OUTPUTS)}
+FIRST |= {"steps": (2_000,)}
+NOISE = FIRST | {"learning_rate": (1e-3, 3e-3, 1e-2), "weight": (0.01, 0.1, 1.0)}
+MASKS = {"learning_rate": (3e-3, 1e-2), "weight": (0.1,), "outputs": ("odds",), "steps": (3_000,)}
+MASKS |= {"weight_decay": (0.3, 1.0), "temperature": (0.5,)}
+DECAY = MASKS | {"weight": (0.01, 0.1), "weight_decay": (0.1, 0.3, 1.0), "temperature": (None,)}
 LONG = MASKS | {"cooling": (0.1,), "steps": (12_000,), "batch": (16,)}
-WIDE = LONG | {
-    "learning_rate": (1e-2, 2e-2),
-    "weight_decay": (0.3,),
-    "temperature": (2.0, 4.0),
-    "cooling": (0.02,),
-}
-FIRST: dict[str, Any] = {"outputs": tuple(OUTPUTS), "steps": (2_000,)}
+NARROW = LONG | {"learning_rate": (1e-2,), "weight_decay": (1.0,), "temperature": (0.5, 1.0)}
+WIDE = LONG | {"learning_rate": (1e-2, 2e-2), "weight_decay": (0.3,)}
+WIDE |= {"temperature": (2.0, 4.0), "cooling": (0.02,)}
 GRIDS = {
-    "first": _grid(
-        "Learning rate, lambda and outputs by autodiff; 35 minutes on 2 CPU cores.",
-        ALL,
-        tuple(REPLIES),
-        recipes=("plain", "cross-entropy"),
-        learning_rate=(3e-3, 1e-2, 3e-2),
-        weight=(0.1, 1.0),
-        **FIRST,
-    ),
-    "first-gaussian": _grid(
-        "The same for Gaussian queries, with lower rates and lambdas; 12 minutes.",
-        ALL,
-        BOTH,
-        "gaussian",
-        learning_rate=(1e-3, 3e-3, 1e-2),
-        weight=(0.01, 0.1, 1.0),
-        **FIRST,
-    ),
-    "masks": _grid(
-        "A surrogate derivative of the masks and weight decay; 15 minutes.",
-        (MLP, CONV),
-        BOTH,
-        **MASKS,
-    ),
-    "masks-gaussian": _grid(
-        "The same for Gaussian queries; 15 minutes.", (MLP, CONV), BOTH, "gaussian", **MASKS
-    ),
-    "decay-gaussian": _grid(
-        "Weight decay without a surrogate, Gaussian queries; 8 minutes.",
-        (MLP,),
-        ("gradient",),
-        "gaussian",
-        **MASKS | {"weight": (0.01, 0.1), "weight_decay": (0.1, 0.3, 1.0), "temperature": (None,)},
-    ),
-    "long": _grid(
-        "Four times the steps of `masks`, a quarter of the queries a step; 15 minutes.",
-        (MLP, CONV),
-        ("gradient",),
-        **LONG,
-    ),
-    "long-gaussian": _grid(
-        "The same for the convolutional student of Gaussian queries; 15 minutes.",
-        (CONV,),
-        ("gradient",),
-        "gaussian",
-        **LONG | {"learning_rate": (1e-2,), "weight_decay": (1.0,), "temperature": (0.5, 1.0)},
-    ),
-    "wide": _grid(
-        "`long` with masks that start wide and end narrow; 8 minutes.",
-        (MLP,),
-        ("gradient",),
-        **WIDE,
-    ),
-    "wide-gaussian": _grid(
-        "The same for Gaussian queries; 8 minutes.", (MLP,), ("gradient",), "gaussian", **WIDE
-    ),
-}
+    name: Tune(about, panels, replies, recipes, (queries,), grid=tuple(grid.items()))
+    for name, about, panels, replies, recipes, queries, grid in (
+        ("first", "Learning rate, lambda and outputs, by autodiff; 35 minutes on 2 CPU cores.",
+         (*DENSE, CONV), tuple(REPLIES), ("plain", "cross-entropy"), "pool", FIRST),
+        ("first-gaussian", "The same for Gaussian queries; 12 minutes.",
+         (*DENSE, CONV), BOTH, ("plain",), "gaussian", NOISE),
+        ("masks", "A surrogate derivative of the masks and weight decay; 15 minutes.",
+         (MLP, CONV), BOTH, ("plain",), "pool", MASKS),
+        ("masks-gaussian", "The same for Gaussian queries; 15 minutes.",
+         (MLP, CONV), BOTH, ("plain",), "gaussian", MASKS),
+        ("decay-gaussian", "Weight decay by autodiff, Gaussian queries; 8 minutes.",
+         (MLP,), GRADIENT, ("plain",), "gaussian", DECAY),
+        ("long", "Four times the steps of `masks`, a quarter of the queries a step; 15 minutes.",
+         (MLP, CONV), GRADIENT, ("plain",), "pool", LONG),
+        ("long-gaussian", "The same for conv students of Gaussian queries; 15 minutes.",
+         (CONV,), GRADIENT, ("plain",), "gaussian", NARROW),
+        ("wide", "`long` with masks that start wide and end narrow; 8 minutes.",
+         (MLP,), GRADIENT, ("plain",), "pool", WIDE),
+        ("wide-gaussian", "The same for Gaussian queries; 8 minutes.",
+         (MLP,), GRADIENT, ("plain",), "gaussian", WIDE),
+    )
+}  # fmt: skip
 
 
 def choose(results: Path) -> list[Row]:

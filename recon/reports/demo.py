@@ -1,4 +1,4 @@
-"""Figures of the demo: kinks along a line, and recovered rows beside the true ones."""
+"""The figure of the demo: recovered rows beside the true ones."""
 
 from __future__ import annotations
 
@@ -6,48 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from recon.reports.style import BLUE, GREY, INK, ORANGE, Row, caption, column, levels
+from recon.reports.style import Row, caption, column, levels
 
 SHOWN = 10  # units drawn as images
 TITLES = {"classifier": "Classifier with biases", "scalar": "Scalar network, Equation 1"}
-
-
-def demo_kinks(figure: Any, rows: list[Row]) -> None:
-    """A network's output along a line and its slope, with the recovered kinks marked."""
-    names = list(dict.fromkeys(column(rows, "network")))
-    figure.set_size_inches(5 * len(names), 5.2)
-    axes = figure.subplots(2, len(names), sharex=True, squeeze=False)
-    worst = 0.0
-    for (value, slope), name in zip(axes.T, names, strict=True):
-        mine = [row for row in rows if row["network"] == name]
-        samples = [row for row in mine if row["kind"] == "sample"]
-        kinks = [row for row in mine if row["kind"] == "kink"]
-        t = column(samples, "t")
-        at = column(kinks, "t")
-        worst = max([worst, *(abs(row["t"] - row["true_t"]) for row in kinks)])
-        value.plot(t, column(samples, "true"), color=GREY, linewidth=4, alpha=0.6, label="victim")
-        value.plot(t, column(samples, "recovered"), color=INK, linewidth=1, label="recovered")
-        ring = {"color": ORANGE, "linestyle": "none", "marker": "o", "mfc": "white", "mew": 1.4}
-        label = f"{len(kinks)} recovered kinks"
-        value.plot(at, column(kinks, "recovered"), **ring, zorder=3, label=label)
-        start, end = mine[0]["start"], mine[0]["end"]
-        logit = f"logit of {start}" if name == "classifier" else "f"
-        value.set_title(TITLES.get(name, name))
-        value.set(ylabel=f"{logit} at u + tv")
-        value.legend()
-        for k, place in enumerate(at):
-            once = "recovered kinks" if k == 0 else None
-            slope.axvline(place, color=ORANGE, linewidth=0.9, linestyle=":", label=once)
-        slope.plot(t, column(samples, "slope"), color=BLUE, drawstyle="steps-mid", label="victim")
-        slope.set(ylabel="slope, d/dt", xlabel=f"t: a test digit {start} at 0, a {end} at 1")
-        slope.legend(frameon=True, framealpha=0.95, edgecolor="white")
-        slope.grid(visible=False, axis="x")
-    figure.suptitle("The slope jumps where a hidden unit switches, and only there")
-    caption(
-        figure,
-        f"The recovered kinks lie within {worst:.1g} of the true ones, in t. The line was "
-        "not used by the attack.",
-    )
 
 
 def demo_rows(figure: Any, rows: list[Row]) -> None:
