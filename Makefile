@@ -1,6 +1,8 @@
 # Every target sets up .venv itself; python3, pip, make and git are all it takes.
 #   make demo        recover networks trained on digits, in about a minute
-#   make test        the test suite
+#   make test        the test suite; test-slow: the rest of it
+#   make test-torch  the tests that hold ours against PyTorch and Captum, which it installs
+#   make test-newest the test suite with the newest versions there are, in .venv-newest
 #   make bench       against other tools, on identical networks
 # Another interpreter: make PYTHON=python3.12 demo
 
@@ -12,23 +14,35 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constrai
 # NumPy's threads beside JAX's own can stall both on few cores.
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: install demo test test-slow lint bench figures clean
+.PHONY: install demo test test-slow test-torch test-newest lint bench figures clean
 
 install: $(VENV)/installed
 
 demo: install
-	@$(RUN) scripts/demo.py
+	@$(RUN) -m recon demo
 
 # What tests compile is kept for the next run, which then takes less than half the CPU time.
-test test-slow: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
-test test-slow: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test test-slow: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+test test-slow test-torch test-newest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
+test test-slow test-torch test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test test-slow test-torch test-newest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
 
 test: install
 	@$(RUN) -m pytest -m "not slow"
 
 test-slow: install
 	@$(RUN) -m pytest -m slow
+
+test-torch: $(VENV)/installed-bench
+	@$(RUN) -m pytest tests/test_explanations.py tests/test_steps.py tests/test_distill.py \
+	  tests/test_models.py tests/test_readme.py
+
+NEWEST := .venv-newest
+test-newest:
+	@$(PYTHON) -m venv --clear $(NEWEST)
+	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+	  --upgrade-strategy eager -e '.[plot,data,test]'
+	@$(NEWEST)/bin/python -m pip list | grep -iE '^(jax|jaxlib|flax|optax|numpy|scipy) '
+	@$(NEWEST)/bin/python -m pytest -m "not slow"
 
 lint: install
 	@$(RUN) -m ruff check
@@ -37,14 +51,13 @@ lint: install
 	@$(VENV)/bin/lint-imports --no-logo --no-cache
 
 bench: $(VENV)/installed-bench
-	@$(RUN) scripts/run.py bench-exact
-	@$(RUN) scripts/run.py bench-distill
+	@$(RUN) -m recon run bench-exact bench-distill
 
 figures: install
-	@$(RUN) scripts/plot.py all
+	@$(RUN) -m recon plot all
 
 clean:
-	rm -rf $(VENV) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(NEWEST) build dist demo_output *.egg-info .pytest_cache .mypy_cache .ruff_cache \
 	  .import_linter_cache .hypothesis .jax_cache
 	find recon scripts tests -name __pycache__ -prune -exec rm -rf {} +
 

@@ -311,19 +311,43 @@ def _plot(argv: Sequence[str]) -> int:
     return 0
 
 
-def _list(argv: Sequence[str]) -> int:
-    from recon.experiments import EXPERIMENTS, head
+@dataclasses.dataclass(frozen=True)
+class List:
+    """What `recon run` can run: the claim it tests, and how long that takes."""
 
-    tyro.cli(lambda: None, prog="recon list", description="What can be run.", args=argv)
-    table = Table(title="recon run NAME", title_justify="left", show_lines=False)
+    markdown: bool = False
+    """As the table of the README."""
+
+
+def _list(argv: Sequence[str]) -> int:
+    if tyro.cli(List, prog="recon list", args=argv).markdown:
+        print(experiments_table(), end="")
+        return 0
+    table = Table(title="recon run NAME", title_justify="left")
     for column in ("name", "claim", "time"):
         table.add_column(column, overflow="fold")
-    for name, experiment in EXPERIMENTS.items():
-        of = head(experiment)
-        table.add_row(name, of.claim, of.time.partition(";")[0].rstrip("."))
-    table.add_row("tune", "grids of hyperparameters: recon tune --help", "minutes to hours")
+    for name, of in _heads().items():
+        table.add_row(name, of.claim, of.time)
+    table.add_row("tune", "recon tune: grids of hyperparameters, nine of them", "8-35 minutes each")
     _print(table)
     return 0
+
+
+def _heads() -> dict[str, Any]:
+    from recon.experiments import EXPERIMENTS, head
+
+    def short(of: Any) -> Any:
+        return of._replace(time=of.time.partition(";")[0].rstrip("."))
+
+    return {name: short(head(experiment)) for name, experiment in EXPERIMENTS.items()}
+
+
+def experiments_table() -> str:
+    """The README's table of experiments."""
+    from recon import tables
+
+    rows = [{"name": f"`{n}`", "what": of.title, "time": of.time} for n, of in _heads().items()]
+    return tables.markdown(rows)
 
 
 def _demo(argv: Sequence[str]) -> int:
