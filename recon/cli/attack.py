@@ -1,14 +1,21 @@
-"""One attack on one random victim: what `recon attack` runs."""
+"""recon attack: one attack on one random network."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import tyro
+from rich.table import Table
 
 from recon import exact, victims
+from recon.cli.common import console, refuse, show
 from recon.exact import membership, paper
 from recon.exact.recovery import Recovery
 from recon.experiments.common import relative_error, timed
@@ -140,3 +147,41 @@ def described(summary: dict[str, Any]) -> dict[str, str]:
         "certificate": number("certificate", "relative, over fresh queries"),
         "time": f"{summary['seconds']:.3g} s, with what it compiles",
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """Recover one random network through its oracle alone."""
+
+    attack: tyro.conf.OmitArgPrefixes[Attack] = dataclasses.field(default_factory=Attack)
+    json: bool = False
+    """Print one JSON object, nothing else."""
+    out: Path | None = None
+    """Save the recovered network here, as .npz."""
+
+
+def attack(argv: Sequence[str]) -> int:
+    """`recon attack`."""
+    args = tyro.cli(Args, prog="recon attack", description=Args.__doc__, args=argv)
+    settings = args.attack
+    try:
+        with console.status(f"Attacking a {settings.shape} network ..."):
+            summary, recovery = settings.run()
+    except ValueError as error:
+        return refuse(error)
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        table = Table(title=f"{settings.method} on {settings.shape}", show_header=False)
+        table.add_column(style="bold")
+        table.add_column()
+        for name, text in described(summary).items():
+            colour = "green" if summary["ok"] else "red"
+            table.add_row(name, f"[{colour}]{text}[/]" if name == "status" else text)
+        show(table)
+    if args.out is not None:
+        if recovery.ok and recovery.network is not None:
+            console.print(f"Saved {recovery.network.save(args.out)}")
+        else:
+            console.print("Not saved: the network was not recovered.")
+    return 0 if recovery.ok else 1

@@ -1,0 +1,189 @@
+"""recon run and recon tune: measure, show, write, draw."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.table import Table
+
+from recon.cli.common import RESULTS, Names, console, refuse, show
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where images come from."""
+
+    data_dir: Path | None = None
+    """Folder that holds mnist/ and cifar10/ as their official files [$RECON_DATA]."""
+    download: bool = False
+    """Download the data set where it is not on disk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Run experiments: rows, a record and, for some, a figure in results/NAME.
+
+    A run that is killed goes on where it was.  `recon list` says what there is.
+    """
+
+    names: Names
+    """Experiments, as `recon list` names them."""
+    small: bool = False
+    """A small form on digits, seconds to a few minutes; written only where --out says."""
+    out: Path | None = None
+    """Folder to write to [results/NAME]."""
+    only: tuple[str, ...] = ()
+    """Of an experiment with students, the cells to measure: victim=conv budget=10,100 seed=0."""
+    workers: int = 1
+    """Processes that measure cells side by side."""
+    data: tyro.conf.OmitArgPrefixes[Data] = Data()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tune(Run):
+    """Run grids of hyperparameters on held-out images: rows in results/tune/NAME.
+
+    --choose writes the best of all committed grids into the table that experiments use.
+    """
+
+    names: Names = ()
+    """Grids; none: all of them."""
+    choose: bool = False
+    """Only write hyper.csv anew from the committed rows."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """`recon run`."""
+    from recon.experiments import EXPERIMENTS
+
+    args = tyro.cli(Run, prog="recon run", args=argv)
+    return _measure(args, EXPERIMENTS, RESULTS, "experiment")
+
+
+def tune(argv: Sequence[str]) -> int:
+    """`recon tune`."""
+    from recon import tables
+    from recon.experiments import hyper
+    from recon.experiments.tune import GRIDS, choose
+
+    args = tyro.cli(Tune, prog="recon tune", args=argv)
+    if args.choose:
+        rows = choose(args.out or RESULTS)
+        console.print(f"Wrote {tables.write_text(hyper.FILE, tables.text_of(rows))}")
+        return 0
+    args = dataclasses.replace(args, names=args.names or tuple(GRIDS))
+    return _measure(args, GRIDS, RESULTS / "tune", "grid")
+
+
+def _measure(args: Run, known: dict[str, Any], results: Path, what: str) -> int:
+    from recon.data import DataError
+    from recon.experiments import SettingsError
+
+    names = [name.replace("_", "-") for name in args.names]
+    for name in names:
+        if name not in known:
+            return refuse(f"There is no {what} {name!r}; there are {', '.join(known)}.")
+    if args.data.data_dir is not None:
+        os.environ["RECON_DATA"] = str(args.data.data_dir)
+    if args.data.download:
+        os.environ["RECON_DOWNLOAD"] = "1"
+    if args.out is not None and len(names) > 1:
+        return refuse("--out is for one name.")
+    for name in names:
+        folder = args.out or results / name.replace("-", "_")
+        place = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        written = args.out is not None or not args.small
+        if written and not (place.is_dir() and os.access(place, os.W_OK)):  # not after hours
+            return refuse(f"{folder} cannot be written: {place} is no folder, or read-only.")
+        try:
+            experiment = known[name].small() if args.small else known[name]
+            _one(name, experiment, args, folder if written else None)
+        except (SettingsError, DataError, ImportError) as error:
+            return refuse(error)
+    return 0
+
+
+def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
+    """One experiment: measure, show, write, draw."""
+    from recon import reports, tables
+    from recon.experiments import Rebuild, Summarised
+
+    start, done = time.perf_counter(), 0
+    options: dict[str, Any] = {}
+    with console.status(f"{name} ...") as status:
+
+        def note(text: str) -> None:
+            status.update(f"{name}: {text}")
+
+        def tell(row: dict[str, Any]) -> None:
+            nonlocal done
+            done += 1
+            note(_brief(row, experiment))
+            if not console.is_terminal and isinstance(experiment, Rebuild):  # a log has lines
+                console.print(_brief(row, experiment), soft_wrap=True)
+
+        if isinstance(experiment, Rebuild):
+            options = {"note": note, "only": _only(args.only), "processes": args.workers}
+        rows = experiment.run(tell, **options)
+    seconds = time.perf_counter() - start
+    few = experiment.summary(rows) if isinstance(experiment, Summarised) else rows
+    show(_rows_table(name, few, experiment))
+    if folder is None:
+        return
+    record = tables.run_record(
+        command=_command(name, args, what="tune" if folder.parent.name == "tune" else "run"),
+        seeds=sorted({row["seed"] for row in rows if "seed" in row})
+        or [getattr(experiment, "seed", 0)],
+        seconds=experiment.seconds(rows) if isinstance(experiment, Rebuild) else seconds,
+    )
+    console.print(f"Wrote {tables.write(folder, rows, record)} after {seconds:.0f} s")
+    tables.write_text(folder / "table.md", tables.markdown(few, experiment.shown))
+    if name in reports.FIGURES:
+        try:
+            console.print(f"Drew {reports.draw(name, folder)}")
+        except ModuleNotFoundError as error:
+            console.print(f"No figure: {error}; pip install 'recon[plot]' brings it.")
+
+
+def _only(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    from recon.experiments import SettingsError
+
+    found = {}
+    for word in words:
+        name, equals, values = word.partition("=")
+        if not equals or not values:
+            raise SettingsError(f"--only takes COLUMN=VALUE or COLUMN=VALUE,VALUE, got {word!r}")
+        found[name] = tuple(values.split(","))
+    return found
+
+
+def _command(name: str, args: Run, what: str) -> str:
+    small = " --small" if args.small else ""
+    return f"recon {what} {name}{small}" + (f" --only {' '.join(args.only)}" if args.only else "")
+
+
+def _brief(row: dict[str, Any], experiment: Any) -> str:
+    return ", ".join(f"{k} {_shown(row[k])}" for k in experiment.shown if k in row)
+
+
+def _rows_table(name: str, rows: list[dict[str, Any]], experiment: Any) -> Table:
+    table = Table(title=name)
+    for column in experiment.shown:
+        table.add_column(column.replace("_", " "), justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(*[_shown(row.get(column)) for column in experiment.shown])
+    return table
+
+
+def _shown(cell: Any) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if cell is None:
+        return "-"
+    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
