@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from recon.exact import certify, lines, rounds, units
+from recon.exact import arrays, certify, lines, rounds, units
 from recon.exact.lines import Settings, State
 from recon.exact.recovery import Recovery, Status
 from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check
@@ -39,8 +39,7 @@ def _ask(oracle: Oracle, x: Array) -> Reply:
     return oracle(x)
 
 
-_begin = jax.jit(lines.begin, static_argnums=0)
-_unlike = jax.jit(lines.unlike, static_argnums=0)
+IN_JAX = False
 
 
 def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
@@ -52,13 +51,15 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
     while True:
         if isinstance(oracle, HostOracle):
-            state = rounds.on_host(s, oracle, state)
+            state = rounds.in_numpy(s, oracle, state)
+        elif not IN_JAX:
+            state = rounds.in_numpy(s, partial(replies, oracle), state)
         else:
-            state = _search(s, oracle, state)
+            state = jax.tree.map(np.asarray, _search(s, oracle, state))
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
         if int(state.phase) != lines.FULL or 2 * s.capacity > most or bytes_grown > MEMORY:
             return s, state
-        if bool(_unlike(s, state)):
+        if lines.unlike(s, state):
             return s, state
         s, state = rounds.twice(s), rounds.grow(s, state)
 
@@ -67,9 +68,17 @@ def ask(oracle: AnyOracle, x: np.ndarray) -> Reply:
     """Replies to x [n, d], jitted if the oracle is JAX; raises ReplyError."""
     if isinstance(oracle, HostOracle):
         return oracle(x)
-    padded = np.pad(x, ((0, -len(x) % units.PADDING), (0, 0)), mode="edge")
-    reply = Reply(*(np.asarray(a, np.float64)[: len(x)] for a in _ask(oracle, padded)))
-    return check(reply, *x.shape)
+    return check(replies(oracle, x), *x.shape)
+
+
+def replies(oracle: Oracle, x: np.ndarray) -> Reply:
+    """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile."""
+    parts = []
+    for i in range(0, len(x), 64):
+        here = x[i : i + 64]
+        padded = np.concatenate([here, np.repeat(here[-1:], 64 - len(here), 0)])
+        parts.append([np.asarray(a, np.float64)[: len(here)] for a in _ask(oracle, padded)])
+    return Reply(*(np.concatenate(a) for a in zip(*parts, strict=True)))
 
 
 def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost]:
@@ -139,7 +148,7 @@ def _recover(
     for line_key in jax.random.split(key, LINES):
         begin_key, *check_keys = jax.random.split(line_key, 3)
         s, left = settings, limit - cost.queries
-        state = _begin(s, begin_key, -1 if width is None else width, left)
+        state = lines.begin(s, arrays.host_key(begin_key), -1 if width is None else width, left)
         before = cost  # of other lines, and of certificates
         for check_key in check_keys:
             s, state = search(s, oracle, state)
