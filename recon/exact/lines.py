@@ -35,9 +35,8 @@ from recon.exact.arrays import Array, namespace
 
 ROUNDING = 64.0  # how many eps of the largest gradient a difference must exceed to be a jump
 FIRST = 0.6  # first grid points per unit, width known
-GRID = 32  # rates tried at once
+RATES = 32  # rates tried at once
 FIRST_UNKNOWN = 32  # first grid points, width unknown
-MANY = 400  # neighbouring intervals with kinks that it takes to doubt the victim's kind
 CHUNK_NUMBERS = 1 << 23  # most numbers of gradients in a chunk
 FAILED_TOUCHES = 8  # touches that explain nothing, after which kinks are bracketed one by one
 
@@ -224,18 +223,18 @@ def density(iv: Intervals) -> Array:
     xp = namespace(iv.kink)
     length = iv.high - iv.low
     empty = xp.sum(xp.where(iv.kink, 0.0, length))
-    steps = xp.arange(GRID + 1) / GRID
+    length = length[iv.kink] if xp is np else xp.where(iv.kink, length, 0.0)
+    steps = xp.linspace(0.0, 1.0, RATES + 1)
 
     def narrow(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         rate = low * (high / low) ** steps
-        x = xp.where(iv.kink[None], rate[:, None] * length[None], 1.0)
-        each = length[None] / xp.expm1(xp.minimum(x, 500.0))
-        score = xp.sum(xp.where(iv.kink[None], each, 0.0), 1) - empty
-        i = xp.clip(xp.sum(score > 0), 1, GRID)  # the score falls as the rate grows
+        x = xp.minimum(rate[:, None] * length[None], 500.0)
+        each = length[None] / xp.expm1(xp.where(x > 0, x, 1.0))
+        i = xp.clip(xp.sum(xp.sum(each, 1) > empty), 1, RATES)  # it falls as the rate grows
         return rate[i - 1], rate[i]
 
-    low, _ = arrays.loop(4, narrow, (xp.asarray(1e-3), xp.asarray(1e6)))
+    low, _ = arrays.loop(3, narrow, (xp.asarray(1e-3), xp.asarray(1e6)))
     return xp.where(empty < 0.1 * np.pi, np.inf, low)
 
 
@@ -298,23 +297,3 @@ def compare(s: Settings, state: State, pairs: Array) -> tuple[Array, Array, Arra
     apart = xp.abs(offset - crossing[:, None] * weight) > 4 * noise + tiny
     several = (xp.sqrt(xp.sum(rest**2, (1, 2))) > 4 * tiny) | apart.any(1)
     return differs, differs & several, size
-
-
-def unlike(s: Settings, state: State) -> bool:
-    """Whether the replies of an ended search, in NumPy, are plainly not piecewise linear.
-
-    Of a smooth function every interval holds a "kink", and neighbouring jumps are in proportion
-    to their intervals; of noise every interval too, and neighbouring jumps turn back.
-    """
-    iv = intervals(s, state)
-    both = iv.kink[1:] & iv.kink[:-1]
-    if np.sum(both) < MANY:
-        return False
-    jump = (state.along[iv.right] - state.along[iv.left]).reshape(len(iv.kink), -1)
-    length = np.tan(iv.high) - np.tan(iv.low)
-    slope = jump / np.where(length > 0, length, 1.0)[:, None]
-    size, steep = np.linalg.norm(jump, axis=1), np.linalg.norm(slope, axis=1)
-    change = np.linalg.norm(slope[1:] - slope[:-1], axis=1)[both]
-    change = change / (steep[1:] + steep[:-1])[both]
-    turn = np.sum(jump[1:] * jump[:-1], 1)[both] / (size[1:] * size[:-1])[both]
-    return bool(np.nanmedian(change) < 0.1 or np.nanmean(turn) < -0.25)

@@ -19,13 +19,14 @@ from operator import or_
 import numpy as np
 from jax import lax
 
-from recon.exact import arrays, lines, touch
+from recon.exact import arrays, lines, touching
 from recon.exact.arrays import Array, namespace
 from recon.exact.lines import Settings, State
 from recon.oracles import Oracle, Reply
 
 CROWDED = 2.0  # expected kinks near the meeting point above which an interval is split unasked
 GRID = 128  # points a line is searched with, at least, where units told are missing
+MANY = 400  # neighbouring intervals with kinks that it takes to doubt the victim's kind
 ENOUGH = 16  # presumed single kinks for which a touch (two queries) is worth while
 QUIET = np.errstate(all="ignore")  # replies that overflow are found out, as in JAX
 
@@ -54,8 +55,9 @@ def plan(s: Settings, state: State) -> State:
     presumed = open_ & ~split & ~enough
     # units are missing and no interval is in doubt: kinks that cancel hide in an empty one
     missing = (xp.sum(iv.kink) < state.width) & ~xp.any(split | presumed)
-    split = split | (missing & ~iv.kink & (width > np.pi / xp.maximum(GRID, 2 * state.width)))
-    touching = xp.any(presumed) & ((xp.sum(presumed) >= ENOUGH) | ~xp.any(split))
+    wide = width * xp.maximum(GRID, 2 * state.width).astype(float) > np.pi
+    split = split | (missing & ~iv.kink & wide)
+    worth_it = xp.any(presumed) & ((xp.sum(presumed) >= ENOUGH) | ~xp.any(split))
 
     left_over = state.budget - state.queries
     n, group = len(state.angle), max(s.group, 1)
@@ -71,55 +73,17 @@ def plan(s: Settings, state: State) -> State:
     halves = xp.stack([parent, new, new, after], 1).reshape(n, 2, 2)
     state = state._replace(size=size, place=place, parent=parent, pairs=halves)
 
-    groups = xp.where(touching, -(-xp.sum(presumed) // group), 0)
+    groups = xp.where(worth_it, -(-xp.sum(presumed) // group), 0)
     groups = xp.minimum(xp.minimum(groups, s.groups), (left_over - size) // 2)
     chosen = arrays.nonzero(presumed, s.groups * group, n - 1)
     members = xp.stack([left[chosen], right[chosen]], 1).reshape(s.groups, group, 2)
-    state = plan_touches(s, state._replace(touches=groups, members=members))
+    state = touching.plan(s, state._replace(touches=groups, members=members))
 
     nothing = (size == 0) & (groups == 0)
-    wanted = xp.any(split) | touching
+    wanted = xp.any(split) | worth_it
     phase = xp.where(nothing, xp.where(wanted, lines.SPENT, lines.DONE), lines.RUNNING)
     full = state.filled + size > n
     return state._replace(phase=xp.where(full, lines.FULL, phase))
-
-
-def presumed_rows(state: State, members: Array) -> tuple[Array, Array, Array, Array]:
-    """Oriented unit rows [s, d], biases, jump sizes and validity of presumed single kinks [s, 2].
-
-    The outputs are mixed with fixed random weights into one; a row points along the line.
-    """
-    xp = namespace(members)
-    left, right = members[:, 0], members[:, 1]
-    jump = state.mixed[right] - state.mixed[left]
-    offset, _ = lines.intercepts(state)
-    offset = (offset[right] - offset[left]) @ state.mix
-    size = xp.linalg.norm(jump, axis=1)
-    size = xp.where(left < 0, 1.0, xp.where(size > 0, size, 1.0))
-    sign = xp.where(jump @ state.v < 0, -1.0, 1.0) / size
-    return jump * sign[:, None], offset * sign, 1 / sign, left >= 0
-
-
-def plan_touches(s: Settings, state: State) -> State:
-    """The points that touch each group of presumed kinks, and which members they do touch."""
-    xp = namespace(state.angle)
-    key, draw_key = arrays.split(state.key, 2)
-    directions = arrays.normal(draw_key, (s.groups, s.dim))
-    radius = s.reach * xp.linalg.norm(state.v)
-
-    def one(g: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        points, members, factors = carry
-        rows, bias, size, valid = presumed_rows(state, members[g])
-        rows, keep, inverse = touch.factor(rows, valid)
-        margin = lines.ROUNDING * s.eps * xp.maximum(state.scale / xp.abs(size), 16.0)
-        level = xp.where(keep, xp.minimum(margin, 1e-2) * radius - bias, 0.0)
-        points = arrays.put(points, g, touch.pair(directions[g], rows, inverse, level, radius))
-        members = arrays.put(members, g, xp.where(keep[:, None], members[g], -1))
-        return points, members, arrays.put(factors, g, inverse)
-
-    carry = (state.points, state.members, state.inverse)
-    points, members, factors = arrays.loop(state.touches, one, carry)
-    return state._replace(key=key, points=points, members=members, inverse=factors)
 
 
 def queries(s: Settings, state: State, first: Array, size: int) -> Array:
@@ -207,41 +171,10 @@ def settle(s: Settings, state: State) -> State:
     )
 
 
-def learn_touches(s: Settings, state: State) -> State:
-    """Tell single kinks from several by the answers at the touching points."""
-    xp = namespace(state.angle)
-    first = xp.argmin(state.angle)
-    last = xp.argmax(xp.where(state.angle < np.inf, state.angle, -np.inf))
-    both_ends = state.mixed[first] + state.mixed[last]
-    level = lines.ROUNDING * s.eps * state.scale * xp.linalg.norm(state.mix)
-
-    def one(g: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        single, multi, failed = carry
-        rows, _, size, touched = presumed_rows(state, state.members[g])
-        rows = xp.where(touched[:, None], rows, 0.0)
-        found = state.answers[g].sum(0) - both_ends
-        z = touch.coefficients(rows, state.inverse[g], found)
-        explained = xp.linalg.norm(found - z @ rows) <= 1e3 * level
-        one_kink = xp.abs(z / size - 1) < 1e-2
-        to = xp.where(touched & explained, state.members[g, :, 0], len(single))
-        single = arrays.put(single, to, one_kink)
-        multi = arrays.put(multi, to, ~one_kink)
-        return single, multi, xp.where(explained & touched.any(), failed, failed + 1)
-
-    carry = (state.single, state.multi, state.failed)
-    single, multi, failed = arrays.loop(state.touches, one, carry)
-    return state._replace(
-        single=single,
-        multi=multi,
-        failed=failed,
-        queries=state.queries + 2 * state.touches,
-    )
-
-
 def absorb(s: Settings, state: State) -> State:
     """Close a round whose replies are stored, and plan the next."""
     xp = namespace(state.angle)
-    state = learn_touches(s, settle(s, state))
+    state = touching.learn(s, settle(s, state))
     state = plan(s, state._replace(rounds=state.rounds + 1))
     return state._replace(phase=xp.where(state.fault >= 0, lines.FAULT, state.phase))
 
@@ -303,6 +236,27 @@ def grow(s: Settings, state: State) -> State:
     kept = {name: widen(name) for name in State._fields if name not in lines.PER_GROUP}
     state = State(**kept, **{name: getattr(empty, name) for name in lines.PER_GROUP})
     return plan(bigger, state)
+
+
+@QUIET
+def unlike(s: Settings, state: State) -> bool:
+    """Whether the replies of an ended search, in NumPy, are plainly not piecewise linear.
+
+    Of a smooth function every interval holds a "kink", and neighbouring jumps are in proportion
+    to their intervals; of noise every interval too, and neighbouring jumps turn back.
+    """
+    iv = lines.intervals(s, state)
+    both = iv.kink[1:] & iv.kink[:-1]
+    if np.sum(both) < MANY:
+        return False
+    jump = (state.along[iv.right] - state.along[iv.left]).reshape(len(iv.kink), -1)
+    length = np.tan(iv.high) - np.tan(iv.low)
+    slope = jump / np.where(length > 0, length, 1.0)[:, None]
+    size, steep = np.linalg.norm(jump, axis=1), np.linalg.norm(slope, axis=1)
+    change = np.linalg.norm(slope[1:] - slope[:-1], axis=1)[both]
+    change = change / (steep[1:] + steep[:-1])[both]
+    turn = np.sum(jump[1:] * jump[:-1], 1)[both] / (size[1:] * size[:-1])[both]
+    return bool(np.nanmedian(change) < 0.1 or np.nanmean(turn) < -0.25)
 
 
 def twice(s: Settings) -> Settings:

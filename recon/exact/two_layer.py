@@ -59,7 +59,7 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
         if int(state.phase) != lines.FULL or 2 * s.capacity > most or bytes_grown > MEMORY:
             return s, state
-        if lines.unlike(s, state):
+        if rounds.unlike(s, state):
             return s, state
         s, state = rounds.twice(s), rounds.grow(s, state)
 
