@@ -19,8 +19,8 @@ class Status(enum.Enum):
     )
     BUDGET = "The query budget ran out before the network was recovered; the network is partial."
     UNCERTIFIED = (
-        "The recovered network disagrees with the victim on fresh queries: the victim is not a "
-        "two-layer ReLU network, or has units this search could not see."
+        "Not certified: fresh queries do not bear the network out, as where the victim is not a "
+        "two-layer ReLU network, has units this search could not see, or answers in too few digits."
     )
     NOISY = (
         "The replies are not piecewise linear along a line to within their rounding error: "

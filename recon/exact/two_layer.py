@@ -21,12 +21,14 @@ from jax import Array
 from recon.exact import certify, lines, rounds, units
 from recon.exact.lines import Settings, State
 from recon.exact.recovery import Recovery, Status
+from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check
 
 CERTIFIED = 1e3  # eps: the largest deviation that is still rounding
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
 MEMORY = 8 << 30  # bytes of replies kept at most
+COARSE = 1e-4  # eps above which rounding is as large as units: half precision
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -81,11 +83,13 @@ def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost]:
     if isinstance(oracle, HostOracle):
         reply = oracle(np.zeros((1, dim)))
         outputs = reply.value.shape[1]
-        dtype = np.result_type(reply.value, reply.gradient, np.float32)
-        return outputs, "float64", str(dtype), Cost(1, 0, outputs * (dim + 1), 1)
-    leaves = [np.dtype(a.dtype) for a in jax.tree.leaves(oracle.params) if hasattr(a, "dtype")]
-    floats = [a for a in leaves if np.issubdtype(a, np.floating)]
-    asked = str(np.result_type(*floats)) if floats else "float64"
+        dtypes = [a.dtype for a in reply if jnp.issubdtype(a.dtype, jnp.floating)]
+        coarsest = max(dtypes, key=lambda a: jnp.finfo(a).eps, default=np.dtype(np.float64))
+        return outputs, "float64", str(coarsest), Cost(1, 0, outputs * (dim + 1), 1)
+    leaves = [a.dtype for a in jax.tree.leaves(oracle.params) if hasattr(a, "dtype")]
+    floats = [a for a in leaves if jnp.issubdtype(a, jnp.floating)]
+    with jax.numpy_dtype_promotion("standard"):
+        asked = str(jnp.result_type(*floats)) if floats else "float64"
     shape = jax.eval_shape(oracle, jax.ShapeDtypeStruct((1, dim), asked))
     if shape.value.ndim != 2 or shape.gradient.shape[1:] != (shape.value.shape[1], dim):
         raise ReplyError(
@@ -132,6 +136,8 @@ def _recover(
     if isinstance(oracle, HostOracle):
         oracle = replace(oracle, outputs=outputs)
     eps = float(max(jnp.finfo(dtype).eps, jnp.finfo(replies).eps))
+    if eps > COARSE:
+        return _too_coarse(oracle, dim, dtype, replies, cost)
     capacity = 256 if width is None else -(-int(1.7 * width + 64) // 128) * 128
     settings = Settings(dim, outputs, capacity, dtype, eps)
     limit = np.iinfo(np.int32).max if budget is None else budget
@@ -178,6 +184,20 @@ def _recover(
             outcome = Recovery(network, Status.UNCERTIFIED, cost, worst, found)
             state = rounds.bracket(s, state, limit - before.queries)
     return outcome
+
+
+def _too_coarse(oracle: AnyOracle, dim: int, dtype: str, replies: str, cost: Cost) -> Recovery:
+    """Refusal of half precision, with the tangent at the origin for a network."""
+    reply = ask(oracle, np.zeros((1, dim), dtype))
+    value, gradient = (np.asarray(a, np.float64)[0] for a in reply)
+    none = np.zeros((0, dim))
+    tangent = TwoLayer(none, none[:, 0], np.zeros((len(value), 0)), gradient, value)
+    detail = (
+        f"Asked in {dtype}, answered in {replies}: too few digits to tell units from rounding. "
+        "Ask the model in float32, its parameters cast to float32."
+    )
+    cost = cost + Cost(1, 0, gradient.size + len(value), 1)
+    return Recovery(tangent, Status.UNCERTIFIED, cost, detail=detail)
 
 
 def _asked(s: Settings, queries: int, rounds: int = 1) -> Cost:
