@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+Array = Any  # NumPy's or JAX's
+
 
 def namespace(a: Any) -> ModuleType:
     """numpy for a NumPy array or scalar, jax.numpy for any other."""
@@ -29,6 +31,8 @@ def put(a: Any, index: Any, value: Any) -> Any:
     """
     if namespace(a) is jnp:
         return a.at[index].set(value, mode="drop")
+    if not a.flags.writeable:  # JAX's memory
+        a = a.copy()
     if isinstance(index, np.ndarray) and (index >= len(a)).any():
         kept = index < len(a)
         index, value = index[kept], value[kept] if np.ndim(value) else value
@@ -45,6 +49,16 @@ def loop(count: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:
     for i in range(count):
         carry = body(i, carry)
     return carry
+
+
+def nonzero(mask: Any, size: int, fill: int) -> Any:
+    """Where mask [n] holds, as [size] indices: the first ones, then `fill`."""
+    xp = namespace(mask)
+    if xp is np:
+        found = np.flatnonzero(mask)[:size]
+        return np.concatenate([found, np.full(size - len(found), fill)])
+    slot = xp.where(mask, xp.cumsum(mask) - 1, size)
+    return put(xp.full(size, fill), slot, xp.arange(len(mask)))
 
 
 def split(key: Any, count: int) -> Any:

@@ -11,7 +11,7 @@ N_k x + b_k = m_k for tiny margins m_k and otherwise random.  Such an x sits bes
                                                    or both on, or both off
 
 `touch` returns the antipodal pair x0 + y, x0 - y with y orthogonal to every touched
-row and long.  Any unit that is not touched is on at exactly one of the two, as at the
+row and long.  Array unit that is not touched is on at exactly one of the two, as at the
 two ends of any long line, so with S = gradient(+end) + gradient(-end) of that line
 
     gradient(x0 + y) + gradient(x0 - y) - S = sum over touched k of z_k J_k,
@@ -24,16 +24,15 @@ paper certifies a kink by bisecting to eps (Algorithm 1a).  NumPy arrays or trac
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from recon.exact import arrays
+from recon.exact.arrays import Array
 
 DEPENDENT = 1e-6  # squared distance of a unit row from the span of earlier ones, below: dropped
 
 
-def inverse(gram: Any, valid: Any, floor: float = DEPENDENT) -> tuple[Any, Any]:
+def inverse(gram: Array, valid: Array, floor: float = DEPENDENT) -> tuple[Array, Array]:
     """Inverse of a Gram matrix [s, s] of unit rows, on the rows it keeps [s]: (inverse, keep).
 
     Rows that are not valid, or depend on earlier ones, are not kept; the inverse is zero
@@ -46,7 +45,7 @@ def inverse(gram: Any, valid: Any, floor: float = DEPENDENT) -> tuple[Any, Any]:
         a[inner] = np.linalg.inv(gram[inner])
         return a, valid.copy()
 
-    def sweep(j: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+    def sweep(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         a, keep = carry
         good = valid[j] & (a[j, j] > floor)
         pivot = xp.where(good, a[j, j], 1.0)
@@ -69,7 +68,7 @@ def _independent(gram: np.ndarray, valid: np.ndarray, floor: float) -> bool:
     return bool((pivots**2 > floor).all())
 
 
-def factor(rows: Any, valid: Any) -> tuple[Any, Any, Any]:
+def factor(rows: Array, valid: Array) -> tuple[Array, Array, Array]:
     """Independent rows among unit rows [s, d] marked valid [s]: (rows, keep, inverse Gram).
 
     Rows not kept are zeroed, so that they take no part.
@@ -78,26 +77,31 @@ def factor(rows: Any, valid: Any) -> tuple[Any, Any, Any]:
     return arrays.namespace(rows).where(keep[:, None], rows, 0.0), keep, inverse_gram
 
 
-def coefficients(rows: Any, inverse_gram: Any, vector: Any) -> Any:
+def coefficients(rows: Array, inverse_gram: Array, vector: Array) -> Array:
     """Least-squares coefficients [s] of vector [d] in the rows [s, d], refined once."""
     first = inverse_gram @ (rows @ vector)
     return first + inverse_gram @ (rows @ (vector - first @ rows))
 
 
-def touch(key: Any, rows: Any, inverse_gram: Any, level: Any, radius: Any) -> Any:
+def touch(key: Array, rows: Array, inverse_gram: Array, level: Array, radius: Array) -> Array:
     """The pair x0 + y, x0 - y [2, d] with rows x = level [s] at both and |y| = radius.
 
     Takes the rows and inverse of `factor`; needs fewer rows than dimensions.  key: a JAX key, or
     what seeds a NumPy generator, or one.
     """
+    return pair(arrays.normal(key, rows.shape[1:]), rows, inverse_gram, level, radius)
+
+
+def pair(along: Array, rows: Array, inverse_gram: Array, level: Array, radius: Array) -> Array:
+    """The pair of `touch` with y along a random vector [d], so far as the rows allow."""
     xp = arrays.namespace(rows)
 
-    def onto(x: Any, target: Any) -> Any:
+    def onto(x: Array, target: Array) -> Array:
         for _ in range(3):  # Gram systems square the condition number; refinement undoes it
             x = x + (inverse_gram @ (target - rows @ x)) @ rows
         return x
 
-    y = onto(arrays.normal(key, rows.shape[1:]), xp.zeros_like(level))
+    y = onto(along, xp.zeros_like(level))
     y = y * (radius / xp.linalg.norm(y))
     foot = onto(xp.zeros_like(y), level)
     return xp.stack([onto(foot + y, level), onto(foot - y, level)])

@@ -28,7 +28,6 @@ from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
 MEMORY = 8 << 30  # bytes of replies kept at most
-PADDING = 32  # rows a JAX victim is asked at once are padded to multiples, to compile seldom
 ILL_CONDITIONED = (
     " All deviations are of the size of rounding, but too large beside f itself: terms cancel, or "
     "are larger elsewhere. Ask the model in float64."
@@ -46,8 +45,7 @@ def _ask(oracle: Oracle, x: Array) -> Reply:
     return oracle(x)
 
 
-_begin = jax.jit(lines.begin, static_argnums=0)
-_unlike = jax.jit(lines.unlike, static_argnums=0)
+IN_JAX = False
 
 
 def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
@@ -59,13 +57,15 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
     while True:
         if isinstance(oracle, HostOracle):
-            state = rounds.on_host(s, oracle, state)
+            state = rounds.in_numpy(s, oracle, state)
+        elif not IN_JAX:
+            state = rounds.in_numpy(s, partial(replies, oracle), state)
         else:
-            state = _search(s, oracle, state)
+            state = jax.tree.map(np.asarray, _search(s, oracle, state))
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
         if int(state.phase) != lines.FULL or 2 * s.capacity > most or bytes_grown > MEMORY:
             return s, state
-        if bool(_unlike(s, state)):
+        if lines.unlike(s, state):
             return s, state
         s, state = rounds.twice(s), rounds.grow(s, state)
 
@@ -74,9 +74,17 @@ def ask(oracle: AnyOracle, x: np.ndarray) -> Reply:
     """Checked replies to x [n, d] as NumPy float64, jitted if the oracle is JAX; ReplyError."""
     if isinstance(oracle, HostOracle):
         return Reply(*(np.asarray(a, np.float64) for a in oracle(x)))
-    padded = np.pad(x, ((0, -len(x) % PADDING), (0, 0)), mode="edge")
-    reply = Reply(*(np.asarray(a, np.float64)[: len(x)] for a in _ask(oracle, padded)))
-    return check(reply, *x.shape)
+    return check(replies(oracle, x), *x.shape)
+
+
+def replies(oracle: Oracle, x: np.ndarray) -> Reply:
+    """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile."""
+    parts = []
+    for i in range(0, len(x), 64):
+        here = x[i : i + 64]
+        padded = np.concatenate([here, np.repeat(here[-1:], 64 - len(here), 0)])
+        parts.append([np.asarray(a, np.float64)[: len(here)] for a in _ask(oracle, padded)])
+    return Reply(*(np.concatenate(a) for a in zip(*parts, strict=True)))
 
 
 def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost, np.ndarray]:
@@ -172,6 +180,8 @@ def _recover(
         task = _Task(view, s, width, limit, promise(eps), z)
         seed, line_seed = arrays.split(seed, 2)
         outcome, seen = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
+        if outcome.ok or outcome.status is Status.BUDGET:
+            break
         if inputs is None and (inputs := of_gradients(seen)) is not None:
             continue  # not counted as a line
         if outcome.status is not Status.UNCERTIFIED:
@@ -192,8 +202,7 @@ def _one_line(
     oracle, s, width, limit = task[:4]
     begin_seed, *check_seeds = arrays.split(seed, 3)
     told = -1 if width is None else width
-    begin_key = jax.random.wrap_key_data(begin_seed)
-    state = _begin(s, begin_key, told, limit - before.queries)
+    state = lines.begin(s, begin_seed, told, limit - before.queries)
     outcome, seen = Recovery(None, Status.BUDGET, before), np.zeros((0, s.outputs, s.dim))
     for check_seed in check_seeds:
         s, state = search(s, oracle, state)
@@ -201,19 +210,18 @@ def _one_line(
         if int(state.phase) == lines.FAULT:
             row = f"query row {int(state.fault)} of {int(state.queries)}"
             raise ReplyError(f"{row} on the line: the reply is not finite")
-        ended = on_host(state)
-        seen = ended.gradient[: int(ended.filled)]
-        network, error = units.read_off(s, ended)
+        seen = state.gradient[: int(state.filled)]
+        network, error = units.read_off(s, state)
         count = network.width
         found = f"Units found: {count}."
         if int(state.phase) != lines.DONE:
             status = Status.BUDGET if int(state.phase) == lines.SPENT else Status.NOISY
-            detail = found if status is Status.BUDGET else f"Kinks seen: {count}.{_clipped(ended)}"
+            detail = found if status is Status.BUDGET else f"Kinks seen: {count}.{_clipped(state)}"
             return Recovery(network, status, cost, detail=detail), seen
         if watch and of_gradients(seen) is not None:
             return Recovery(network, Status.UNCERTIFIED, cost, detail=found), seen
         far_seed, point_seed, judge_seed = arrays.split(check_seed, 3)
-        far, x = units.far_points(s, ended, network, error, far_seed)
+        far, x = units.far_points(s, state, network, error, far_seed)
         if 0 < len(far) <= limit - cost.queries:
             x = x.astype(s.dtype)
             network = units.sharpen(network, far, x.astype(float), ask(oracle, x).value)
@@ -223,7 +231,7 @@ def _one_line(
         missing = count == 0 or (width is not None and count < width)
         unsure = certify.NORMAL_IF_MISSING if missing else certify.NORMAL_IF_OTHER_WIDTH
         normal = certify.NORMAL if sure else unsure
-        line = certify.Line(ended.u, ended.v, s.reach, float(ended.scale))
+        line = certify.Line(state.u, state.v, s.reach, float(state.scale))
         points = certify.points(point_seed, network, line, s.eps, normal, task.data)
         x = points.x.astype(s.dtype)
         if cost.queries + len(x) > limit:
@@ -236,15 +244,10 @@ def _one_line(
         if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
             status = Status.RECOVERED if expected else Status.OTHER_WIDTH
             return Recovery(network, status, cost, verdict.error, detail), seen
-        detail = found + (_clipped(ended) if verdict.rounding > 1 else ILL_CONDITIONED)
+        detail = found + (_clipped(state) if verdict.rounding > 1 else ILL_CONDITIONED)
         outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, detail)
         state = rounds.bracket(s, state, limit - before.queries)
     return outcome, seen
-
-
-def on_host(state: State) -> State:
-    """The state with NumPy arrays, but for its key."""
-    return State(state.key, *(np.asarray(a) for a in state[1:]))
 
 
 def _clipped(state: State) -> str:

@@ -30,12 +30,12 @@ BLURRED = 512.0  # eps: an intercept's error above which it is measured again ne
 
 
 def read_off(s: Settings, state: State) -> tuple[TwoLayer, np.ndarray]:
-    """The network of an ended search whose arrays are NumPy's, rows of length one, and the
-    rounding error [h] of each unit's intercept w b, as it enters the values.
+    """The network of an ended search, its rows of length one, and the rounding error [h] of
+    each unit's intercept w b, as it enters the values.
     """
-    iv = lines.Intervals(*map(np.asarray, lines.intervals(s, state)))
+    iv = lines.intervals(s, state)
     left, right = iv.left[iv.kink], iv.right[iv.kink]
-    offset, noise = map(np.asarray, lines.intercepts(state))
+    offset, noise = lines.intercepts(state)
     home = int(np.argmin(np.abs(state.angle)))
     inward = state.angle[right] <= state.angle[home]
     sign = np.where(inward, -1.0, 1.0)
