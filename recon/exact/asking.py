@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recon.exact import arrays
 from recon.exact.recovery import Recovery, Status
 from recon.oracles import AnyOracle, Cost, Oracle, check, check_values
 
@@ -66,6 +67,16 @@ def refusal(dim: int, width: int, left: int | None) -> Recovery | None:
     if left is not None and left < 2:
         return Recovery(None, Status.BUDGET, Cost(), detail="Nothing was asked.")
     return None
+
+
+def seed(key: Any) -> np.ndarray:
+    """What seeds NumPy's generators, from a JAX key or a whole number; TypeError for others."""
+    return arrays.host_key(jax_key(key))
+
+
+def jax_key(key: Any) -> jax.Array:
+    """The JAX key, made from a whole number where it is one."""
+    return jax.random.key(int(key)) if isinstance(key, (int, np.integer)) else key
 
 
 def ask_values(oracle: AnyOracle, x: np.ndarray) -> tuple[np.ndarray, float, Cost]:

@@ -1,36 +1,80 @@
 """The certificate: a recovered network held against the victim on fresh queries.
 
 Apart from the attack: it sees the recovered network and the oracle, nothing of the search.
-Three kinds of fresh points, one round:
+Fresh points, one round:
 
 - beside every hyperplane of the network at once (`touch`), near the origin and far out: each
   unit that is really several gives itself away there, at y or at -y, and so does a unit that
   was missed, however far from the origin it sets in, up to the ends of the line;
-- standard normal points, the distribution errors are reported on;
+- points of every distribution errors are promised on: standard normal ones, ten times as far
+  out, and the user's own inputs, with points between two of them and beyond;
 - points on a fresh line through the origin region, far and near.
 
-Both the values and the gradients count.  What none of this can see is a change confined
-to a region that no such point meets.
+The values and the gradients are held to two bars.  One is what rounding makes of them: two
+units taken for one, a missed unit and a victim of another kind exceed it, at any distance.
+The other is what a person means by a right network: the error near the origin and on the
+user's inputs, relative to the root mean square (rms) of f there.  What none of this can see is
+a change confined to a region that no such point meets.
+
+All in NumPy and float64: replies of any oracle arrive as such, and nothing is compiled.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from recon.exact import touch
 from recon.networks import TwoLayer
-from recon.oracles import Reply
 
-NORMAL = 2  # fresh standard normal points
+NORMAL = 2  # fresh normal points, near and ten times as far out in turn
 NORMAL_IF_OTHER_WIDTH = 16  # the same, where the width found is not the one told
 NORMAL_IF_MISSING = 64  # the same, where fewer were found than told, or none
 FEW = 8  # units up to which as many normal points are asked as where the width is another
 ON_LINE = 1  # fresh points on the search's line
+FAR = 10.0  # times standard normal: touched pairs near the origin lie as far
+ROWS, BETWEEN = 32, 32  # of the user's inputs
+UNSCALED = 16  # standard normal points, where inputs are scaled
+MARGIN = 128.0  # eps: how far beside its hyperplane a unit is touched, relative to the radius
+GRADIENT, VALUE = 32.0, 256.0  # eps: what rounding may explain of a network of few units
+SAMPLE = 1024  # points at which the network itself is evaluated for its rms
+SAFETY = 4.0  # how far below what is promised the errors seen must stay
+ERRORS = 4.0  # a gradient that is wrong by one makes errors of this at the worst normal point
+
+
+class Line(NamedTuple):
+    """u + t v, which the search used, how far it reached, and the largest gradient it saw."""
+
+    u: np.ndarray  # [d]
+    v: np.ndarray  # [d]
+    reach: float  # in t
+    scale: float
+
+
+class Place(NamedTuple):
+    """A distribution that errors are judged on: a sample [m, d], and how many to ask of it."""
+
+    sample: np.ndarray
+    count: int
+    between: int = 0  # points on lines through two of the sample, asked besides
+
+
+class Points(NamedTuple):
+    """Fresh queries x [n, d], and the place [n] each belongs to: -1 for points far out."""
+
+    x: np.ndarray
+    place: np.ndarray
+
+
+class Verdict(NamedTuple):
+    """error: the largest deviation at any place, relative to rms f there.
+
+    rounding: the largest deviation at any point in units of what rounding explains.
+    """
+
+    error: float
+    rounding: float
 
 
 def group_size(dim: int) -> int:
@@ -38,95 +82,126 @@ def group_size(dim: int) -> int:
     return max(1, min(dim // 2, 128))
 
 
-def points(
-    key: Array,
-    network: TwoLayer,
-    count: int,
-    eps: float,
-    normal: int,
-    u: Array,
-    v: Array,
-    scale: Array,
+def normal_places(seed: Any, dim: int, count: int) -> list[Place]:
+    """Standard normal points, and as many ten times as far out."""
+    rng = np.random.default_rng(seed)
+    near, far = rng.standard_normal((2, SAMPLE, dim))
+    return [Place(near, -(-count // 2)), Place(FAR * far, count // 2)]
+
+
+def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Place]) -> Points:
+    """Fresh queries for a network of unit rows.  seed: of a NumPy generator.
+
+    Those of each place, one on the line, then for each group of rows a pair as near as the
+    second place and a pair as far out as the line reaches; rows that depend on others of their
+    group have a pair of their own.
+    """
+    rng = np.random.default_rng(seed)
+    dim = network.rows.shape[1]
+    t = np.tan(rng.uniform(-1.5, 1.5, (ON_LINE, 1)))
+    parts = [(-1, line.u[None] + t * line.v[None])]
+    parts += [(i, _drawn(rng, place)) for i, place in enumerate(places)]
+    size = group_size(dim)
+    if dim > 1:  # else a hyperplane is a point: nothing to touch from afar
+        for start in range(0, network.width, size):
+            near, far, alone = _beside(rng, network, slice(start, start + size), line, eps)
+            parts += [(1, near), (1, alone), (-1, far)]
+    else:
+        margin = _margins(rng, network, line, eps)
+        parts += [(1, _alone(rng, network.rows, network.bias, margin, FAR))]
+    if dim == 1 or network.width == 0:
+        away = rng.standard_normal((1, dim))
+        away = away * (line.reach * float(np.linalg.norm(line.v) / np.linalg.norm(away)))
+        parts += [(-1, away), (-1, -away)]
+    x = np.concatenate([part for _, part in parts])
+    return Points(x, np.repeat([i for i, _ in parts], [len(part) for _, part in parts]))
+
+
+def _drawn(rng: np.random.Generator, place: Place) -> np.ndarray:
+    """Points of a place; of those between two of its sample, one half lies beyond the second."""
+    sample, count, some = place
+    a, b = sample[rng.integers(len(sample), size=(2, some))]
+    t = rng.uniform(0, 2, (some, 1))
+    return np.concatenate([sample[rng.permutation(len(sample))[:count]], a + t * (b - a)])
+
+
+def _margins(rng: np.random.Generator, network: TwoLayer, line: Line, eps: float) -> np.ndarray:
+    """Signed distances [h] beside the hyperplanes, relative to the radius: beyond their blur."""
+    strength = np.linalg.norm(network.weights, axis=0)
+    blur = line.scale / np.where(strength > 0, strength, 1.0)
+    side = rng.choice([-1.0, 1.0], network.width)
+    return side * np.minimum(MARGIN * eps * np.maximum(blur, 4.0), 1e-2)
+
+
+def _beside(
+    rng: np.random.Generator, network: TwoLayer, group: slice, line: Line, eps: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs beside all rows of a group, near [2, d] and far [2, d], and beside single rows."""
+    unit_rows, bias = network.rows[group], network.bias[group]
+    rows, keep, inverse = touch.factor(unit_rows, np.ones(len(bias), bool))
+    margin = _margins(rng, network, line, eps)[group]
+    near = FAR * (rows.shape[1] ** 0.5 + float(np.linalg.norm(bias[keep])))
+    far = line.reach * float(np.linalg.norm(line.v))
+    pairs = [
+        touch.touch(rng, rows, inverse, np.where(keep, side * radius - bias, 0.0), radius)
+        for side, radius in ((margin, near), (-margin, far))
+    ]
+    return *pairs, _alone(rng, unit_rows[~keep], bias[~keep], margin[~keep], near)
+
+
+def _alone(
+    rng: np.random.Generator, rows: np.ndarray, bias: np.ndarray, margin: np.ndarray, near: float
 ) -> np.ndarray:
-    """Fresh queries [n, d] for a network of which the first `count` units are real.
-
-    `normal` standard normal points, one on the line u + t v, then for each group of rows a pair
-    near the origin and a pair as far out as the line reaches.  scale is the size of the victim's
-    gradient, by which the rounding of a row is judged.
-    """
-    groups = -(-count // group_size(network.rows.shape[1]))
-    fresh, touched, keep, alone, far = (
-        np.asarray(a) for a in _points(key, network, jnp.asarray(count), eps, normal, u, v, scale)
-    )
-    if network.rows.shape[1] == 1:  # a hyperplane is a point: nothing to touch from afar
-        groups, keep = 0, np.zeros_like(keep)
-    left = ~keep[:count]  # rows that depend on others of their group
-    alone = alone[:count][left].reshape(-1, network.rows.shape[1])
-    return np.concatenate([fresh, touched[: 4 * groups], alone, far[: 0 if groups else 2]])
+    """A pair of points on either side of each row's hyperplane, [2 s, d]."""
+    around = rng.standard_normal(rows.shape) * (near / rows.shape[1] ** 0.5)
+    level = margin[:, None] * near * np.array([[1.0, -1.0]])
+    level = level - (np.sum(around * rows, 1) + bias)[:, None]
+    return (around[:, None] + level[:, :, None] * rows[:, None]).reshape(-1, rows.shape[1])
 
 
-@partial(jax.jit, static_argnums=(3, 4))
-def _points(
-    key: Array,
+def judge(
     network: TwoLayer,
-    count: Array,
+    asked: Points,
+    value: np.ndarray,
+    gradient: np.ndarray,
+    scale: float,
     eps: float,
-    normal: int,
-    u: Array,
-    v: Array,
-    scale: Array,
-) -> tuple[Array, ...]:
-    width, dim = network.rows.shape
-    normal_key, line_key, side_key, touch_key, far_key = jax.random.split(key, 5)
-    around = jax.random.normal(normal_key, (normal, dim), network.rows.dtype)
-    t = jnp.tan(jax.random.uniform(line_key, (ON_LINE, 1), u.dtype, -1.5, 1.5))
-    group = group_size(dim)
-    groups = -(-width // group)
-    members = jnp.arange(groups * group).reshape(groups, group)
-    sides = jax.random.rademacher(side_key, (groups, group), network.rows.dtype)
-    strength = jnp.linalg.norm(network.weights, axis=0)
-    reach = eps**-0.5 * jnp.linalg.norm(v)
+    places: list[Place],
+) -> Verdict:
+    """The network held to values [n, K] and gradients [n, K, d] at the points asked.
 
-    def one(key: Array, i: Array, side: Array) -> tuple[Array, Array, Array]:
-        valid = i < count
-        i = jnp.minimum(i, width - 1)
-        rows, keep, inverse = touch.factor(network.rows[i], valid)
-        bias = network.bias[i]
-        foot = jnp.linalg.norm(jnp.where(keep, bias, 0.0))
-        blur = scale / jnp.where(valid, strength[i], 1.0)
-        margin = side * jnp.minimum(1e3 * eps * jnp.maximum(blur, 16.0), 1e-2)
-
-        def pair(radius: Array, margin: Array) -> Array:
-            level = jnp.where(keep, margin * radius - bias, 0.0)
-            return touch.touch(key, rows, inverse, level, radius)
-
-        near = 10 * (dim**0.5 + foot)
-        around = jax.random.normal(key, rows.shape, rows.dtype) * (near / dim**0.5)
-        n, level = network.rows[i], margin[:, None] * near * jnp.asarray([[1.0, -1.0]])
-        level = level - (jnp.sum(around * n, 1) + bias)[:, None]
-        alone = around[:, None, :] + level[:, :, None] * n[:, None, :]
-        return jnp.concatenate([pair(near, margin), pair(reach, -margin)]), keep, alone
-
-    each = (jax.random.split(touch_key, groups), members, sides)
-    touched, keep, alone = jax.lax.map(lambda a: one(*a), each)
-    away = jax.random.normal(far_key, (1, dim), u.dtype)
-    away = away * (reach / jnp.linalg.norm(away))
-    fresh = jnp.concatenate([around, u[None] + t * v[None]])
-    touched, keep, alone = touched.reshape(-1, dim), keep.reshape(-1), alone.reshape(-1, 2, dim)
-    return fresh, touched, keep, alone, jnp.concatenate([away, -away])
-
-
-@jax.jit
-def deviation(network: TwoLayer, x: Array, reply: Reply, scale: Array) -> Array:
-    """The largest relative deviation over points x [n, d]; a scalar.
-
-    Gradients are taken relative to `scale`, the largest gradient of the victim; values to
-    what such a gradient makes of the point, |f| + scale |x|.  Not a number counts as infinite.
+    Rounding errors of gradients are judged by `scale`, the largest gradient of the victim, those
+    of values by what such a gradient makes of the point, |f| + scale |x|; both grow with the
+    square root of the number of units.  Not a number counts as infinite.
     """
-    x = x.astype(network.rows.dtype)
-    gradient = jnp.linalg.norm(network.gradient(x) - reply.gradient, axis=2).max(1)
-    value = jnp.abs(network(x) - reply.value).max(1)
-    size = jnp.abs(reply.value).max(1) + scale * jnp.linalg.norm(x, axis=1)
-    worst = jnp.maximum(gradient / jnp.maximum(scale, 1e-300), value / jnp.maximum(size, 1e-300))
-    worst = jnp.where(scale > 0, worst, jnp.maximum(gradient, value))
-    return jnp.max(jnp.where(jnp.isnan(worst), jnp.inf, worst))
+    wrong = np.linalg.norm(network.gradient(asked.x) - gradient, axis=2).max(1)
+    off = np.abs(network(asked.x) - value).max(1)
+    most = eps * (1 + network.width / 64) ** 0.5
+    size = np.abs(value).max(1) + scale * np.linalg.norm(asked.x, axis=1)
+    worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * size)]
+    error = 0.0
+    for i, place in enumerate(places):
+        rms, here = _rms(network(place.sample)), asked.place == i
+        usual = float(np.linalg.norm(place.sample, axis=1).max())
+        farther = np.maximum(1.0, np.linalg.norm(asked.x[here], axis=1) / max(usual, 1e-300))
+        # a wrong gradient is a wrong value wherever else it holds
+        spread = ERRORS * float(place.sample.std(0).max())
+        error = max(error, _largest(_ratio(off[here], rms * farther)))
+        error = max(error, _largest(_ratio(spread * wrong[here], rms)))
+    return Verdict(error, max(map(_largest, worst)))
+
+
+def _ratio(a: np.ndarray, b: Any) -> np.ndarray:
+    """a / b, where nothing of nothing is nothing."""
+    b = np.broadcast_to(b, a.shape)
+    return np.where(a > 0, a / np.where(b > 0, b, 1e-300), 0.0 * a)
+
+
+def _rms(f: np.ndarray) -> float:
+    """Root mean square over points and outputs; neither overflows nor vanishes."""
+    peak = float(np.abs(f).max(initial=0))
+    return peak * float(np.sqrt(np.mean((f / peak) ** 2))) if peak > 0 else 0.0
+
+
+def _largest(a: np.ndarray) -> float:
+    return float(np.max(np.where(np.isnan(a), np.inf, a), initial=0.0))

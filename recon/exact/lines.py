@@ -20,21 +20,24 @@ What remains is to know which intervals hold several kinks.  It is certain where
 tangents meet outside, or (K > 1) where J is not of rank one; the rest are asked in
 batches by `touch`, two queries a batch.  An interval with several kinks is split just
 beside t*, where two kinks of equal sign (both convex or both concave) must part, then by
-bisection near t*.  `rounds` runs this as a state machine.
+bisection near t*.  `rounds` runs this as a state machine, in NumPy or traced by JAX: every
+function here takes the arrays of either.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-from jax import Array, lax
+import numpy as np
+
+from recon.exact import arrays
+from recon.exact.arrays import Array, namespace
 
 ROUNDING = 64.0  # how many eps of the largest gradient a difference must exceed to be a jump
 FIRST = 0.6  # first grid points per unit, width known
+RATES = 32  # rates tried at once
 FIRST_UNKNOWN = 32  # first grid points, width unknown
-MANY = 400  # neighbouring intervals with kinks that it takes to doubt the victim's kind
+CHUNK_NUMBERS = 1 << 23  # most numbers of gradients in a chunk
 FAILED_TOUCHES = 8  # touches that explain nothing, after which kinks are bracketed one by one
 
 
@@ -64,8 +67,9 @@ class Settings(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        """Queries the traced victim answers at once; the last chunk of a round is padded."""
-        return 64 if self.capacity >= 512 else 32
+        """Rows taken up at once, a power of two; fewer where replies are large."""
+        most = max(1, CHUNK_NUMBERS // (self.outputs * self.dim))
+        return min(64 if self.capacity >= 512 else 32, 1 << (most.bit_length() - 1))
 
 
 class State(NamedTuple):
@@ -80,8 +84,9 @@ class State(NamedTuple):
     filled: Array  # points asked
     angle: Array  # [N], inf where unused
     gradient: Array  # [N, K, d]
+    mixed: Array  # [N, d] the outputs' gradients summed with `mix`
     offset: Array  # [N, K] intercept f - g x
-    along: Array  # [N, 2, K] its linear part in line coordinates: value at u, slope along v
+    along: Array  # [N, K, 2] its linear part in line coordinates: value at u, slope along v
     noise: Array  # [N] rounding error of the intercept
     biased: Array  # whether any intercept exceeded its rounding error
     jump: Array  # [N] interval holds a kink
@@ -97,13 +102,13 @@ class State(NamedTuple):
     # the round under way
     size: Array  # points to ask on the line
     place: Array  # [N] their angles
-    pairs: Array  # [2N, 2] intervals they make, as point indices, -1 where unused
+    pairs: Array  # [N, 2, 2] the two intervals each makes, as point indices, -1 where unused
     parent: Array  # [N] the interval each splits, by owner, -1 in the first round
     touches: Array  # pairs of points to ask off it
-    members: Array  # [groups, group] owners touched, -1 where unused
-    points: Array  # [2 groups, d]
+    members: Array  # [groups, group, 2] ends of the intervals touched, -1 where unused
+    points: Array  # [groups, 2, d]
     inverse: Array  # [groups, group, group] of the touched rows
-    answers: Array  # [2 groups, d] mixed gradients at the points
+    answers: Array  # [groups, 2, d] mixed gradients at the points
 
 
 PER_GROUP = ("members", "points", "inverse", "answers")
@@ -111,54 +116,64 @@ RUNNING, DONE, FULL, SPENT, FAULT = range(5)
 
 
 def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
-    """The state before the first round; the key is consumed.  width is -1 if unknown."""
-    n, k, d = s.capacity, s.outputs, s.dim
-    key, u_key, v_key, mix_key = jax.random.split(key, 4)
-    width = jnp.asarray(width)
-    expected = jnp.where(width < 0, 0.0, jnp.ceil(FIRST * width.astype(float))).astype(int)
-    size = jnp.where(width < 0, FIRST_UNKNOWN, expected) + 2
-    size = jnp.minimum(jnp.minimum(size, n), budget)
-    i = jnp.arange(n)
-    inner = jnp.maximum(size - 2, 1).astype(float)
-    grid = jnp.pi * ((i.astype(float) - 0.5) / inner - 0.5)
-    end = jnp.arctan(s.reach)
-    place = jnp.where(i == 0, -end, jnp.where(i == size - 1, end, grid))
-    pair = jnp.where((i < size - 1)[:, None], jnp.stack([i, i + 1], 1), -1)
-    no, zero = jnp.zeros(n, bool), jnp.zeros((), int)
+    """The state before the first round, in NumPy for a NumPy key; width is -1 if unknown.
+
+    NumPy's zeros take no memory until they are written: replies take what has come.
+    """
+    xp = namespace(key)
+    n, k, d, group = s.capacity, s.outputs, s.dim, max(s.group, 1)
+    key, u_key, v_key, mix_key = arrays.split(key, 4)
+    width, budget, zero = (xp.asarray(a, int) for a in (width, budget, 0))
+    expected = xp.ceil(FIRST * xp.maximum(width, 0).astype(float)).astype(int)
+    size = xp.where(width < 0, FIRST_UNKNOWN, expected) + 2
+    size = xp.minimum(xp.minimum(size, n), budget)
+    i = xp.arange(n)
+    inner = xp.maximum(size - 2, 1).astype(float)
+    grid = np.pi * ((i.astype(float) - 0.5) / inner - 0.5)
+    end = np.arctan(s.reach)
+    place = xp.where(i == 0, -end, xp.where(i == size - 1, end, grid))
+    pair = xp.where((i < size - 1)[:, None], xp.stack([i, i + 1], 1), -1)
     return State(
         key=key,
-        u=jax.random.normal(u_key, (d,), jnp.float64),
-        v=jax.random.normal(v_key, (d,), jnp.float64),
-        mix=jax.random.normal(mix_key, (k,), jnp.float64),
+        u=arrays.normal(u_key, (d,)),
+        v=arrays.normal(v_key, (d,)),
+        mix=arrays.normal(mix_key, (k,)),
         width=width,
-        budget=jnp.asarray(budget),
+        budget=budget,
         filled=zero,
-        angle=jnp.full(n, jnp.inf),
-        gradient=jnp.zeros((n, k, d)),
-        offset=jnp.zeros((n, k)),
-        along=jnp.zeros((n, 2, k)),
-        noise=jnp.zeros(n),
-        biased=jnp.zeros((), bool),
-        jump=no,
-        multi=no,
-        single=no,
-        tries=jnp.zeros(n, int),
-        scale=jnp.zeros(()),
-        failed=jnp.where(s.group < 1, FAILED_TOUCHES, zero),
+        angle=xp.full(n, np.inf),
+        gradient=xp.zeros((n, k, d)),
+        mixed=xp.zeros((n, d)),
+        offset=xp.zeros((n, k)),
+        along=xp.zeros((n, k, 2)),
+        noise=xp.zeros(n),
+        biased=xp.zeros((), bool),
+        jump=xp.zeros(n, bool),
+        multi=xp.zeros(n, bool),
+        single=xp.zeros(n, bool),
+        tries=xp.zeros(n, int),
+        scale=xp.zeros(()),
+        failed=zero + (FAILED_TOUCHES if s.group < 1 else 0),
         queries=zero,
         rounds=zero,
         fault=zero - 1,
-        phase=jnp.where(size < 3, SPENT, RUNNING),
+        phase=xp.where(size < 3, SPENT, RUNNING),
         size=size,
         place=place,
-        pairs=jnp.concatenate([pair, jnp.full_like(pair, -1)]),
-        parent=jnp.full(n, -1),
+        pairs=xp.stack([pair, xp.full_like(pair, -1)], 1),
+        parent=xp.full(n, -1),
         touches=zero,
-        members=jnp.full((s.groups, max(s.group, 1)), -1),
-        points=jnp.zeros((2 * s.groups, d)),
-        inverse=jnp.zeros((s.groups, max(s.group, 1), max(s.group, 1))),
-        answers=jnp.zeros((2 * s.groups, d)),
+        members=xp.full((s.groups, group, 2), -1),
+        points=xp.zeros((s.groups, 2, d)),
+        inverse=xp.zeros((s.groups, group, group)),
+        answers=xp.zeros((s.groups, 2, d)),
     )
+
+
+def bytes_needed(s: Settings) -> int:
+    """Bytes of a search that fills its capacity, the chunk under way and copies included."""
+    numbers = s.capacity * s.dim * (s.outputs + 1) + 4 * s.chunk * s.dim * s.outputs
+    return 8 * (numbers + s.groups * s.group * (s.group + s.dim))
 
 
 class Intervals(NamedTuple):
@@ -178,46 +193,49 @@ def intercepts(state: State) -> tuple[Array, Array]:
 
     One that is below its own rounding error beside others that are not is still in doubt by it.
     """
-    return jnp.where(state.biased, state.offset, 0.0), jnp.where(state.biased, state.noise, 0.0)
+    xp = namespace(state.offset)
+    return xp.where(state.biased, state.offset, 0.0), xp.where(state.biased, state.noise, 0.0)
 
 
 def intervals(s: Settings, state: State) -> Intervals:
     """Where neighbouring tangents meet: t* = -<slope, value> / <slope, slope> of the difference."""
-    order = jnp.argsort(state.angle)
+    xp = namespace(state.angle)
+    order = xp.argsort(state.angle)
     left, right = order[:-1], order[1:]
-    valid = jnp.arange(1, s.capacity) < state.filled
-    low, high = (jnp.where(valid, state.angle[end], 0.0) for end in (left, right))
-    value, slope = jnp.moveaxis(state.along[right] - state.along[left], 1, 0)
+    valid = xp.arange(1, len(order)) < state.filled
+    low, high = (xp.where(valid, state.angle[end], 0.0) for end in (left, right))
+    value, slope = xp.moveaxis(state.along[right] - state.along[left], 2, 0)
     offset, noise = intercepts(state)
     value = value + offset[right] - offset[left]
-    square = jnp.sum(slope**2, 1)
-    t = -jnp.sum(slope * value, 1) / jnp.where(square > 0, square, 1.0)
-    t = jnp.where(square > 0, t, jnp.inf)
+    square = xp.sum(slope**2, 1)
+    t = -xp.sum(slope * value, 1) / xp.where(square > 0, square, 1.0)
+    t = xp.where(square > 0, t, xp.inf)
     tiny = ROUNDING * s.eps * state.scale
-    error = noise[left] + noise[right] + tiny * jnp.linalg.norm(state.u)
+    error = noise[left] + noise[right] + tiny * xp.linalg.norm(state.u)
     # in the angle, a relative error of t is worth at most half of itself
-    blur = error / jnp.sqrt(jnp.where(square > 0, square, 1.0)) / (1 + t**2)
-    blur = blur + tiny * jnp.linalg.norm(state.v) / jnp.sqrt(jnp.where(square > 0, square, 1.0))
-    return Intervals(left, right, low, high, jnp.arctan(t), blur, valid & state.jump[left])
+    blur = error / xp.sqrt(xp.where(square > 0, square, 1.0)) / (1 + t**2)
+    blur = blur + tiny * xp.linalg.norm(state.v) / xp.sqrt(xp.where(square > 0, square, 1.0))
+    return Intervals(left, right, low, high, xp.arctan(t), blur, valid & state.jump[left])
 
 
 def density(iv: Intervals) -> Array:
     """Kinks per radian, by maximum likelihood from which intervals hold any (Poisson kinks)."""
+    xp = namespace(iv.kink)
     length = iv.high - iv.low
-    empty = jnp.sum(jnp.where(iv.kink, 0.0, length))
+    empty = xp.sum(xp.where(iv.kink, 0.0, length))
+    length = length[iv.kink] if xp is np else xp.where(iv.kink, length, 0.0)
+    steps = xp.linspace(0.0, 1.0, RATES + 1)
 
-    def score(rate: Array) -> Array:
-        x = jnp.where(iv.kink, rate * length, 1.0)
-        return jnp.sum(jnp.where(iv.kink, length / jnp.expm1(jnp.minimum(x, 500.0)), 0.0)) - empty
-
-    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+    def narrow(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
-        middle = jnp.sqrt(low * high)
-        more = score(middle) > 0
-        return jnp.where(more, middle, low), jnp.where(more, high, middle)
+        rate = low * (high / low) ** steps
+        x = xp.minimum(rate[:, None] * length[None], 500.0)
+        each = length[None] / xp.expm1(xp.where(x > 0, x, 1.0))
+        i = xp.clip(xp.sum(xp.sum(each, 1) > empty), 1, RATES)  # it falls as the rate grows
+        return rate[i - 1], rate[i]
 
-    low, _ = lax.fori_loop(0, 40, halve, (jnp.asarray(1e-3), jnp.asarray(1e6)))
-    return jnp.where(empty < 0.1 * jnp.pi, jnp.inf, low)
+    low, _ = arrays.loop(3, narrow, (xp.asarray(1e-3), xp.asarray(1e6)))
+    return xp.where(empty < 0.1 * np.pi, np.inf, low)
 
 
 def split_at(s: Settings, state: State, iv: Intervals, coarse: Array) -> Array:
@@ -227,23 +245,24 @@ def split_at(s: Settings, state: State, iv: Intervals, coarse: Array) -> Array:
     there, and a single kink must answer with the far gradient.  Then nearer the middle of
     what is left; then so close to the meeting point that a single kink is bracketed.
     """
+    xp = namespace(iv.left)
     tries = state.tries[iv.left]
     width = iv.high - iv.low
     to_right = iv.high - iv.meet > iv.meet - iv.low
-    longer = jnp.where(to_right, iv.high - iv.meet, iv.meet - iv.low)
+    longer = xp.where(to_right, iv.high - iv.meet, iv.meet - iv.low)
     inside = (iv.low < iv.meet) & (iv.meet < iv.high)
     close = resolution(s) / 8 + 4 * iv.blur
     trust = state.failed < FAILED_TOUCHES
-    beside = jnp.where(trust & (tries == 0), jnp.maximum(1e-2 * width, close), close)
-    beside = jnp.where(trust & (tries == 1), 0.3 * longer, beside)
-    at = iv.meet + jnp.where(to_right, beside, -beside)
-    outer = jnp.where(iv.meet < iv.low, iv.low + 0.3 * width, iv.high - 0.3 * width)
-    at = jnp.where(inside, at, outer)
-    far = jnp.where(jnp.abs(iv.low) > jnp.abs(iv.high), iv.low, iv.high)
-    at = jnp.where(coarse & inside, (iv.meet + far) / 2, at)
+    beside = xp.where(trust & (tries == 0), xp.maximum(1e-2 * width, close), close)
+    beside = xp.where(trust & (tries == 1), 0.3 * longer, beside)
+    at = iv.meet + xp.where(to_right, beside, -beside)
+    outer = xp.where(iv.meet < iv.low, iv.low + 0.3 * width, iv.high - 0.3 * width)
+    at = xp.where(inside, at, outer)
+    far = xp.where(xp.abs(iv.low) > xp.abs(iv.high), iv.low, iv.high)
+    at = xp.where(coarse & inside, (iv.meet + far) / 2, at)
     stuck = (tries >= 4) & (tries % 2 == 1)
     fits = (at > iv.low + 0.01 * close) & (at < iv.high - 0.01 * close) & ~stuck & iv.kink
-    return jnp.where(fits, at, (iv.low + iv.high) / 2)
+    return xp.where(fits, at, (iv.low + iv.high) / 2)
 
 
 def resolution(s: Settings) -> float:
@@ -257,42 +276,24 @@ def compare(s: Settings, state: State, pairs: Array) -> tuple[Array, Array, Arra
     """Whether the intervals pairs [c, 2] hold a kink, whether certainly several, and the norm
     of the gradients' difference: [c] each.
     """
+    xp = namespace(pairs)
     left, right = pairs[:, 0], pairs[:, 1]
     jump = state.gradient[right] - state.gradient[left]
     offset, noise = intercepts(state)
     offset = offset[right] - offset[left]
     tiny = ROUNDING * s.eps * state.scale
     noise = (noise[left] + noise[right])[:, None]
-    size = jnp.sqrt(jnp.sum(jump**2, (1, 2)))
-    differs = (size > tiny) | (jnp.abs(offset) > noise).any(1)
+    size = xp.sqrt(xp.sum(jump**2, (1, 2)))
+    differs = (size > tiny) | (xp.abs(offset) > noise).any(1)
     if s.outputs == 1:
-        return differs, jnp.zeros_like(differs), size
+        return differs, xp.zeros_like(differs), size
     # One unit's jump is w n^T with intercept w b: rank one.  From any w that is not
     # orthogonal, D^T w gives n and D n gives w again.
-    row = jnp.einsum("ckd,ck->cd", jump, jump @ state.v)
-    square = jnp.sum(row**2, 1)[:, None]
-    weight = jnp.einsum("ckd,cd->ck", jump, row) / jnp.where(square > 0, square, 1.0)
+    row = ((jump @ state.v)[:, None, :] @ jump)[:, 0]
+    square = xp.sum(row**2, 1)[:, None]
+    weight = (jump @ row[:, :, None])[:, :, 0] / xp.where(square > 0, square, 1.0)
     rest = jump - weight[:, :, None] * row[:, None, :]
-    crossing = jnp.sum(offset * weight, 1) / jnp.maximum(jnp.sum(weight**2, 1), 1e-300)
-    apart = jnp.abs(offset - crossing[:, None] * weight) > 4 * noise + tiny
-    several = (jnp.sqrt(jnp.sum(rest**2, (1, 2))) > 4 * tiny) | apart.any(1)
+    crossing = xp.sum(offset * weight, 1) / xp.maximum(xp.sum(weight**2, 1), 1e-300)
+    apart = xp.abs(offset - crossing[:, None] * weight) > 4 * noise + tiny
+    several = (xp.sqrt(xp.sum(rest**2, (1, 2))) > 4 * tiny) | apart.any(1)
     return differs, differs & several, size
-
-
-def unlike(s: Settings, state: State) -> Array:
-    """Whether the replies are plainly not of a piecewise linear function.
-
-    Of a smooth function every interval holds a "kink", and neighbouring jumps are in proportion
-    to their intervals; of noise every interval too, and neighbouring jumps turn back.
-    """
-    iv = intervals(s, state)
-    both = iv.kink[1:] & iv.kink[:-1]
-    jump = (state.along[iv.right] - state.along[iv.left]).reshape(len(iv.kink), -1)
-    length = jnp.tan(iv.high) - jnp.tan(iv.low)
-    slope = jump / jnp.where(length > 0, length, 1.0)[:, None]
-    size, steep = jnp.linalg.norm(jump, axis=1), jnp.linalg.norm(slope, axis=1)
-    change = jnp.linalg.norm(slope[1:] - slope[:-1], axis=1) / (steep[1:] + steep[:-1])
-    turn = jnp.sum(jump[1:] * jump[:-1], 1) / (size[1:] * size[:-1])
-    smooth = jnp.nanmedian(jnp.where(both, change, jnp.nan)) < 0.1
-    noisy = jnp.nanmean(jnp.where(both, turn, jnp.nan)) < -0.25
-    return (jnp.sum(both) >= MANY) & (smooth | noisy)

@@ -19,8 +19,8 @@ class Status(enum.Enum):
     )
     BUDGET = "The query budget ran out before the network was recovered; the network is partial."
     UNCERTIFIED = (
-        "The recovered network disagrees with the victim on fresh queries: the victim is not a "
-        "two-layer ReLU network, or has units this search could not see."
+        "Not certified: fresh queries do not bear the network out, as where the victim is not a "
+        "two-layer ReLU network, has units this search could not see, or answers in too few digits."
     )
     NOISY = (
         "The replies are not piecewise linear along a line to within their rounding error: "
@@ -35,13 +35,25 @@ class Status(enum.Enum):
         return self in (Status.RECOVERED, Status.OTHER_WIDTH)
 
 
+def promise(eps: float) -> float:
+    """Half of the digits of replies with rounding unit eps: what `Recovery.ok` promises."""
+    return eps**0.5
+
+
 @dataclass(frozen=True)
 class Recovery:
     """The outcome of a recovery; `ok` is True only for a certified network.
 
-    network: what was found (partial or None where status is not ok); cost: what it
-    took, the certificate's own queries included; certificate: the largest relative
-    deviation from the victim on fresh queries (inf where it was not reached).
+    network: what was found (partial or None where status is not ok); cost: what it took, the
+    certificate's own queries included; certificate: the largest error seen on fresh queries
+    (inf where it was not reached).  For `exact.recover` that is near the origin and on the
+    user's data, and in units of the root mean square (rms) of f there.
+
+    What `ok` promises of `exact.recover`: at standard normal points, and on inputs like the data
+    where there were any, f is met to within `promise`(eps) of its rms, 3.5e-4 for replies in
+    float32 and 1.5e-8 in float64; and no deviation on any fresh query, near or far, was larger
+    than rounding makes it.  Where inputs were told to be of different scale, standard normal
+    points are those of the scaled inputs.  Half precision is never `ok`.
     """
 
     network: TwoLayer | None

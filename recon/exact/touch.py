@@ -11,7 +11,7 @@ N_k x + b_k = m_k for tiny margins m_k and otherwise random.  Such an x sits bes
                                                    or both on, or both off
 
 `touch` returns the antipodal pair x0 + y, x0 - y with y orthogonal to every touched
-row and long.  Any unit that is not touched is on at exactly one of the two, as at the
+row and long.  Array unit that is not touched is on at exactly one of the two, as at the
 two ends of any long line, so with S = gradient(+end) + gradient(-end) of that line
 
     gradient(x0 + y) + gradient(x0 - y) - S = sum over touched k of z_k J_k,
@@ -19,14 +19,15 @@ two ends of any long line, so with S = gradient(+end) + gradient(-end) of that l
 where z_k = 1 if k is a single unit (on at both points), and 0 if J_k is the sum of
 several units (each on at one of the two).  One linear solve therefore tells *which* of
 up to d/2 presumed units are wrong, from two queries.  This is our own construction; the
-paper certifies a kink by bisecting to eps (Algorithm 1a).
+paper certifies a kink by bisecting to eps (Algorithm 1a).  NumPy arrays or traced ones.
 """
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from jax import Array
+import numpy as np
+
+from recon.exact import arrays
+from recon.exact.arrays import Array
 
 DEPENDENT = 1e-6  # squared distance of a unit row from the span of earlier ones, below: dropped
 
@@ -36,20 +37,35 @@ def inverse(gram: Array, valid: Array, floor: float = DEPENDENT) -> tuple[Array,
 
     Rows that are not valid, or depend on earlier ones, are not kept; the inverse is zero
     there.  Gauss-Jordan by the symmetric sweep operator: it drops rows as it goes, and needs
-    no LAPACK call inside a loop.
+    no LAPACK call inside a traced loop.
     """
+    xp = arrays.namespace(gram)
+    if xp is np and _independent(gram, valid, floor):
+        a, inner = np.zeros_like(gram), np.ix_(valid, valid)
+        a[inner] = np.linalg.inv(gram[inner])
+        return a, valid.copy()
 
     def sweep(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         a, keep = carry
         good = valid[j] & (a[j, j] > floor)
-        column = a[:, j] / jnp.where(good, a[j, j], 1.0)
-        swept = a - jnp.outer(column, a[j])
-        swept = swept.at[j].set(column).at[:, j].set(column)
-        swept = swept.at[j, j].set(-1.0 / jnp.where(good, a[j, j], 1.0))
-        return jnp.where(good, swept, a), keep.at[j].set(good)
+        pivot = xp.where(good, a[j, j], 1.0)
+        column = a[:, j] / pivot
+        swept = a - column[:, None] * a[j][None]
+        for index, value in (((slice(None), j), column), (j, column), ((j, j), -1.0 / pivot)):
+            swept = arrays.put(swept, index, value)
+        return xp.where(good, swept, a), arrays.put(keep, j, good)
 
-    a, keep = jax.lax.fori_loop(0, gram.shape[0], sweep, (gram, jnp.zeros_like(valid)))
-    return jnp.where(keep[:, None] & keep[None], -a, 0.0), keep
+    a, keep = arrays.loop(gram.shape[0], sweep, (gram, xp.zeros_like(valid)))
+    return xp.where(keep[:, None] & keep[None], -a, 0.0), keep
+
+
+def _independent(gram: np.ndarray, valid: np.ndarray, floor: float) -> bool:
+    """Whether no valid row depends on earlier ones: its distance from them is Cholesky's pivot."""
+    try:
+        pivots = np.diag(np.linalg.cholesky(gram[np.ix_(valid, valid)]))
+    except np.linalg.LinAlgError:
+        return False
+    return bool((pivots**2 > floor).all())
 
 
 def factor(rows: Array, valid: Array) -> tuple[Array, Array, Array]:
@@ -58,7 +74,7 @@ def factor(rows: Array, valid: Array) -> tuple[Array, Array, Array]:
     Rows not kept are zeroed, so that they take no part.
     """
     inverse_gram, keep = inverse(rows @ rows.T, valid)
-    return jnp.where(keep[:, None], rows, 0.0), keep, inverse_gram
+    return arrays.namespace(rows).where(keep[:, None], rows, 0.0), keep, inverse_gram
 
 
 def coefficients(rows: Array, inverse_gram: Array, vector: Array) -> Array:
@@ -70,16 +86,22 @@ def coefficients(rows: Array, inverse_gram: Array, vector: Array) -> Array:
 def touch(key: Array, rows: Array, inverse_gram: Array, level: Array, radius: Array) -> Array:
     """The pair x0 + y, x0 - y [2, d] with rows x = level [s] at both and |y| = radius.
 
-    Takes the rows and inverse of `factor`; needs fewer rows than dimensions.
+    Takes the rows and inverse of `factor`; needs fewer rows than dimensions.  key: a JAX key, or
+    what seeds a NumPy generator, or one.
     """
-    scaled = jax.random.normal(key, rows.shape[1:], rows.dtype)
+    return pair(arrays.normal(key, rows.shape[1:]), rows, inverse_gram, level, radius)
+
+
+def pair(along: Array, rows: Array, inverse_gram: Array, level: Array, radius: Array) -> Array:
+    """The pair of `touch` with y along a random vector [d], so far as the rows allow."""
+    xp = arrays.namespace(rows)
 
     def onto(x: Array, target: Array) -> Array:
         for _ in range(3):  # Gram systems square the condition number; refinement undoes it
             x = x + (inverse_gram @ (target - rows @ x)) @ rows
         return x
 
-    y = onto(scaled, jnp.zeros_like(level))
-    y = y * (radius / jnp.linalg.norm(y))
-    foot = onto(jnp.zeros_like(y), level)
-    return jnp.stack([onto(foot + y, level), onto(foot - y, level)])
+    y = onto(along, xp.zeros_like(level))
+    y = y * (radius / xp.linalg.norm(y))
+    foot = onto(xp.zeros_like(y), level)
+    return xp.stack([onto(foot + y, level), onto(foot - y, level)])

@@ -11,22 +11,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from recon.exact import certify, lines, rounds, units
+from recon.exact import arrays, asking, certify, lines, rounds, units
+from recon.exact.inputs import of_data, of_gradients
 from recon.exact.lines import Settings, State
-from recon.exact.recovery import Recovery, Status
+from recon.exact.recovery import Recovery, Status, promise
+from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check
 
-CERTIFIED = 1e3  # eps: the largest deviation that is still rounding
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
 MEMORY = 8 << 30  # bytes of replies kept at most
+ILL_CONDITIONED = (
+    " All deviations are of the size of rounding, but too large beside f itself: terms cancel, or "
+    "are larger elsewhere. Ask the model in float64."
+)
+COARSE = 1e-4  # eps above which rounding is as large as units: half precision
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -39,8 +45,7 @@ def _ask(oracle: Oracle, x: Array) -> Reply:
     return oracle(x)
 
 
-_begin = jax.jit(lines.begin, static_argnums=0)
-_unlike = jax.jit(lines.unlike, static_argnums=0)
+IN_JAX = False
 
 
 def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
@@ -52,28 +57,39 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
     while True:
         if isinstance(oracle, HostOracle):
-            state = rounds.on_host(s, oracle, state)
+            state = rounds.in_numpy(s, oracle, state)
+        elif not IN_JAX:
+            state = rounds.in_numpy(s, partial(replies, oracle), state)
         else:
-            state = _search(s, oracle, state)
+            state = jax.tree.map(np.asarray, _search(s, oracle, state))
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
         if int(state.phase) != lines.FULL or 2 * s.capacity > most or bytes_grown > MEMORY:
             return s, state
-        if bool(_unlike(s, state)):
+        if rounds.unlike(s, state):
             return s, state
         s, state = rounds.twice(s), rounds.grow(s, state)
 
 
 def ask(oracle: AnyOracle, x: np.ndarray) -> Reply:
-    """Replies to x [n, d], jitted if the oracle is JAX; raises ReplyError."""
+    """Checked replies to x [n, d] as NumPy float64, jitted if the oracle is JAX; ReplyError."""
     if isinstance(oracle, HostOracle):
-        return oracle(x)
-    padded = np.pad(x, ((0, -len(x) % units.PADDING), (0, 0)), mode="edge")
-    reply = Reply(*(np.asarray(a, np.float64)[: len(x)] for a in _ask(oracle, padded)))
-    return check(reply, *x.shape)
+        return Reply(*(np.asarray(a, np.float64) for a in oracle(x)))
+    return check(replies(oracle, x), *x.shape)
 
 
-def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost]:
-    """Outputs K, the dtype of queries, the dtype of replies, and what it cost to learn them.
+def replies(oracle: Oracle, x: np.ndarray) -> Reply:
+    """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile."""
+    parts = []
+    for i in range(0, len(x), 64):
+        here = x[i : i + 64]
+        padded = np.concatenate([here, np.repeat(here[-1:], 64 - len(here), 0)])
+        parts.append([np.asarray(a, np.float64)[: len(here)] for a in _ask(oracle, padded)])
+    return Reply(*(np.concatenate(a) for a in zip(*parts, strict=True)))
+
+
+def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost, np.ndarray]:
+    """Outputs K, the dtype of queries, the dtype of replies, what it cost to learn them, and the
+    gradients [n, K, d] seen on the way.
 
     A JAX victim is asked in the dtype of its parameters, and costs nothing; one on the host
     is asked in float64, once at the origin beforehand.
@@ -81,18 +97,21 @@ def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost]:
     if isinstance(oracle, HostOracle):
         reply = oracle(np.zeros((1, dim)))
         outputs = reply.value.shape[1]
-        dtype = np.result_type(reply.value, reply.gradient, np.float32)
-        return outputs, "float64", str(dtype), Cost(1, 0, outputs * (dim + 1), 1)
-    leaves = [np.dtype(a.dtype) for a in jax.tree.leaves(oracle.params) if hasattr(a, "dtype")]
-    floats = [a for a in leaves if np.issubdtype(a, np.floating)]
-    asked = str(np.result_type(*floats)) if floats else "float64"
+        dtypes = [a.dtype for a in reply if jnp.issubdtype(a.dtype, jnp.floating)]
+        coarsest = max(dtypes, key=lambda a: jnp.finfo(a).eps, default=np.dtype(np.float64))
+        return outputs, "float64", str(coarsest), Cost(1, 0, outputs * (dim + 1), 1), reply.gradient
+    leaves = [a.dtype for a in jax.tree.leaves(oracle.params) if hasattr(a, "dtype")]
+    floats = [a for a in leaves if jnp.issubdtype(a, jnp.floating)]
+    with jax.numpy_dtype_promotion("standard"):
+        asked = str(jnp.result_type(*floats)) if floats else "float64"
     shape = jax.eval_shape(oracle, jax.ShapeDtypeStruct((1, dim), asked))
     if shape.value.ndim != 2 or shape.gradient.shape[1:] != (shape.value.shape[1], dim):
         raise ReplyError(
             f"f must map [{dim}] to [K] or a scalar; one query gives values of shape "
             f"{shape.value.shape} and gradients of shape {shape.gradient.shape}"
         )
-    return shape.value.shape[1], asked, str(shape.value.dtype), Cost()
+    none = np.zeros((0, *shape.gradient.shape[1:]))
+    return shape.value.shape[1], asked, str(shape.value.dtype), Cost(), none
 
 
 def recover(
@@ -102,17 +121,20 @@ def recover(
     key: Any,
     width: int | None = None,
     budget: int | None = None,
+    data: Any = None,
 ) -> Recovery:
     """Recover a two-layer ReLU network of `dim` inputs from gradient queries.
 
-    oracle: `oracles.from_jax` or `oracles.from_host`; key: a JAX key, consumed; width: the
-    number of hidden units if known (it saves queries and is checked); budget: most queries
-    to ask, certificate included, else some 30,000 where the victim does not fit.  Any number of
-    outputs, biases or none, any rows.
+    oracle: `oracles.from_jax` or `oracles.from_host`; key: a JAX key, consumed, or a whole
+    number; width: the number of hidden units if known (it saves queries and is checked); budget:
+    most queries to ask, certificate included, else some 30,000 where the victim does not fit.
+    data [n, d]: inputs of the user's own; queries are spread as they are, and the certificate
+    asks 64 queries more among them.  Any number of outputs, biases or none, any rows.  Without
+    data, inputs of very different scale are told from the victim's gradients.
 
-    Returns a Recovery; `ok` only if the certificate on fresh queries holds.  Raises
-    ReplyError for replies that are not finite or of the wrong shape, ValueError for
-    arguments that make no sense, and lets an oracle's own exceptions through.
+    Returns a Recovery; what `ok` promises is said there.  Raises ReplyError for replies that are
+    not finite or of the wrong shape, ValueError for arguments that make no sense, and lets an
+    oracle's own exceptions through.
     """
     for name, number, least in (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0)):
         if number is None and name != "dim":
@@ -120,64 +142,139 @@ def recover(
         if not isinstance(number, (int, np.integer)) or number < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
     with jax.enable_x64(True):
-        return _recover(oracle, dim, key, width, budget)
+        return _recover(oracle, dim, key, width, budget, data)
+
+
+class _Task(NamedTuple):
+    """What every line of an attack shares: the victim as a function of z, and what is known."""
+
+    oracle: AnyOracle
+    s: Settings
+    width: int | None
+    limit: int
+    promise: float
+    places: list[certify.Place]  # of the user's, to certify
 
 
 def _recover(
-    oracle: AnyOracle, dim: int, key: Any, width: int | None, budget: int | None
+    oracle: AnyOracle, dim: int, key: Any, width: int | None, budget: int | None, data: Any
 ) -> Recovery:
+    inputs, z = (None, None) if data is None else of_data(data, dim)
     if budget is not None and budget < 1:
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
-    outputs, dtype, replies, cost = form(oracle, dim)
+    outputs, dtype, replies, cost, seen = form(oracle, dim)
     if isinstance(oracle, HostOracle):
         oracle = replace(oracle, outputs=outputs)
     eps = float(max(jnp.finfo(dtype).eps, jnp.finfo(replies).eps))
-    capacity = 256 if width is None else -(-int(1.7 * width + 64) // 128) * 128
-    settings = Settings(dim, outputs, capacity, dtype, eps)
+    if eps > COARSE:
+        return _too_coarse(oracle, dim, dtype, replies, cost)
+    inputs = of_gradients(seen) if inputs is None else inputs
     limit = np.iinfo(np.int32).max if budget is None else budget
+    capacity = 256 if width is None else -(-int(1.7 * width + 64) // 128) * 128
+    seed, left = asking.seed(key), LINES
     outcome = Recovery(None, Status.BUDGET, cost)
-    for line_key in jax.random.split(key, LINES):
-        begin_key, *check_keys = jax.random.split(line_key, 3)
-        s, left = settings, limit - cost.queries
-        state = _begin(s, begin_key, -1 if width is None else width, left)
-        before = cost  # of other lines, and of certificates
-        for check_key in check_keys:
-            s, state = search(s, oracle, state)
-            cost = before + _asked(s, int(state.queries), int(state.rounds))
-            if int(state.phase) == lines.FAULT:
-                row = f"query row {int(state.fault)} of {int(state.queries)}"
-                raise ReplyError(f"{row} on the line: the reply is not finite")
-            network, count, error = units.read_off(s, state)
-            found = f"Units found: {count}."
-            if int(state.phase) != lines.DONE:
-                status = Status.BUDGET if int(state.phase) == lines.SPENT else Status.NOISY
-                seen = found if status is Status.BUDGET else f"Kinks seen: {count}."
-                return Recovery(units.trim(network, count), status, cost, detail=seen)
-            far_key, check_key = jax.random.split(check_key)
-            far, x = units.far_points(s, state, network, error, far_key)
-            if 0 < len(far) <= limit - cost.queries:
-                network = units.sharpen(network, far, x, ask(oracle, x.astype(s.dtype)))
-                before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
-            expected = width is None or width == count
-            sure = expected and count > certify.FEW
-            missing = count == 0 or (width is not None and count < width)
-            unsure = certify.NORMAL_IF_MISSING if missing else certify.NORMAL_IF_OTHER_WIDTH
-            normal = certify.NORMAL if sure else unsure
-            line = (state.u, state.v, state.scale)
-            x = certify.points(check_key, network, count, s.eps, normal, *line).astype(s.dtype)
-            if cost.queries + len(x) > limit:
-                detail = f"{found} The certificate needs {len(x)} queries more."
-                network = units.trim(network, count)
-                return Recovery(network, Status.BUDGET, cost, detail=detail)
-            worst = float(certify.deviation(network, x, ask(oracle, x), state.scale))
-            before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
-            network = units.trim(network, count)
-            if worst <= CERTIFIED * s.eps:
-                status = Status.RECOVERED if expected else Status.OTHER_WIDTH
-                return Recovery(network, status, cost, worst, "" if expected else found)
-            outcome = Recovery(network, Status.UNCERTIFIED, cost, worst, found)
-            state = rounds.bracket(s, state, limit - before.queries)
+    while left:
+        blur = 1.0 if inputs is None else inputs.blur
+        s = Settings(dim, outputs, capacity, dtype, eps * blur)
+        view = oracle if inputs is None else inputs.oracle(oracle, dtype)
+        seed, line_seed, place_seed = arrays.split(seed, 3)
+        places = [] if z is None else [certify.Place(z, certify.ROWS, certify.BETWEEN)]
+        if inputs is not None:  # standard normal points of the user's scale
+            x = np.random.default_rng(place_seed).standard_normal((certify.SAMPLE, dim))
+            places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
+        task = _Task(view, s, width, limit, promise(eps), places)
+        outcome, seen = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
+        if outcome.ok or outcome.status is Status.BUDGET:
+            break
+        if inputs is None and (inputs := of_gradients(seen)) is not None:
+            continue  # not counted as a line
+        if outcome.status is not Status.UNCERTIFIED:
+            break
+        left -= 1
+    if inputs is not None and outcome.network is not None:
+        outcome = replace(outcome, network=inputs.restored(outcome.network))
     return outcome
+
+
+def _one_line(
+    task: _Task, seed: np.ndarray, before: Cost, watch: bool
+) -> tuple[Recovery, np.ndarray]:
+    """The outcome of one line and the gradients [n, K, d] seen on it; `before` was spent already.
+
+    watch: end after the search where these show inputs of different scale.
+    """
+    oracle, s, width, limit = task[:4]
+    begin_seed, *check_seeds = arrays.split(seed, 3)
+    told = -1 if width is None else width
+    state = lines.begin(s, begin_seed, told, limit - before.queries)
+    outcome, seen = Recovery(None, Status.BUDGET, before), np.zeros((0, s.outputs, s.dim))
+    for check_seed in check_seeds:
+        s, state = search(s, oracle, state)
+        cost = before + _asked(s, int(state.queries), int(state.rounds))
+        if int(state.phase) == lines.FAULT:
+            row = f"query row {int(state.fault)} of {int(state.queries)}"
+            raise ReplyError(f"{row} on the line: the reply is not finite")
+        seen = state.gradient[: int(state.filled)]
+        network, error = units.read_off(s, state)
+        count = network.width
+        found = f"Units found: {count}."
+        if int(state.phase) != lines.DONE:
+            status = Status.BUDGET if int(state.phase) == lines.SPENT else Status.NOISY
+            detail = found if status is Status.BUDGET else f"Kinks seen: {count}.{_clipped(state)}"
+            return Recovery(network, status, cost, detail=detail), seen
+        if watch and of_gradients(seen) is not None:
+            return Recovery(network, Status.UNCERTIFIED, cost, detail=found), seen
+        far_seed, place_seed, point_seed = arrays.split(check_seed, 3)
+        far, x = units.far_points(s, state, network, error, far_seed)
+        if 0 < len(far) <= limit - cost.queries:
+            x = x.astype(s.dtype)
+            network = units.sharpen(network, far, x.astype(float), ask(oracle, x).value)
+            before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
+        expected = width is None or width == count
+        sure = expected and count > certify.FEW
+        missing = count == 0 or (width is not None and count < width)
+        unsure = certify.NORMAL_IF_MISSING if missing else certify.NORMAL_IF_OTHER_WIDTH
+        normal = certify.NORMAL if sure else unsure
+        line = certify.Line(state.u, state.v, s.reach, float(state.scale))
+        places = certify.normal_places(place_seed, s.dim, normal) + task.places
+        points = certify.points(point_seed, network, line, s.eps, places)
+        x = points.x.astype(s.dtype)
+        if cost.queries + len(x) > limit:
+            detail = f"{found} The certificate needs {len(x)} queries more."
+            return Recovery(network, Status.BUDGET, cost, detail=detail), seen
+        reply, points = ask(oracle, x), points._replace(x=x.astype(float))
+        verdict = certify.judge(network, points, *reply, line.scale, s.eps, places)
+        before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
+        detail = "" if expected else found
+        if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
+            status = Status.RECOVERED if expected else Status.OTHER_WIDTH
+            return Recovery(network, status, cost, verdict.error, detail), seen
+        detail = found + (_clipped(state) if verdict.rounding > 1 else ILL_CONDITIONED)
+        outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, detail)
+        state = rounds.bracket(s, state, limit - before.queries)
+    return outcome, seen
+
+
+def _clipped(state: State) -> str:
+    """A hint where f is constant at both ends of the line, and not between them."""
+    n = int(state.filled)
+    ends = state.gradient[[np.argmin(state.angle[:n]), np.argmax(state.angle[:n])]]
+    if ends.any() or not state.gradient[:n].any():
+        return ""
+    return " Far from the origin the gradients vanish: the victim may clip its inputs to a range."
+
+
+def _too_coarse(oracle: AnyOracle, dim: int, dtype: str, replies: str, cost: Cost) -> Recovery:
+    """Refusal of half precision, with the tangent at the origin for a network."""
+    value, gradient = (a[0] for a in ask(oracle, np.zeros((1, dim), dtype)))
+    none = np.zeros((0, dim))
+    tangent = TwoLayer(none, none[:, 0], np.zeros((len(value), 0)), gradient, value)
+    detail = (
+        f"Asked in {dtype}, answered in {replies}: too few digits to tell units from rounding. "
+        "Ask the model in float32, its parameters cast to float32."
+    )
+    cost = cost + Cost(1, 0, gradient.size + len(value), 1)
+    return Recovery(tangent, Status.UNCERTIFIED, cost, detail=detail)
 
 
 def _asked(s: Settings, queries: int, rounds: int = 1) -> Cost:

@@ -1,0 +1,82 @@
+"""What NumPy arrays and traced JAX arrays do not share: writes, loops, sizes, random numbers.
+
+The search is one set of functions of arrays.  NumPy runs them as they stand, with no compile,
+for a victim on the host; JAX traces them where the victim can be traced.  What both do alike is
+taken from `namespace`; this is the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Array = Any  # NumPy's or JAX's
+
+
+def namespace(a: Any) -> ModuleType:
+    """numpy for a NumPy array or scalar, jax.numpy for any other."""
+    return np if isinstance(a, np.ndarray | np.generic) else jnp
+
+
+def put(a: Any, index: Any, value: Any) -> Any:
+    """a with a[index] = value; entries of an index array out of bounds are dropped.
+
+    A NumPy array is written in place and so consumed, as JAX consumes a donated one.
+    """
+    if namespace(a) is jnp:
+        return a.at[index].set(value, mode="drop")
+    if not a.flags.writeable:  # JAX's memory
+        a = a.copy()
+    if isinstance(index, np.ndarray) and (index >= len(a)).any():
+        kept = index < len(a)
+        index, value = index[kept], value[kept] if np.ndim(value) else value
+    a[index] = value
+    return a
+
+
+def loop(count: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:
+    """carry = body(i, carry) for i in range(count)."""
+    if isinstance(count, jax.Array) or any(
+        isinstance(a, jax.Array) for a in jax.tree.leaves(carry)
+    ):
+        return lax.fori_loop(0, count, body, carry)
+    for i in range(count):
+        carry = body(i, carry)
+    return carry
+
+
+def nonzero(mask: Any, size: int, fill: int) -> Any:
+    """Where mask [n] holds, as [size] indices: the first ones, then `fill`."""
+    xp = namespace(mask)
+    if xp is np:
+        found = np.flatnonzero(mask)[:size]
+        return np.concatenate([found, np.full(size - len(found), fill)])
+    slot = xp.where(mask, xp.cumsum(mask) - 1, size)
+    return put(xp.full(size, fill), slot, xp.arange(len(mask)))
+
+
+def split(key: Any, count: int) -> Any:
+    """`count` new keys; a NumPy key is what seeds a generator, two words."""
+    if namespace(key) is jnp:
+        return jax.random.split(key, count)
+    return np.random.default_rng(key).integers(1 << 32, size=(count, 2), dtype=np.uint32)
+
+
+def normal(key: Any, shape: tuple[int, ...]) -> Any:
+    """Standard normal float64, by a JAX key, or by a NumPy key or generator."""
+    if isinstance(key, jax.Array):
+        return jax.random.normal(key, shape, jnp.float64)
+    return np.random.default_rng(key).standard_normal(shape)
+
+
+def host_key(key: Any) -> np.ndarray:
+    """The NumPy key [2] that stands for a JAX key (or is one)."""
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
+    return np.asarray(key).astype(np.uint32)

@@ -1,0 +1,117 @@
+"""Inputs as the attack sees them: z with x = shift + scale z, for features of any scale.
+
+Random points must move every input by as much as the victim's units are wide in it, or units go
+unseen: with one feature in the thousands and one in the thousandths, a standard normal x moves
+neither as it should.  The user's own inputs say where they lie and how far they spread; without
+them the victim's gradients do, as an input that is measured in small units has large ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recon.networks import TwoLayer
+from recon.oracles import AnyOracle, HostOracle, Oracle, Reply
+
+SPREAD = 64.0  # between the gradients of inputs, above which these are of different scale
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """shift [d] and scale [d], powers of two, so that scaling rounds nothing."""
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+    def seen(self, x: np.ndarray) -> np.ndarray:
+        """z [n, d] of the user's x [n, d]."""
+        return (x - self.shift[None]) / self.scale[None]
+
+    def oracle(self, oracle: AnyOracle, dtype: str) -> AnyOracle:
+        """The oracle as a function of z; it asks in `dtype`."""
+        if isinstance(oracle, Oracle):
+            return _Scaled(oracle.f, oracle.params, oracle, self.shift, self.scale, dtype)
+
+        def fn(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            value, gradient = oracle(self.shift[None] + self.scale[None] * z)
+            return value, gradient * self.scale[None, None]
+
+        return HostOracle(fn, outputs=oracle.outputs)
+
+    def restored(self, network: TwoLayer) -> TwoLayer:
+        """The network as a function of x, its rows of length one."""
+        rows = network.rows / self.scale[None]
+        length = np.linalg.norm(rows, axis=1)
+        length = np.where(length > 0, length, 1.0)
+        slope = network.slope / self.scale[None]
+        return TwoLayer(
+            rows=rows / length[:, None],
+            bias=(network.bias - rows @ self.shift) / length,
+            weights=network.weights * length[None],
+            slope=slope,
+            offset=network.offset - slope @ self.shift,
+        )
+
+    @property
+    def blur(self) -> float:
+        """How much rounding grows where inputs lie far from zero beside their spread."""
+        return float(np.sqrt(1 + np.mean((self.shift / self.scale) ** 2)))
+
+
+def of_data(data: Any, dim: int) -> tuple[Inputs, np.ndarray]:
+    """Means and spreads of the user's inputs [n, d], and these as z; ValueError if they are none.
+
+    An input that never varies gets the median spread.
+    """
+    x = np.asarray(data)
+    if x.ndim != 2 or x.shape[1] != dim or not len(x) or x.dtype.kind not in "biuf":
+        raise ValueError(f"data must be numbers of shape [n, {dim}], not {x.dtype} {x.shape}")
+    x = x.astype(np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError("data must be finite")
+    spread = x.std(0)
+    varies = spread > 1e-12 * np.abs(x).max(0)
+    common = np.median(spread[varies]) if varies.any() else 1.0
+    inputs = Inputs(x.mean(0), _power(np.where(varies, spread, common)))
+    return inputs, inputs.seen(x)
+
+
+def of_gradients(gradient: np.ndarray) -> Inputs | None:
+    """Scales from gradients [n, K, d] that differ by more than SPREAD between inputs, else None.
+
+    An input without a gradient keeps the median scale, which is one.
+    """
+    size = np.abs(gradient).max((0, 1), initial=0.0)
+    used = size > 0
+    if not used.any() or size.max() <= SPREAD * size[used].min():
+        return None
+    median = np.median(size[used])
+    return Inputs(np.zeros(len(size)), _power(median / np.where(used, size, median)))
+
+
+def _power(scale: np.ndarray) -> np.ndarray:
+    return np.asarray(2.0 ** np.round(np.log2(scale)))
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "inner", "shift", "scale"],
+    meta_fields=["f", "dtype"],
+)
+@dataclass(frozen=True)
+class _Scaled(Oracle):
+    inner: Any
+    shift: Any
+    scale: Any
+    dtype: str
+
+    def __call__(self, z: jax.Array) -> Reply:
+        x = self.shift[None] + self.scale[None] * z.astype(jnp.float64)
+        reply = self.inner(x.astype(self.dtype))
+        return Reply(reply.value, reply.gradient.astype(jnp.float64) * self.scale[None, None])

@@ -1,0 +1,81 @@
+"""Presumed single kinks of a search, touched in groups: which points, and what the answers tell.
+
+`touch` is the linear algebra; here it meets the state of the search.  Two queries test a group.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recon.exact import arrays, lines, touch
+from recon.exact.arrays import Array, namespace
+from recon.exact.lines import Settings, State
+
+
+def rows_of(state: State, members: Array) -> tuple[Array, Array, Array, Array]:
+    """Oriented unit rows [s, d], biases, jump sizes and validity of presumed single kinks [s, 2].
+
+    The outputs are mixed with fixed random weights into one; a row points along the line.
+    """
+    xp = namespace(members)
+    left, right = members[:, 0], members[:, 1]
+    jump = state.mixed[right] - state.mixed[left]
+    offset, _ = lines.intercepts(state)
+    offset = (offset[right] - offset[left]) @ state.mix
+    size = xp.linalg.norm(jump, axis=1)
+    size = xp.where(left < 0, 1.0, xp.where(size > 0, size, 1.0))
+    sign = xp.where(jump @ state.v < 0, -1.0, 1.0) / size
+    return jump * sign[:, None], offset * sign, 1 / sign, left >= 0
+
+
+def plan(s: Settings, state: State) -> State:
+    """The points that touch each group of presumed kinks, and which members they do touch."""
+    xp = namespace(state.angle)
+    key, draw_key = arrays.split(state.key, 2)
+    directions = arrays.normal(draw_key, (s.groups, s.dim))
+    radius = s.reach * xp.linalg.norm(state.v)
+
+    def one(g: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        points, members, factors = carry
+        rows, bias, size, valid = rows_of(state, members[g])
+        rows, keep, inverse = touch.factor(rows, valid)
+        margin = lines.ROUNDING * s.eps * xp.maximum(state.scale / xp.abs(size), 16.0)
+        level = xp.where(keep, xp.minimum(margin, 1e-2) * radius - bias, 0.0)
+        points = arrays.put(points, g, touch.pair(directions[g], rows, inverse, level, radius))
+        members = arrays.put(members, g, xp.where(keep[:, None], members[g], -1))
+        return points, members, arrays.put(factors, g, inverse)
+
+    carry = (state.points, state.members, state.inverse)
+    points, members, factors = arrays.loop(state.touches, one, carry)
+    return state._replace(key=key, points=points, members=members, inverse=factors)
+
+
+def learn(s: Settings, state: State) -> State:
+    """Tell single kinks from several by the answers at the touching points."""
+    xp = namespace(state.angle)
+    first = xp.argmin(state.angle)
+    last = xp.argmax(xp.where(state.angle < np.inf, state.angle, -np.inf))
+    both_ends = state.mixed[first] + state.mixed[last]
+    level = lines.ROUNDING * s.eps * state.scale * xp.linalg.norm(state.mix)
+
+    def one(g: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        single, multi, failed = carry
+        rows, _, size, touched = rows_of(state, state.members[g])
+        rows = xp.where(touched[:, None], rows, 0.0)
+        found = state.answers[g].sum(0) - both_ends
+        z = touch.coefficients(rows, state.inverse[g], found)
+        explained = xp.linalg.norm(found - z @ rows) <= 1e3 * level
+        one_kink = xp.abs(z / size - 1) < 1e-2
+        to = xp.where(touched & explained, state.members[g, :, 0], len(single))
+        single = arrays.put(single, to, one_kink)
+        multi = arrays.put(multi, to, ~one_kink)
+        return single, multi, xp.where(explained & touched.any(), failed, failed + 1)
+
+    carry = (state.single, state.multi, state.failed)
+    single, multi, failed = arrays.loop(state.touches, one, carry)
+    return state._replace(
+        single=single,
+        multi=multi,
+        failed=failed,
+        queries=state.queries + 2 * state.touches,
+    )
