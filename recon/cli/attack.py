@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +16,6 @@ from rich.table import Table
 
 from recon import exact, victims
 from recon.cli.common import console, refuse, show
-from recon.exact import membership, paper
 from recon.exact.recovery import Recovery
 from recon.experiments.common import relative_error, timed
 from recon.networks import TwoLayer
@@ -85,38 +84,20 @@ class Attack:
             raise ValueError(f"method {self.method} has to know the width")
         if self.bias:
             raise ValueError(f"method {self.method} is for networks without biases")
-        learn = {
-            "bisect": paper.learn_model,
-            "membership": membership.learn_model_membership,
-        }[self.method]
-        return learn(
-            oracle,
-            self.dim,
-            self.width,
-            key,
-            delta=self.delta,
-            separation=self.separation,
-            budget=self.budget,
-        )
+        bisect = self.method == "bisect"
+        learn = exact.learn_model if bisect else exact.learn_model_membership
+        options = {"delta": self.delta, "separation": self.separation, "budget": self.budget}
+        return learn(oracle, self.dim, self.width, key, **options)
 
     def _summary(self, got: Recovery, victim: TwoLayer, key: Any, seconds: float) -> dict[str, Any]:
-        error = relative_error(got.network, victim, key)
+        error, cost = relative_error(got.network, victim, key), asdict(got.cost)
+        settings = ("method", "dim", "width", "outputs", "bias", "seed")
         return {
-            "status": got.status.name,
-            "ok": got.ok,
-            "message": str(got),
-            "method": self.method,
-            "dim": self.dim,
-            "width": self.width,
-            "outputs": self.outputs,
-            "bias": self.bias,
-            "seed": self.seed,
+            **{"status": got.status.name, "ok": got.ok, "message": str(got)},
+            **{name: getattr(self, name) for name in settings},
             "found_width": None if got.network is None else got.network.width,
             "queries": got.cost.queries,
-            "gradient_queries": got.cost.gradients,
-            "value_queries": got.cost.values,
-            "numbers": got.cost.numbers,
-            "rounds": got.cost.rounds,
+            **cost,
             "max_error": _finite(error),
             "certificate": _finite(got.certificate),
             "seconds": seconds,
@@ -138,8 +119,8 @@ def described(summary: dict[str, Any]) -> dict[str, str]:
     return {
         "status": summary["message"],
         "units": f"{summary['found_width'] or 'none'} found, {summary['width']} true",
-        "queries": f"{summary['queries']:,}: {summary['gradient_queries']:,} gradients, "
-        f"{summary['value_queries']:,} values",
+        "queries": f"{summary['queries']:,}: {summary['gradients']:,} gradients, "
+        f"{summary['values']:,} values",
         "a unit": f"{summary['queries'] / summary['width']:.2f} queries (floor for gradients: 1)",
         "numbers": f"{summary['numbers']:,} received",
         "rounds": f"{summary['rounds']:,} batches, one after the other",

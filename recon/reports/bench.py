@@ -13,7 +13,6 @@ LOOKS = {
     "bisect": ("^", INK),
     "membership": ("v", INK),
     "ART": ("D", ORANGE),
-    "ART, float32": ("P", ORANGE),
     "gradients alone": ("|", GREY),
 }
 MEASURES = {

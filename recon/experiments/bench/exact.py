@@ -58,12 +58,12 @@ OURS: dict[str, Learn] = {
         oracle, case.dim, case.width, key
     ),
 }
-TOOLBOX = {"ART": "float64", "ART, float32": "float32"}
+TOOLBOX = "ART"
 BATCH = "gradients alone"  # as many as the tangent method asked, in one batch: no attack
 
 EVERY = (*OURS, BATCH, "ART")
 CASES = (
-    Case(20, 8, 10, (*EVERY, "ART, float32")),
+    Case(20, 8, 10, EVERY),
     Case(20, 10, 10, EVERY),
     Case(100, 16, 10, EVERY),
     Case(100, 32, 10, EVERY),
@@ -84,8 +84,7 @@ class Bench(Measured):
              are right where ART's FunctionallyEquivalentExtraction mostly is not.
     Time:    6 minutes on 2 CPU cores.
     Expect:  ours right everywhere, below 1e-11; tangents with 10 to 50 times fewer queries than
-             Algorithm 1; ART wrong or raising on most networks, refusing one output, and without
-             an end in its default float32; 100-64-1 in at most 0.1 s; at 4,096 inputs and 2,048
+             Algorithm 1; ART wrong or raising on most networks, refusing one output; 100-64-1 in at most 0.1 s; at 4,096 inputs and 2,048
              units at most 3 times the time of the gradients alone.
 
     A row is one method on one network.  Its outcome is
@@ -95,7 +94,7 @@ class Bench(Measured):
       failed       its own status says that it failed
       not defined  refused this kind of network before it asked anything
       raised       an exception
-      limit        killed after `limit` seconds, `limit_float32` for ART's default precision
+      limit        killed after `limit` seconds
       absent       not installed (`make bench` installs it)
       reference    gradients alone: the victim's own time for as many as the tangent method asked
     Every method but "tangent, width unknown" is told the width.  seconds is the median of warm
@@ -110,9 +109,7 @@ class Bench(Measured):
     )
     cases: tuple[Case, ...] = CASES
     toolbox_runs: int = 5  # of each case at most
-    toolbox_runs_float32: int = 3
     limit: float = 60.0
-    limit_float32: float = 15.0
     points: int = 10_000
     seed: int = 0
 
@@ -137,14 +134,11 @@ class Bench(Measured):
             networks.append(jax.tree.map(np.asarray, victim))
             for method, got in ours(case, victim, attack_key).items():
                 rows.append(self._row(case, run, method, got, networks[run], error_key))
-        for method, dtype in TOOLBOX.items():
-            if method in case.methods:
-                default = dtype == "float32"
-                runs = self.toolbox_runs_float32 if default else self.toolbox_runs
-                limit = self.limit_float32 if default else self.limit
-                for run, answer in enumerate(toolbox.extract(networks[:runs], dtype, limit)):
-                    got = of_art(answer)
-                    rows.append(self._row(case, run, method, got, networks[run], keys[run][2]))
+        if TOOLBOX in case.methods:
+            answers = toolbox.extract(networks[: self.toolbox_runs], self.limit)
+            for run, answer in enumerate(answers):
+                got = of_art(answer)
+                rows.append(self._row(case, run, TOOLBOX, got, networks[run], keys[run][2]))
         return compared(rows)
 
     def _row(

@@ -49,12 +49,12 @@ class Extraction(NamedTuple):
     version: str | None
 
 
-def extract(victims: Sequence[TwoLayer], dtype: str, limit: float) -> list[Extraction]:
+def extract(victims: Sequence[TwoLayer], limit: float) -> list[Extraction]:
     """ART's attack with its default settings on each victim, at most `limit` seconds each.
 
-    dtype "float32" leaves ART as it comes; "float64" sets its ART_NUMPY_DTYPE and takes out
-    its default preprocessing, which rounds queries to float32.  Victim i has NumPy's seed i.
-    Raises RuntimeError if the other process dies before its time.
+    In float64: its ART_NUMPY_DTYPE is set, and its default preprocessing, which rounds queries
+    to float32, taken out; in its own float32 it does not end on any network we tried.  Victim i
+    has NumPy's seed i.  Raises RuntimeError if the other process dies before its time.
     """
     done: list[Extraction] = []
     with tempfile.TemporaryDirectory() as name:
@@ -65,7 +65,7 @@ def extract(victims: Sequence[TwoLayer], dtype: str, limit: float) -> list[Extra
             folder / "counts.npy", mode="w+", dtype=np.int64, shape=(len(victims), 2)
         )
         while len(done) < len(victims):
-            done += _until_killed(folder, counts, victims, dtype, limit, first=len(done))
+            done += _until_killed(folder, counts, victims, limit, first=len(done))
     return done
 
 
@@ -73,7 +73,6 @@ def _until_killed(
     folder: Path,
     counts: np.ndarray,
     victims: Sequence[TwoLayer],
-    dtype: str,
     limit: float,
     first: int,
 ) -> list[Extraction]:
@@ -81,7 +80,7 @@ def _until_killed(
     done: list[Extraction] = []
     program = f"from {__name__} import serve; serve()"
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", program, str(folder), dtype, str(first)]
+    command = [sys.executable, "-c", program, str(folder), str(first)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
         try:
             version = _line(child, 600.0)
@@ -131,8 +130,8 @@ def _line(child: Any, limit: float) -> dict[str, Any] | None:
 
 
 def serve() -> None:
-    """Extract the victims of a folder in order; arguments: folder, dtype, first victim."""
-    folder, dtype, first = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    """Extract the victims of a folder in order; arguments: folder, first victim."""
+    folder, first = Path(sys.argv[1]), int(sys.argv[2])
     warnings.simplefilter("ignore")  # of frameworks it does not find, and of divisions by zero
     out, sys.stdout = sys.stdout, sys.stderr  # nothing else may print between our lines
 
@@ -143,7 +142,7 @@ def serve() -> None:
         import art.config
     except ModuleNotFoundError:
         return tell({"version": None})
-    art.config.ART_NUMPY_DTYPE = np.dtype(dtype).type
+    art.config.ART_NUMPY_DTYPE = np.float64
     import art.attacks.extraction
     import art.estimators.classification
 
@@ -154,7 +153,7 @@ def serve() -> None:
         np.random.seed(i)  # noqa: NPY002  (ART draws from NumPy's global generator)
         start, end, detail = time.perf_counter(), "returned", ""
         try:
-            answer = _attack(_counting(victim, dtype, counts[i]), victim, dtype)
+            answer = _attack(_counting(victim, counts[i]), victim)
         except Exception as error:
             end = "raised"
             detail = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -165,28 +164,25 @@ def serve() -> None:
     return None
 
 
-def _counting(victim: TwoLayer, dtype: str, count: np.ndarray) -> Callable:
-    """The victim's values [n, K] at x [n, d], computed in `dtype`; count [2]: rows and calls."""
-    fields = vars(victim).items()
-    victim = TwoLayer(**{name: array.astype(dtype) for name, array in fields})
+def _counting(victim: TwoLayer, count: np.ndarray) -> Callable:
+    """The victim's values [n, K] at x [n, d]; count [2]: rows and calls."""
 
     def predict(x: np.ndarray) -> np.ndarray:
         count[0] += len(x)
         count[1] += 1
-        return victim(x.astype(dtype))
+        return victim(x.astype(np.float64))
 
     return predict
 
 
-def _attack(predict: Callable, victim: TwoLayer, dtype: str) -> TwoLayer:
+def _attack(predict: Callable, victim: TwoLayer) -> TwoLayer:
     """ART's answer as a record."""
     from art.attacks.extraction import FunctionallyEquivalentExtraction
     from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 
     outputs, dim = victim.slope.shape
-    plain = {} if dtype == "float32" else {"preprocessing": None}
     classifier = BlackBoxClassifierNeuralNetwork(
-        predict, input_shape=(dim,), nb_classes=outputs, **plain
+        predict, input_shape=(dim,), nb_classes=outputs, preprocessing=None
     )
     attack = FunctionallyEquivalentExtraction(classifier, num_neurons=victim.width)
     samples = np.random.normal(size=(SAMPLES * (victim.width + 1), dim))  # noqa: NPY002
