@@ -86,7 +86,11 @@ class Attack:
             raise ValueError(f"method {self.method} is for networks without biases")
         bisect = self.method == "bisect"
         learn = exact.learn_model if bisect else exact.learn_model_membership
-        options = {"delta": self.delta, "separation": self.separation, "budget": self.budget}
+        options: dict[str, Any] = {
+            "delta": self.delta,
+            "separation": self.separation,
+            "budget": self.budget,
+        }
         return learn(oracle, self.dim, self.width, key, **options)
 
     def _summary(self, got: Recovery, victim: TwoLayer, key: Any, seconds: float) -> dict[str, Any]:
