@@ -12,6 +12,7 @@ instead (16 channels a group), which also makes training and inference the same 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -31,7 +32,7 @@ class _Linear(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
         return nn.Dense(self.outputs, name="output")(x)
 
 
@@ -41,8 +42,9 @@ class _MLP(nn.Module):
     bias: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
-        hidden = masks.relu(nn.Dense(self.width, use_bias=self.bias, name="hidden")(x), width)
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
+        sums = nn.Dense(self.width, use_bias=self.bias, name="hidden")(x)
+        hidden = masks.relu(sums, temperature)
         return nn.Dense(self.outputs, use_bias=self.bias, name="output")(hidden)
 
 
@@ -61,7 +63,7 @@ class _ConvPool(nn.Module):
     padding: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
         side, inputs = self.kernel, x.shape[-1]
         shape = (side, side, inputs, self.channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
@@ -77,7 +79,7 @@ class _ConvPool(nn.Module):
                 images, kernel, (1, 1), "VALID", dimension_numbers=layout
             )
             y = _plus(y.reshape(*batch, *y.shape[1:]), bias)
-            return _pool(masks.relu(y, width, 3), width)
+            return _pool(masks.relu(y, temperature, 3), temperature)
         blocks = side // 2 + 1  # that a window spans
         high, wide = rows + blocks - 1, columns + blocks - 1
         x = x[..., : 2 * high, : 2 * wide, :].reshape(*batch, high, 2, wide, 2, inputs)
@@ -93,11 +95,13 @@ class _ConvPool(nn.Module):
         weights = jnp.concatenate(shifted, axis=-1).reshape(blocks, 2, blocks, 2, inputs, -1)
         weights = jnp.swapaxes(weights, 1, 2).reshape(blocks * blocks * 4 * inputs, -1)
         sums = (x.reshape(-1, len(weights)) @ weights).reshape(*batch, rows, columns, 4, -1)
-        if width is None:
+        if temperature is None:
             return nn.relu(_plus(masks.largest(sums), bias))
         sums = _plus(sums, bias)
         zero = jnp.zeros_like(sums[..., :1, :])  # off is one more choice
-        return masks.largest(jnp.concatenate([zero, sums], axis=-2), width, masks.spread(sums, 4))
+        return masks.largest(
+            jnp.concatenate([zero, sums], axis=-2), temperature, masks.spread(sums, 4)
+        )
 
 
 class _Conv(nn.Module):
@@ -111,11 +115,11 @@ class _Conv(nn.Module):
     padding: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
         x = _images(x, self.shape)
         for i, channels in enumerate(self.channels):
-            x = _ConvPool(channels, self.kernel, self.padding, name=f"Conv_{i}")(x, width)
-        x = masks.relu(nn.Dense(self.dense)(_flat(x)), width)
+            x = _ConvPool(channels, self.kernel, self.padding, name=f"Conv_{i}")(x, temperature)
+        x = masks.relu(nn.Dense(self.dense)(_flat(x)), temperature)
         return nn.Dense(self.outputs)(x)
 
 
@@ -126,13 +130,13 @@ class _VGG11(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
         x = _images(x, self.shape)
         for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):
             for channels in stage:
                 x = _norm(nn.Conv(channels, (3, 3), use_bias=False)(x))
-                x = masks.relu(x, width, 3)
-            x = _pool(x, width)
+                x = masks.relu(x, temperature, 3)
+            x = _pool(x, temperature)
         return nn.Dense(self.outputs)(_flat(x))
 
 
@@ -143,8 +147,8 @@ class _ResNet18(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
-        relu = partial(masks.relu, width=width, units=3)
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
+        relu = partial(masks.relu, temperature=temperature, units=3)
         conv = partial(nn.Conv, use_bias=False)
         x = relu(_norm(conv(64, (3, 3))(_images(x, self.shape))))
         for channels in (64, 128, 256, 512):
@@ -173,21 +177,21 @@ def _plus(x: jax.Array, bias: jax.Array) -> jax.Array:
     return x + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def _pool(x: jax.Array, width: Any = None) -> jax.Array:
+def _pool(x: jax.Array, temperature: Any = None) -> jax.Array:
     """The maximum of each 2x2 window; an odd last row or column is dropped.
 
     A side of one pixel is not pooled, so that no image is too small.  Equal maxima share the
-    gradient; with a `width` the first has it.  Written with reshape: on a CPU `nn.max_pool` is
-    slower.
+    gradient; with a `temperature` the first has it.  Written with reshape: on a CPU `nn.max_pool`
+    is slower.
     """
     *batch, height, across, channels = x.shape
     a, b = min(2, height), min(2, across)
     x = x[..., : height // a * a, : across // b * b, :]
     x = x.reshape(*batch, height // a, a, across // b, b, channels)
-    if width is None:
+    if temperature is None:
         return x.max(axis=(-4, -2))
     x = jnp.swapaxes(x, -4, -3).reshape(*batch, height // a, across // b, a * b, channels)
-    return masks.largest(x, width, masks.spread(x, 4))
+    return masks.largest(x, temperature, masks.spread(x, 4))
 
 
 def _norm(x: jax.Array) -> jax.Array:
@@ -264,13 +268,21 @@ def logits(module: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
 
 @cache
 def surrogate(module: nn.Module) -> Callable[[Any, jax.Array, Any], jax.Array]:
-    """`logits` with a surrogate derivative of its masks: f(variables, x [..., d], width).
+    """`logits` with a surrogate derivative of its masks: f(variables, x [..., d], temperature).
 
     Values and gradients are those of `logits`; see `recon.masks` for what differs after that.
+    A ValueError refuses a module whose __call__ takes no `temperature`.
     """
+    try:
+        inspect.signature(module.__call__).bind(None, temperature=None)
+    except TypeError:
+        raise ValueError(
+            f"{type(module).__name__} has no surrogate: its __call__ needs the arguments "
+            "(x, temperature=None), and masks.relu(..., temperature) inside"
+        ) from None
 
-    def f(variables: Any, x: jax.Array, width: Any) -> Any:
-        return module.apply(variables, x, width)
+    def f(variables: Any, x: jax.Array, temperature: Any) -> Any:
+        return module.apply(variables, x, temperature=temperature)
 
     return f
 
