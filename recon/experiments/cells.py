@@ -30,7 +30,16 @@ from recon.experiments.common import Experiment, Row, Tell, silent
 Note = Callable[[str], None]
 
 MEASURING = (
-    *("distill", "data", "victims", "masks.py", "models.py", "explanations.py", "oracles.py"),
+    *(
+        "distill",
+        "data",
+        "victims",
+        "masks.py",
+        "convolutions.py",
+        "models.py",
+        "explanations.py",
+        "oracles.py",
+    ),
     *("experiments/subjects.py", "experiments/students.py"),
 )
 
