@@ -13,6 +13,7 @@ The floors of the house; an import only goes down:
        models        the flax modules
        data          image data as arrays
        tables        result rows and the run record
+       convolutions  a convolution as products of matrices, max-pool
     0  masks         ReLU and max-pool, and a derivative of which unit is on
 
 Dimension letters used in every docstring: n queries, d inputs, K outputs,

@@ -28,7 +28,8 @@ from recon import data, tables
 
 Row = dict[str, Any]
 MEASURING = (
-    *("distill", "data", "victims", "masks.py", "models.py", "explanations.py", "oracles.py"),
+    *("distill", "data", "victims", "masks.py", "convolutions.py", "models.py"),
+    *("explanations.py", "replies.py", "oracles.py"),
     *("experiments/services.py", "experiments/students.py"),
 )
 

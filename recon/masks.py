@@ -7,10 +7,10 @@ differentiation never sees.  So Adam is led by a part of the slope alone.  A con
 then stalls where it still misses 25 % of the victim's squared Jacobian on ten images of MNIST;
 with a surrogate it misses 3 to 4 % (`gradient_loss` in results/masks_mnist).
 
-A surrogate gives the spike a width, as is done for spiking networks (Neftci, Mostafa and Zenke
+A surrogate spreads the spike out, as is done for spiking networks (Neftci, Mostafa and Zenke
 2019): values and first derivatives stay exactly what they are, and where a derivative is
-differentiated again a mask counts as a softmax.  Its temperature is `width` times the standard
-deviation of the layer's own sums at that input: wide finds the way, narrow is exact.  Ours, not
+differentiated again a mask counts as a softmax.  Its `temperature` is in units of the standard
+deviation of the layer's own sums at that input: warm finds the way, cold is exact.  Ours, not
 the paper's.
 """
 
@@ -22,27 +22,28 @@ import jax
 import jax.numpy as jnp
 
 
-def relu(x: jax.Array, width: Any = None, units: int = 1) -> jax.Array:
+def relu(x: jax.Array, temperature: Any = None, units: int = 1) -> jax.Array:
     """max(x, 0), with derivative 0 at 0; the last `units` axes are one input's layer.
 
-    `width`, above 0, gives the mask a surrogate derivative; None leaves it to autodiff.
+    `temperature`, above 0, gives the mask a surrogate derivative; None leaves it to autodiff.
     """
-    if width is None:
+    if temperature is None:
         return jax.nn.relu(x)
     scale = jnp.expand_dims(spread(x, units), -2)
-    return largest(jnp.stack([jnp.zeros_like(x), x], axis=-2), width, scale)
+    return largest(jnp.stack([jnp.zeros_like(x), x], axis=-2), temperature, scale)
 
 
-def largest(x: jax.Array, width: Any = None, scale: jax.Array | None = None) -> jax.Array:
+def largest(x: jax.Array, temperature: Any = None, scale: jax.Array | None = None) -> jax.Array:
     """The largest over the axis before the last: x [..., p, c] -> [..., c]; of equals the first.
 
-    `width`, above 0, in units of `scale` [..., 1, 1], gives the mask a surrogate derivative.
+    `temperature`, above 0, in units of `scale` [..., 1, 1], gives the mask a surrogate derivative.
     """
-    if width is None:  # a product with a constant mask, whose second derivative costs nothing
+    if temperature is None:
+        # a product with a constant mask, whose second derivative costs nothing
         first = jnp.argmax(jax.lax.stop_gradient(x), axis=-2)
         return jnp.sum(x * jax.nn.one_hot(first, x.shape[-2], axis=-2, dtype=x.dtype), axis=-2)
-    width = jnp.asarray(width, x.dtype)
-    out: jax.Array = _largest(x, width if scale is None else width * scale)
+    temperature = jnp.asarray(temperature, x.dtype)
+    out: jax.Array = _largest(x, temperature if scale is None else temperature * scale)
     return out
 
 
@@ -53,24 +54,24 @@ def spread(x: jax.Array, units: int) -> jax.Array:
 
 
 @jax.custom_jvp
-def _largest(x: jax.Array, width: jax.Array) -> jax.Array:
+def _largest(x: jax.Array, temperature: jax.Array) -> jax.Array:
     return jnp.max(x, axis=-2)
 
 
 @_largest.defjvp
 def _(primals: Any, tangents: Any) -> Any:
-    x, width = primals
-    return _largest(x, width), jnp.sum(_mask(x, width) * tangents[0], axis=-2)
+    x, temperature = primals
+    return _largest(x, temperature), jnp.sum(_mask(x, temperature) * tangents[0], axis=-2)
 
 
 @jax.custom_jvp
-def _mask(x: jax.Array, width: jax.Array) -> jax.Array:
+def _mask(x: jax.Array, temperature: jax.Array) -> jax.Array:
     return jax.nn.one_hot(jnp.argmax(x, axis=-2), x.shape[-2], axis=-2, dtype=x.dtype)
 
 
 @_mask.defjvp
 def _(primals: Any, tangents: Any) -> Any:
-    x, width = primals
-    soft, change = jax.nn.softmax(x / width, axis=-2), tangents[0]
+    x, temperature = primals
+    soft, change = jax.nn.softmax(x / temperature, axis=-2), tangents[0]
     change = change - jnp.sum(soft * change, axis=-2, keepdims=True)
-    return _mask(x, width), soft * change / width
+    return _mask(x, temperature), soft * change / temperature

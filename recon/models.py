@@ -12,6 +12,7 @@ instead (16 channels a group), which also makes training and inference the same 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -22,16 +23,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from recon import masks
+from recon import convolutions, masks
 
 Shape = tuple[int, ...]  # an image: (height, width, channels)
+FIRST, GROUP = 64, 16  # channels of the first layer of VGG11 and ResNet-18, and of a group
 
 
 class _Linear(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
         return nn.Dense(self.outputs, name="output")(x)
 
 
@@ -41,63 +43,25 @@ class _MLP(nn.Module):
     bias: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
-        hidden = masks.relu(nn.Dense(self.width, use_bias=self.bias, name="hidden")(x), width)
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
+        sums = nn.Dense(self.width, use_bias=self.bias, name="hidden")(x)
+        hidden = masks.relu(sums, temperature)
         return nn.Dense(self.outputs, use_bias=self.bias, name="output")(hidden)
 
 
 class _ConvPool(nn.Module):
-    """`nn.Conv` and its variables, ReLU, and a 2x2 max-pool, as one product of matrices.
-
-    A pixel after the pool is the largest of four sums over a window of (side + 1)^2 pixels, and
-    these windows lie two pixels apart: so in an image of 2x2 blocks the four are one product of
-    (side + 1)^2 / 4 neighbouring blocks with four shifted kernels side by side.  Of equal maxima
-    the first has the gradient.  Why not `nn.Conv`: on a CPU a step that matches gradients takes a
-    third of its time for `conv`, and a quarter for `conv_large`.
-    """
+    """`nn.Conv` and its variables, ReLU, and a 2x2 max-pool."""
 
     channels: int
     kernel: int
     padding: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
-        side, inputs = self.kernel, x.shape[-1]
-        shape = (side, side, inputs, self.channels)
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
+        shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        if self.padding == "SAME":
-            around = [(side // 2, side // 2)] * 2
-            x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + around + [(0, 0)])
-        *batch, height, across, _ = x.shape
-        rows, columns = (height - side + 1) // 2, (across - side + 1) // 2
-        if not rows or not columns:  # a side of one pixel is not pooled
-            images, layout = x.reshape(-1, height, across, inputs), ("NHWC", "HWIO", "NHWC")
-            y = jax.lax.conv_general_dilated(
-                images, kernel, (1, 1), "VALID", dimension_numbers=layout
-            )
-            y = _plus(y.reshape(*batch, *y.shape[1:]), bias)
-            return _pool(masks.relu(y, width, 3), width)
-        blocks = side // 2 + 1  # that a window spans
-        high, wide = rows + blocks - 1, columns + blocks - 1
-        x = x[..., : 2 * high, : 2 * wide, :].reshape(*batch, high, 2, wide, 2, inputs)
-        x = jnp.swapaxes(x, -4, -3).reshape(*batch, high, wide, 4 * inputs)
-        x = jnp.concatenate([x[..., j : j + columns, :] for j in range(blocks)], axis=-1)
-        x = jax.lax.optimization_barrier(x)  # two copies of long pieces, not one of short ones
-        x = jnp.concatenate([x[..., i : i + rows, :, :] for i in range(blocks)], axis=-1)
-        shifted = [
-            jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)))
-            for i in (0, 1)
-            for j in (0, 1)
-        ]
-        weights = jnp.concatenate(shifted, axis=-1).reshape(blocks, 2, blocks, 2, inputs, -1)
-        weights = jnp.swapaxes(weights, 1, 2).reshape(blocks * blocks * 4 * inputs, -1)
-        sums = (x.reshape(-1, len(weights)) @ weights).reshape(*batch, rows, columns, 4, -1)
-        if width is None:
-            return nn.relu(_plus(masks.largest(sums), bias))
-        sums = _plus(sums, bias)
-        zero = jnp.zeros_like(sums[..., :1, :])  # off is one more choice
-        return masks.largest(jnp.concatenate([zero, sums], axis=-2), width, masks.spread(sums, 4))
+        return convolutions.convolve_pool(x, kernel, bias, self.padding, temperature)
 
 
 class _Conv(nn.Module):
@@ -111,11 +75,11 @@ class _Conv(nn.Module):
     padding: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
         x = _images(x, self.shape)
         for i, channels in enumerate(self.channels):
-            x = _ConvPool(channels, self.kernel, self.padding, name=f"Conv_{i}")(x, width)
-        x = masks.relu(nn.Dense(self.dense)(_flat(x)), width)
+            x = _ConvPool(channels, self.kernel, self.padding, name=f"Conv_{i}")(x, temperature)
+        x = masks.relu(nn.Dense(self.dense)(_flat(x)), temperature)
         return nn.Dense(self.outputs)(x)
 
 
@@ -124,15 +88,15 @@ class _VGG11(nn.Module):
 
     shape: Shape
     outputs: int
+    first: int  # channels of the first convolution
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
         x = _images(x, self.shape)
-        for stage in ((64,), (128,), (256, 256), (512, 512), (512, 512)):
-            for channels in stage:
-                x = _norm(nn.Conv(channels, (3, 3), use_bias=False)(x))
-                x = masks.relu(x, width, 3)
-            x = _pool(x, width)
+        for stage in ((1,), (2,), (4, 4), (8, 8), (8, 8)):
+            for times in stage:
+                x = masks.relu(_conv_norm(x, times * self.first, 3), temperature, 3)
+            x = convolutions.pool(x, temperature)
         return nn.Dense(self.outputs)(_flat(x))
 
 
@@ -141,21 +105,36 @@ class _ResNet18(nn.Module):
 
     shape: Shape
     outputs: int
+    first: int  # channels of the stem
 
     @nn.compact
-    def __call__(self, x: jax.Array, width: Any = None) -> jax.Array:
-        relu = partial(masks.relu, width=width, units=3)
-        conv = partial(nn.Conv, use_bias=False)
-        x = relu(_norm(conv(64, (3, 3))(_images(x, self.shape))))
-        for channels in (64, 128, 256, 512):
+    def __call__(self, x: jax.Array, temperature: Any = None) -> jax.Array:
+        relu = partial(masks.relu, temperature=temperature, units=3)
+        x = relu(_conv_norm(_images(x, self.shape), self.first, 3))
+        for times in (1, 2, 4, 8):
             for block in range(2):
-                stride = 2 if block == 0 and channels > 64 else 1
-                y = relu(_norm(conv(channels, (3, 3), strides=stride)(x)))
-                y = _norm(conv(channels, (3, 3))(y))
+                channels, stride = times * self.first, 2 if block == 0 and times > 1 else 1
+                y = relu(_conv_norm(x, channels, 3, stride))
+                y = _conv_norm(y, channels, 3)
                 if stride > 1:
-                    x = _norm(conv(channels, (1, 1), strides=stride)(x))
+                    x = _conv_norm(x, channels, 1, stride)
                 x = relu(x + y)
         return nn.Dense(self.outputs)(x.mean(axis=(-3, -2)))
+
+
+def _conv_norm(x: jax.Array, channels: int, side: int, stride: int = 1) -> jax.Array:
+    """`nn.Conv` without bias that keeps the size but for its stride, and GroupNorm.
+
+    The one switch by backend: on a CPU the same convolution, of the same variables, as products
+    of matrices.
+    """
+    products = convolutions.convolve if jax.default_backend() == "cpu" else None
+    conv = nn.Conv(channels, (side, side), stride, use_bias=False, conv_general_dilated=products)
+    norm = nn.GroupNorm(
+        None, group_size=GROUP, reduction_axes=(-3, -2, -1), use_fast_variance=False
+    )
+    out: jax.Array = norm(conv(x))
+    return out
 
 
 def _images(x: jax.Array, shape: Shape) -> jax.Array:
@@ -167,33 +146,6 @@ def _images(x: jax.Array, shape: Shape) -> jax.Array:
 
 def _flat(x: jax.Array) -> jax.Array:
     return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
-
-
-def _plus(x: jax.Array, bias: jax.Array) -> jax.Array:
-    return x + bias.reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-def _pool(x: jax.Array, width: Any = None) -> jax.Array:
-    """The maximum of each 2x2 window; an odd last row or column is dropped.
-
-    A side of one pixel is not pooled, so that no image is too small.  Equal maxima share the
-    gradient; with a `width` the first has it.  Written with reshape: on a CPU `nn.max_pool` is
-    slower.
-    """
-    *batch, height, across, channels = x.shape
-    a, b = min(2, height), min(2, across)
-    x = x[..., : height // a * a, : across // b * b, :]
-    x = x.reshape(*batch, height // a, a, across // b, b, channels)
-    if width is None:
-        return x.max(axis=(-4, -2))
-    x = jnp.swapaxes(x, -4, -3).reshape(*batch, height // a, across // b, a * b, channels)
-    return masks.largest(x, width, masks.spread(x, 4))
-
-
-def _norm(x: jax.Array) -> jax.Array:
-    norm = nn.GroupNorm(None, group_size=16, reduction_axes=(-3, -2, -1), use_fast_variance=False)
-    out: jax.Array = norm(x)
-    return out
 
 
 def linear(shape: Shape, classes: int) -> nn.Module:
@@ -221,14 +173,28 @@ def conv_large(shape: Shape, classes: int) -> nn.Module:
     return _Conv(shape, classes, (32, 64), 512, 5, "SAME")
 
 
-def vgg11(shape: Shape, classes: int) -> nn.Module:
-    """VGG11 for small images: one dense layer, GroupNorm; no pooling of a one-pixel side."""
-    return _VGG11(shape, classes)
+def vgg11(shape: Shape, classes: int, factor: float = 1) -> nn.Module:
+    """VGG11 for small images: one dense layer, GroupNorm; no pooling of a one-pixel side.
+
+    64 to 512 channels, times `factor`; ValueError if that leaves GroupNorm no whole groups.
+    """
+    return _VGG11(shape, classes, _first(factor))
 
 
-def resnet18(shape: Shape, classes: int) -> nn.Module:
-    """ResNet-18 for small images: 3x3 stem of stride 1, GroupNorm."""
-    return _ResNet18(shape, classes)
+def resnet18(shape: Shape, classes: int, factor: float = 1) -> nn.Module:
+    """ResNet-18 for small images: 3x3 stem of stride 1, GroupNorm; `factor` as for `vgg11`."""
+    return _ResNet18(shape, classes, _first(factor))
+
+
+def _first(factor: float) -> int:
+    """The channels of a first layer, times the factor; later layers have whole multiples of it."""
+    channels = FIRST * factor
+    if not channels > 0 or channels % GROUP:
+        raise ValueError(
+            f"a factor of {factor} leaves {channels:g} of {FIRST} channels, which are not whole "
+            f"groups of {GROUP}; 1, 1/2 and 1/4 do"
+        )
+    return int(channels)
 
 
 MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
@@ -237,7 +203,11 @@ MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "conv": conv,
     "conv_large": conv_large,
     "vgg11": vgg11,
+    "vgg11-half": partial(vgg11, factor=1 / 2),
+    "vgg11-quarter": partial(vgg11, factor=1 / 4),
     "resnet18": resnet18,
+    "resnet18-half": partial(resnet18, factor=1 / 2),
+    "resnet18-quarter": partial(resnet18, factor=1 / 4),
 }
 
 
@@ -264,13 +234,21 @@ def logits(module: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
 
 @cache
 def surrogate(module: nn.Module) -> Callable[[Any, jax.Array, Any], jax.Array]:
-    """`logits` with a surrogate derivative of its masks: f(variables, x [..., d], width).
+    """`logits` with a surrogate derivative of its masks: f(variables, x [..., d], temperature).
 
     Values and gradients are those of `logits`; see `recon.masks` for what differs after that.
+    A ValueError refuses a module whose __call__ takes no `temperature`.
     """
+    try:
+        inspect.signature(module.__call__).bind(None, temperature=None)
+    except TypeError:
+        raise ValueError(
+            f"{type(module).__name__} has no surrogate: its __call__ needs the arguments "
+            "(x, temperature=None), and masks.relu(..., temperature) inside"
+        ) from None
 
-    def f(variables: Any, x: jax.Array, width: Any) -> Any:
-        return module.apply(variables, x, width)
+    def f(variables: Any, x: jax.Array, temperature: Any) -> Any:
+        return module.apply(variables, x, temperature=temperature)
 
     return f
 

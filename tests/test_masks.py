@@ -6,28 +6,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from recon import masks, models
 
 
-def test_without_a_width_relu_is_relu_and_the_first_of_equals_has_the_gradient():
+def test_without_a_temperature_relu_is_relu_and_the_first_of_equals_has_the_gradient():
     x = jnp.array([-2.0, 0.0, 3.0])
     np.testing.assert_array_equal(masks.relu(x), jax.nn.relu(x))
-    for width in (None, 0.5):
-        gradient = jax.grad(lambda x, w=width: masks.largest(x, w).sum())(jnp.ones((2, 4, 3)))
+    for temperature in (None, 0.5):
+        gradient = jax.grad(lambda x, t=temperature: masks.largest(x, t).sum())(jnp.ones((2, 4, 3)))
         np.testing.assert_array_equal(gradient, jnp.zeros((2, 4, 3)).at[:, 0].set(1))
-        np.testing.assert_array_equal(jax.grad(lambda x, w=width: masks.relu(x, w).sum())(x), x > 0)
+        on = jax.grad(lambda x, t=temperature: masks.relu(x, t).sum())(x)
+        np.testing.assert_array_equal(on, x > 0)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_a_mask_steps_by_one_however_wide_its_derivative(dtype):
     with jax.enable_x64(True):
         at = jnp.linspace(-20, 20, 4001, dtype=dtype)
-        for width in (0.25, 1.0):
+        for temperature in (0.25, 1.0):
 
-            def slope(a, width=width):
+            def slope(a, temperature=temperature):
                 def one(a):
-                    return masks.largest(jnp.stack([jnp.zeros_like(a), a])[:, None], width)[0]
+                    return masks.largest(jnp.stack([jnp.zeros_like(a), a])[:, None], temperature)[0]
 
                 return jax.grad(jax.grad(one))(a)
 
@@ -37,7 +39,7 @@ def test_a_mask_steps_by_one_however_wide_its_derivative(dtype):
             area = float(slopes.sum()) * 0.01
             np.testing.assert_allclose(area, 1, rtol=1e-3)
             spread = math.sqrt(float(jnp.sum(slopes * at**2)) * 0.01)
-            np.testing.assert_allclose(spread, width * math.pi / math.sqrt(3), rtol=1e-3)
+            np.testing.assert_allclose(spread, temperature * math.pi / math.sqrt(3), rtol=1e-3)
 
 
 def test_the_surrogate_is_the_slope_of_the_expected_loss_that_autodiff_misses():
@@ -52,9 +54,9 @@ def test_the_surrogate_is_the_slope_of_the_expected_loss_that_autodiff_misses():
         cosine = w @ v / jnp.linalg.norm(w) / jnp.linalg.norm(v)
         return (w @ w + v @ v) / 2 - w @ v * (jnp.pi - jnp.arccos(cosine)) / jnp.pi
 
-    def loss(w, width):
+    def loss(w, temperature):
         def one(x):
-            return masks.relu((w @ x)[None], width)[0]
+            return masks.relu((w @ x)[None], temperature)[0]
 
         found = jax.vmap(jax.grad(one))(x)
         on = (x @ v > 0).astype(x.dtype)
@@ -63,8 +65,8 @@ def test_the_surrogate_is_the_slope_of_the_expected_loss_that_autodiff_misses():
     truth = jax.grad(expected)(w)
     np.testing.assert_allclose(loss(w, None), expected(w), rtol=0.01)
     error = {
-        width: float(jnp.linalg.norm(jax.grad(loss)(w, width) - truth) / jnp.linalg.norm(truth))
-        for width in (None, 0.05)
+        t: float(jnp.linalg.norm(jax.grad(loss)(w, t) - truth) / jnp.linalg.norm(truth))
+        for t in (None, 0.05)
     }
     assert error[0.05] < 0.03
     assert error[None] > 0.15
@@ -80,7 +82,7 @@ def test_the_surrogate_is_the_slope_of_the_expected_loss_that_autodiff_misses():
         ("conv", (1, 9, 1)),
     ],
 )
-def test_values_and_gradients_are_the_same_whatever_the_width(name, shape):
+def test_values_and_gradients_are_the_same_whatever_the_temperature(name, shape):
     module = models.build(name, shape, 10)
     f, g = models.logits(module), models.surrogate(module)
     x = jax.random.uniform(jax.random.key(0), (3, math.prod(shape)))
@@ -88,13 +90,13 @@ def test_values_and_gradients_are_the_same_whatever_the_width(name, shape):
     direction = jax.random.normal(jax.random.key(2), (3, 10))
 
     @jax.jit
-    def both(width):
+    def both(temperature):
         plain, pull = jax.vjp(lambda x: f(variables, x), x)
-        other, draw = jax.vjp(lambda x: g(variables, x, width), x)
+        other, draw = jax.vjp(lambda x: g(variables, x, temperature), x)
         return (plain, *pull(direction)), (other, *draw(direction))
 
-    for width in (0.01, 1.0):
-        for ours, theirs in zip(*both(width), strict=True):
+    for temperature in (0.01, 1.0):
+        for ours, theirs in zip(*both(temperature), strict=True):
             np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
 
 
@@ -103,8 +105,8 @@ def test_deep_models_have_surrogates_too(name):
     module, x = models.build(name, (8, 8, 1), 10), jnp.zeros((2, 64))
     variables = jax.eval_shape(module.init, jax.random.key(0), x[0])
 
-    def matching(variables, x, width):
-        slope = jax.grad(lambda x: models.surrogate(module)(variables, x, width).sum())(x)
+    def matching(variables, x, temperature):
+        slope = jax.grad(lambda x: models.surrogate(module)(variables, x, temperature).sum())(x)
         return jnp.sum(slope**2)
 
     found = jax.eval_shape(jax.grad(matching), variables, x, 0.5)
@@ -133,3 +135,33 @@ def test_a_layer_whose_units_are_all_equal_has_a_finite_slope():
         return jnp.sum(jax.grad(lambda x: masks.relu(x, 0.5).sum())(x) ** 2)
 
     assert np.isfinite(jax.grad(matching)(jnp.zeros(4))).all()
+
+
+class _Own(nn.Module):
+    """A module of a user's, that knows nothing of masks."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(nn.relu(nn.Dense(4)(x)))
+
+
+class _OwnWithMasks(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, temperature=None):
+        hidden = masks.relu(nn.Dense(4, name="hidden")(x), temperature)
+        return nn.Dense(3)(hidden)
+
+
+def test_a_surrogate_needs_a_module_that_takes_a_temperature():
+    with pytest.raises(ValueError, match=r"^_Own has no surrogate: its __call__ needs .*\(x, temp"):
+        models.surrogate(_Own())
+    module, x = _OwnWithMasks(), jnp.ones((1, 2))
+    variables = module.init(jax.random.key(0), x)
+
+    def matching(variables, temperature):
+        f = models.surrogate(module)
+        return jnp.sum(jax.grad(lambda x: f(variables, x, temperature).sum())(x) ** 2)
+
+    first, other = (jax.grad(matching)(variables, t)["params"]["hidden"] for t in (None, 1.0))
+    np.testing.assert_array_equal(first["bias"], 0)  # to autodiff a bias moves no mask
+    assert np.abs(other["bias"]).max() > 1e-3

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from recon import data, masks, models, oracles, victims
+from recon import convolutions, data, masks, models, oracles, victims
 
 SHAPES = {**data.SHAPES, "odd": (5, 7, 2), "dot": (1, 1, 1)}
 CHEAP = ["linear", "mlp", "conv", "conv_large"]  # to compile
@@ -70,18 +71,18 @@ def test_the_table_of_parameter_counts():
     assert table["conv"]["digits"] == conv_parameters((8, 8, 1), 3, (10, 20), 50, 2)
 
 
-def test_vgg11_and_resnet18_have_their_published_layers():
+@pytest.mark.parametrize(("name", "share"), [("", 1), ("-half", 2), ("-quarter", 4)])
+def test_vgg11_and_resnet18_have_their_published_layers(name, share):
     # counted for 32x32x3 and 10 classes: kernels, two numbers a channel for the norm, the head
-    vgg = [(3, 64), (64, 128), (128, 256), (256, 256), (256, 512), (512, 512), (512, 512)]
-    vgg.append((512, 512))
-    count = sum(9 * a * b + 2 * b for a, b in vgg) + 512 * 10 + 10
-    assert models.parameters("vgg11", (32, 32, 3), 10) == count
-    blocks = [(64, 64), (64, 64), (64, 128), (128, 128)]
-    blocks += [(128, 256), (256, 256), (256, 512), (512, 512)]
-    count = 27 * 64 + 2 * 64 + 512 * 10 + 10
+    c, d, e, f = (channels // share for channels in (64, 128, 256, 512))
+    vgg = [(3, c), (c, d), (d, e), (e, e), (e, f), (f, f), (f, f), (f, f)]
+    count = sum(9 * a * b + 2 * b for a, b in vgg) + f * 10 + 10
+    assert models.parameters(f"vgg11{name}", (32, 32, 3), 10) == count
+    blocks = [(c, c), (c, c), (c, d), (d, d), (d, e), (e, e), (e, f), (f, f)]
+    count = 27 * c + 2 * c + f * 10 + 10
     for a, b in blocks:
         count += 9 * a * b + 9 * b * b + 4 * b + (a * b + 2 * b if a != b else 0)
-    assert models.parameters("resnet18", (32, 32, 3), 10) == count
+    assert models.parameters(f"resnet18{name}", (32, 32, 3), 10) == count
 
 
 @pytest.mark.parametrize("name", CHEAP)
@@ -211,13 +212,74 @@ def test_a_convolution_with_its_pool_is_that_of_flax(height, width, inputs, kern
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "inputs", "outputs", "side", "stride", "padding"),
+    [
+        (5, 7, 4, 3, 3, 1, "SAME"),
+        (1, 2, 3, 4, 3, 1, "SAME"),
+        (8, 6, 3, 5, 3, 2, "SAME"),
+        (5, 7, 2, 3, 3, 2, "SAME"),
+        (8, 5, 3, 2, 1, 2, "SAME"),
+        (5, 6, 2, 3, 3, 1, "VALID"),
+    ],
+)
+def test_products_are_the_convolution_of_flax(
+    height, width, inputs, outputs, side, stride, padding
+):
+    layer = partial(nn.Conv, outputs, (side, side), stride, padding=padding, use_bias=False)
+    flax, ours = layer(), layer(conv_general_dilated=convolutions.convolve)
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.normal(keys[0], (3, 2, height, width, inputs))
+    kernels = jax.random.normal(keys[1], (3, side, side, inputs, outputs)) / side
+    shape = jax.eval_shape(flax.apply, {"params": {"kernel": kernels[0]}}, x[0]).shape
+    direction, target = jax.random.normal(keys[2], shape), jax.random.normal(keys[3], x[0].shape)
+
+    def all_orders(module, kernel, x):
+        """Values, both first derivatives, and the derivatives of a gradient that is matched."""
+
+        def values(kernel, x):
+            return module.apply({"params": {"kernel": kernel}}, x)
+
+        def weighed(kernel, x):
+            return jnp.sum(direction * jnp.tanh(values(kernel, x)))
+
+        def matched(kernel, x):
+            return jnp.sum((jax.grad(weighed, 1)(kernel, x) - target) ** 2)
+
+        return values(kernel, x), *(jax.grad(f, (0, 1))(kernel, x) for f in (weighed, matched))
+
+    expected = jax.jit(jax.vmap(partial(all_orders, flax)))(kernels, x)
+    once = partial(all_orders, ours)
+    each = map(jax.jit(once), kernels, x)
+    looped = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
+    for found in (looped, jax.jit(jax.vmap(once))(kernels, x)):
+        for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            scale = float(jnp.abs(b).max())
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("name", ["vgg11-quarter", "resnet18-quarter"])
+def test_accelerators_have_the_same_variables_and_values(name, monkeypatch):
+    _, variables, x = start(name, (8, 8, 3))
+    answers = []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        module = models.build(name, (8, 8, 3), 10)
+        drawn = jax.eval_shape(module.init, jax.random.key(0), x[0])
+        assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, variables)
+        lowered = jax.jit(lambda v, x, module=module: module.apply(v, x)).lower(variables, x)
+        assert ("stablehlo.convolution" in lowered.as_text()) == (backend == "gpu")
+        answers.append(lowered.compile()(variables, x))
+    np.testing.assert_allclose(*answers, rtol=1e-4, atol=1e-4)
+
+
 def test_of_equal_maxima_the_first_has_the_gradient():
     gradient = jax.grad(lambda x: masks.largest(x).sum())(jnp.ones((2, 4, 3)))
     np.testing.assert_array_equal(gradient, jnp.zeros((2, 4, 3)).at[:, 0].set(1))
 
 
 def test_equal_maxima_share_the_gradient():
-    pooled = jax.grad(lambda x: models._pool(x).sum())
+    pooled = jax.grad(lambda x: convolutions.pool(x).sum())
     flat = pooled(jnp.ones((4, 4, 1)))
     np.testing.assert_allclose(flat, np.full((4, 4, 1), 0.25))
     clear = jnp.arange(16.0).reshape(4, 4, 1)
@@ -237,6 +299,9 @@ def test_equal_modules_share_a_function():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"no model 'vgg19'; there are linear, mlp, .*resnet18"):
         models.build("vgg19", (8, 8, 1), 10)
+    for build, factor in ((models.vgg11, 0.3), (models.resnet18, 1 / 8), (models.vgg11, -1)):
+        with pytest.raises(ValueError, match=rf"factor of {factor} leaves .* of 64 .*1/2 and 1/4"):
+            build((32, 32, 3), 10, factor)
     f, variables, _ = start("conv", (8, 8, 1))
     with pytest.raises(ValueError, match=r"inputs of 784 numbers are not images of .*\(8, 8, 1\)"):
         f(variables, jnp.zeros(784))

@@ -23,35 +23,112 @@ def available() -> str | None:
 
 
 def module(params: Any) -> Any:
-    """A torch module with the weights of a flax `mlp` or `conv` for 28 x 28 grey images."""
+    """A torch module with the weights of a flax module of `recon.models`.
+
+    `mlp` or `conv` for 28 x 28 grey images, VGG11 or ResNet-18 for 32 x 32 coloured ones, of any
+    factor; told apart by the names and shapes of their parameters.
+    """
     from torch import nn
 
     if "hidden" in params:
-        layers = [nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)]
-        names = {0: "hidden", 2: "output"}
+        return nn.Sequential(_dense(params["hidden"]), nn.ReLU(), _dense(params["output"]))
+    if "GroupNorm_0" not in params:
+        first = [nn.Unflatten(1, (1, 28, 28)), _conv(params["Conv_0"]), nn.ReLU(), nn.MaxPool2d(2)]
+        second = [_conv(params["Conv_1"]), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+        last = [_dense(params["Dense_0"], (4, 4, 20)), nn.ReLU(), _dense(params["Dense_1"])]
+        return nn.Sequential(*first, *second, *last)
+    # flax's images end in their channels, torch's begin with them
+    images = [nn.Unflatten(1, (32, 32, 3)), _moved()]
+    layers = [nn.Sequential(*_conv_norm(params, i)) for i in range(_count(params))]
+    if len(layers) == 8:
+        body = [part for layer in layers for part in (layer, nn.ReLU())]
+        for after in (15, 11, 7, 3, 1):  # from the end: a pool goes behind these
+            body.insert(after + 1, nn.MaxPool2d(2))
     else:
-        first = [nn.Unflatten(1, (1, 28, 28)), nn.Conv2d(1, 10, 5), nn.ReLU(), nn.MaxPool2d(2)]
-        second = [nn.Conv2d(10, 20, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
-        layers = [*first, *second, nn.Linear(320, 50), nn.ReLU(), nn.Linear(50, 10)]
-        names = {1: "Conv_0", 4: "Conv_1", 8: "Dense_0", 10: "Dense_1"}
-    for place, name in names.items():
-        _fill(layers[place], params[name], after_images=name == "Dense_0")
-    return nn.Sequential(*layers)
+        body, rest = [layers[0], nn.ReLU()], layers[1:]
+        for block in range(8):
+            first, second, *rest = rest
+            short = rest.pop(0) if block in (2, 4, 6) else nn.Identity()
+            body.append(_residual(nn.Sequential(first, nn.ReLU(), second), short))
+        body.append(nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(*images, *body, nn.Flatten(), _dense(params["Dense_0"]))
 
 
-def _fill(layer: Any, params: Any, after_images: bool) -> None:
-    import torch
+def _count(params: Any) -> int:
+    return sum(name.startswith("Conv_") for name in params)
+
+
+def _moved() -> Any:
+    from torch import nn
+
+    class Moved(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x.permute(0, 3, 1, 2).contiguous()
+
+    return Moved()
+
+
+def _residual(body: Any, short: Any) -> Any:
+    from torch import nn
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.short = body, short
+
+        def forward(self, x: Any) -> Any:
+            return nn.functional.relu(self.body(x) + self.short(x))
+
+    return Residual()
+
+
+def _dense(params: Any, images: tuple[int, ...] | None = None) -> Any:
+    """A dense layer; `images` (h, w, c) are what it reads flat, which torch flattens otherwise."""
+    from torch import nn
 
     kernel = np.array(params["kernel"])
-    if kernel.ndim == 4:
-        kernel = kernel.transpose(3, 2, 0, 1)
-    else:
-        if after_images:  # flax flattens height, width, channels; torch channels first
-            kernel = kernel.reshape(4, 4, 20, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
-        kernel = kernel.T
+    layer = nn.Linear(*kernel.shape)
+    if images is not None:
+        kernel = kernel.reshape(*images, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+    return _filled(layer, weight=kernel.T, bias=params["bias"])
+
+
+def _conv(params: Any, stride: int = 1, padding: int = 0) -> Any:
+    from torch import nn
+
+    kernel = np.array(params["kernel"]).transpose(3, 2, 0, 1)
+    outputs, inputs, *side = kernel.shape
+    layer = nn.Conv2d(inputs, outputs, side, stride, padding, bias="bias" in params)
+    return _filled(layer, **(dict(params) | {"weight": kernel}))
+
+
+def _conv_norm(params: Any, i: int) -> list[Any]:
+    """The i-th convolution of VGG11 or ResNet-18, and its GroupNorm."""
+    from torch import nn
+
+    conv, norm = params[f"Conv_{i}"], params[f"GroupNorm_{i}"]
+    side, _, inputs, outputs = conv["kernel"].shape
+    # in ResNet-18 a convolution with more outputs than inputs has stride 2, except for the stem
+    stride = 2 if _count(params) == 20 and i and outputs > inputs else 1
+    around = side - stride if side > 1 else 0  # flax pads less before than after, if it must
+    before = around // 2
+    after = around - before
+    scaled = nn.GroupNorm(outputs // 16, outputs, eps=1e-6)
+    return [
+        nn.ZeroPad2d((before, after, before, after)) if before != after else nn.Identity(),
+        _conv(conv, stride, before if before == after else 0),
+        _filled(scaled, weight=norm["scale"], bias=norm["bias"]),
+    ]
+
+
+def _filled(layer: Any, **arrays: Any) -> Any:
+    import torch
+
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel)))
-        layer.bias.copy_(torch.from_numpy(np.array(params["bias"])))
+        for name in dict(layer.named_parameters()):
+            value = np.ascontiguousarray(np.array(arrays[name]))
+            getattr(layer, name).copy_(torch.from_numpy(value))
+    return layer
 
 
 def step(
@@ -59,13 +136,14 @@ def step(
 ) -> Callable[[], float]:
     """A function that makes one Adam step on the whole bank and returns the loss before it.
 
-    `loss` is "membership", "top" or "jacobian"; `form` one of FORMS, for "jacobian".
+    `loss` is a row of `distill.losses.LOSSES`; `form` one of FORMS, for "jacobian".
     """
     import torch
     from torch.nn import functional
 
     net = module(params)
-    optimizer = torch.optim.Adam(net.parameters(), lr=rate)
+    weights = list(net.parameters())
+    optimizer = torch.optim.Adam(weights, lr=rate)
     x, target = (torch.from_numpy(np.array(v)) for v in (bank.x, bank.probabilities))
     label = torch.from_numpy(np.array(bank.label)).long()
     n, outputs = target.shape
@@ -81,6 +159,10 @@ def step(
                 logits.gather(1, label[:, None]).sum(), x, create_graph=True
             )
             return (rows - gradient).square().sum() / n / scale
+        if loss == "projection":
+            r = torch.randn(n, outputs)
+            (rows,) = torch.autograd.grad(logits, x, r, create_graph=True)
+            return (rows - torch.einsum("nk,nkd->nd", r, gradient)).square().sum() / n / scale
         if form == "batched":
             (rows,) = torch.autograd.grad(
                 logits, x, basis, create_graph=True, is_grads_batched=True
@@ -96,7 +178,7 @@ def step(
         total = functional.cross_entropy(logits, target)
         if loss != "membership":
             total = matching(logits) + weight * total
-        total.backward()
+        total.backward(inputs=weights)
         optimizer.step()
         return float(total.detach())
 
