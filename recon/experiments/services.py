@@ -15,20 +15,21 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from recon import data
+from recon.oracles import View
 
 
 class Service(NamedTuple):
-    """What comes back beside class probabilities (a row of EXPLANATIONS or None), its loss."""
+    """What a service shows, and the loss that matches it."""
 
-    explanation: str | None
+    view: View
     loss: str
 
 
 REPLIES = {
-    "gradient": Service("jacobian", "projection"),
-    "smoothgrad": Service("smoothgrad", "projection"),
-    "top": Service("top_gradient", "top"),
-    "membership": Service(None, "membership"),
+    "gradient": Service(View(), "projection"),
+    "smoothgrad": Service(View(explanation="smoothgrad"), "projection"),
+    "top": Service(View(explanation="top"), "top"),
+    "membership": Service(View(explanation="none"), "membership"),
 }
 
 

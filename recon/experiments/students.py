@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon import cells, data, distill, explanations, victims
+from recon import cells, data, distill, oracles, victims
 from recon.distill import Bank, Hyper, Probe, Student, ensemble
 from recon.experiments.services import QUERIES, RECIPES, REPLIES, order
+from recon.oracles import View
 from recon.victims import Classifier, Training
 from recon.workers import quiet
 
@@ -103,7 +104,7 @@ def _probe(dataset: str, held_out: int, victim: str, steps: int) -> Probe:
 
 def replies_to(cell: Cell, victim: Classifier) -> Bank:
     """What the victim's service replies to the cell's queries; the service's noise has key 0."""
-    explain = REPLIES[cell.reply].explanation
+    view = REPLIES[cell.reply].view
     dataset, budget = _dataset(*place(cell)), int(cell.hyper.budget)
     size = len(dataset.pool.x)
     if cell.queries == "pool" and 2 * budget > size:  # most of it: bought once for all seeds
@@ -111,20 +112,21 @@ def replies_to(cell: Cell, victim: Classifier) -> Bank:
         if _POOL.get("asked") != asked:
             _POOL.clear()
             x = np.asarray(dataset.pool.x, np.float32)
-            _POOL.update(asked=asked, bank=_buy(victim, explain, x))
+            _POOL.update(asked=asked, bank=_buy(victim, view, x))
         bank: Bank = jax.tree.map(lambda v: v[order(size, cell.seed)[:budget]], _POOL["bank"])
         return bank
-    return _buy(victim, explain, QUERIES[cell.queries](dataset, budget, cell.seed))
+    return _buy(victim, view, QUERIES[cell.queries](dataset, budget, cell.seed))
 
 
 _POOL: dict[str, Any] = {}
 
 
-def _buy(victim: Classifier, explain: str | None, x: np.ndarray) -> Bank:
-    row = None if explain is None else explanations.EXPLANATIONS[explain]
-    chunk = 10 if explain == "smoothgrad" else 100  # as it asks many points for each query
-    f = partial(victim.f, victim.variables)
-    return distill.buy(f, jnp.asarray(x), row, jax.random.key(0), chunk)
+def _buy(victim: Classifier, view: View, x: np.ndarray) -> Bank:
+    oracle = oracles.from_jax(victim.f, victim.variables, view, key=0)
+    # SmoothGrad asks many points for each query
+    return distill.buy(
+        oracle, jnp.asarray(x), chunk=10 if view.explanation == "smoothgrad" else 100
+    )
 
 
 def student_of(cell: Cell, victim: Classifier) -> Student:
@@ -273,5 +275,5 @@ def settings(group: Sequence[Cell]) -> Any:
     """What names the rows of a group among finished cells."""
     recipe, service = RECIPES[group[0].recipe], REPLIES[group[0].reply]
     given = cells.digest(jax.tree.leaves(victim_of(group[0]).variables))
-    parts = [sorted(recipe.fixed.items()), *recipe[1:4], *service]
+    parts = [sorted(recipe.fixed.items()), *recipe[1:4], asdict(service.view), service.loss]
     return [given, parts, *map(asdict, group)]

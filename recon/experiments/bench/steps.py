@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from recon import distill, explanations
+from recon import distill, oracles
 from recon.distill import Bank, Hyper
 from recon.experiments.bench import torch_steps
 from recon.experiments.common import Row, Tell, silent
@@ -135,8 +135,8 @@ def replies(n: int, loss: str, seed: int) -> Bank:
     victim = distill.student("mlp", SHAPE, CLASSES)
     variables = victim.init(keys[0])
     x = jax.random.uniform(keys[1], (n, int(np.prod(SHAPE))))
-    explain = None if loss == "membership" else explanations.jacobian
-    bank = distill.buy(lambda x: victim.apply(variables, x), x, explain)
+    view = oracles.View(explanation="none" if loss == "membership" else "jacobian")
+    bank = distill.buy(oracles.from_jax(victim.apply, variables, view), x)
     return bank.top() if loss == "top" else bank
 
 
