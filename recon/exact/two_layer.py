@@ -231,12 +231,10 @@ def _one_line(
             network = units.sharpen(network, far, x.astype(float), ask(oracle, x).value)
             before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
         expected = width is None or width == count
-        sure = expected and count > certify.FEW
-        missing = count == 0 or (width is not None and count < width)
-        unsure = certify.NORMAL_IF_MISSING if missing else certify.NORMAL_IF_OTHER_WIDTH
-        normal = certify.NORMAL if sure else unsure
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
-        places = certify.normal_places(place_seed, s.dim, normal) + task.places
+        places = (
+            certify.normal_places(place_seed, s.dim, certify.how_many(count, width)) + task.places
+        )
         points = certify.points(point_seed, network, line, s.eps, places)
         x = points.x.astype(s.dtype)
         if cost.queries + len(x) > limit:
