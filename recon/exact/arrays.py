@@ -51,6 +51,13 @@ def loop(count: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:
     return carry
 
 
+def either(which: Any, one: Callable[[], Any], other: Callable[[], Any]) -> Any:
+    """one() where `which` holds, else other()."""
+    if isinstance(which, jax.Array):
+        return lax.cond(which, one, other)
+    return one() if which else other()
+
+
 def nonzero(mask: Any, size: int, fill: int) -> Any:
     """Where mask [n] holds, as [size] indices: the first ones, then `fill`."""
     xp = namespace(mask)

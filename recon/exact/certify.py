@@ -28,10 +28,13 @@ import numpy as np
 from recon.exact import touch
 from recon.networks import TwoLayer
 
-NORMAL = 2  # fresh normal points, near and ten times as far out in turn
-NORMAL_IF_OTHER_WIDTH = 16  # the same, where the width found is not the one told
-NORMAL_IF_MISSING = 64  # the same, where fewer were found than told, or none
-FEW = 8  # units up to which as many normal points are asked as where the width is another
+NORMAL = 2  # fresh normal points at least, near and ten times as far out in turn
+NORMAL_IF_OTHER_WIDTH = 16  # at least, where the width found is not the one told, or is small
+NORMAL_IF_MISSING = 64  # where fewer were found than told
+NORMAL_IF_NONE = 256  # where none was found, and as many of inputs of any scale
+DECADES = 4.0  # of these scales, up and down
+MANY, MOST = 160, 32  # over the units found, at most: the fewer units, the less is seen of others
+FEW = 8  # units up to which a width is small
 ON_LINE = 1  # fresh points on the search's line
 FAR = 10.0  # times standard normal: touched pairs near the origin lie as far
 ROWS, BETWEEN = 32, 32  # of the user's inputs
@@ -82,11 +85,29 @@ def group_size(dim: int) -> int:
     return max(1, min(dim // 2, 128))
 
 
+def how_many(units: int, width: int | None) -> int:
+    """Normal points to ask where `units` were found and `width` told.
+
+    They are what tells a victim with a second layer, all on along the line, from one without.
+    """
+    if units == 0:
+        return NORMAL_IF_NONE
+    if width is not None and units < width:
+        return NORMAL_IF_MISSING
+    least = NORMAL if units > FEW and units == width else NORMAL_IF_OTHER_WIDTH
+    least = NORMAL if units > FEW and width is None else least
+    return max(least, min(MANY // units, MOST)) if width is None else least
+
+
 def normal_places(seed: Any, dim: int, count: int) -> list[Place]:
-    """Standard normal points, and as many ten times as far out."""
+    """Standard normal points, and as many ten times as far out; where no unit was found, points
+    of which every input has a scale of its own besides.
+    """
     rng = np.random.default_rng(seed)
-    near, far = rng.standard_normal((2, SAMPLE, dim))
-    return [Place(near, -(-count // 2)), Place(FAR * far, count // 2)]
+    near, far, of_any = rng.standard_normal((3, SAMPLE, dim))
+    of_any = of_any * 10 ** rng.uniform(-DECADES, DECADES, (SAMPLE, dim))
+    places = [Place(near, -(-count // 2)), Place(FAR * far, count // 2)]
+    return places + ([Place(of_any, count)] if count == NORMAL_IF_NONE else [])
 
 
 def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Place]) -> Points:

@@ -43,7 +43,8 @@ def plan(s: Settings, state: State) -> State:
     blurred = by_one & ~distant & ~state.multi[iv.left]
     narrow = width <= lines.resolution(s) + xp.where(blurred, 16 * iv.blur, 0.0)
     open_ = iv.kink & ~state.single[iv.left] & ~narrow
-    rate = xp.where(state.width < 0, lines.density(iv), state.width.astype(float) / np.pi)
+    told = state.width.astype(float) / np.pi
+    rate = arrays.either(state.width < 0, lambda: lines.density(iv), lambda: told)
     near = xp.minimum(iv.meet - iv.low, iv.high - iv.meet)
     crowd = rate * (near + 0.25 * (width - near))
     inside = (iv.meet > iv.low - iv.blur) & (iv.meet < iv.high + iv.blur)

@@ -32,6 +32,7 @@ ILL_CONDITIONED = (
     " All deviations are of the size of rounding, but too large beside f itself: terms cancel, or "
     "are larger elsewhere. Ask the model in float64."
 )
+CHUNK = 64  # queries a JAX victim answers at once, the last chunk padded: one compile
 COARSE = 1e-4  # eps above which rounding is as large as units: half precision
 
 
@@ -80,9 +81,9 @@ def ask(oracle: AnyOracle, x: np.ndarray) -> Reply:
 def replies(oracle: Oracle, x: np.ndarray) -> Reply:
     """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile."""
     parts = []
-    for i in range(0, len(x), 64):
-        here = x[i : i + 64]
-        padded = np.concatenate([here, np.repeat(here[-1:], 64 - len(here), 0)])
+    for i in range(0, len(x), CHUNK):
+        here = x[i : i + CHUNK]
+        padded = np.concatenate([here, np.repeat(here[-1:], CHUNK - len(here), 0)])
         parts.append([np.asarray(a, np.float64)[: len(here)] for a in _ask(oracle, padded)])
     return Reply(*(np.concatenate(a) for a in zip(*parts, strict=True)))
 
@@ -104,7 +105,7 @@ def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost, np.ndarray]:
     floats = [a for a in leaves if jnp.issubdtype(a, jnp.floating)]
     with jax.numpy_dtype_promotion("standard"):
         asked = str(jnp.result_type(*floats)) if floats else "float64"
-    shape = jax.eval_shape(oracle, jax.ShapeDtypeStruct((1, dim), asked))
+    shape = jax.eval_shape(_ask, oracle, jax.ShapeDtypeStruct((CHUNK, dim), asked))
     if shape.value.ndim != 2 or shape.gradient.shape[1:] != (shape.value.shape[1], dim):
         raise ReplyError(
             f"f must map [{dim}] to [K] or a scalar; one query gives values of shape "
@@ -231,12 +232,10 @@ def _one_line(
             network = units.sharpen(network, far, x.astype(float), ask(oracle, x).value)
             before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
         expected = width is None or width == count
-        sure = expected and count > certify.FEW
-        missing = count == 0 or (width is not None and count < width)
-        unsure = certify.NORMAL_IF_MISSING if missing else certify.NORMAL_IF_OTHER_WIDTH
-        normal = certify.NORMAL if sure else unsure
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
-        places = certify.normal_places(place_seed, s.dim, normal) + task.places
+        places = (
+            certify.normal_places(place_seed, s.dim, certify.how_many(count, width)) + task.places
+        )
         points = certify.points(point_seed, network, line, s.eps, places)
         x = points.x.astype(s.dtype)
         if cost.queries + len(x) > limit:
