@@ -84,7 +84,7 @@ class State(NamedTuple):
     filled: Array  # points asked
     angle: Array  # [N], inf where unused
     gradient: Array  # [N, K, d]
-    mixed: Array  # [N, d] the outputs' gradients summed with `mix`
+    mixed: Array  # [N, d] the outputs' gradients summed with `mix`; [0, d] for one output
     offset: Array  # [N, K] intercept f - g x
     along: Array  # [N, K, 2] its linear part in line coordinates: value at u, slope along v
     noise: Array  # [N] rounding error of the intercept
@@ -143,7 +143,7 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
         filled=zero,
         angle=xp.full(n, np.inf),
         gradient=xp.zeros((n, k, d)),
-        mixed=xp.zeros((n, d)),
+        mixed=xp.zeros((n if k > 1 else 0, d)),
         offset=xp.zeros((n, k)),
         along=xp.zeros((n, k, 2)),
         noise=xp.zeros(n),
@@ -172,7 +172,7 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
 
 def bytes_needed(s: Settings) -> int:
     """Bytes of a search that fills its capacity, the chunk under way and copies included."""
-    numbers = s.capacity * s.dim * (s.outputs + 1) + 4 * s.chunk * s.dim * s.outputs
+    numbers = s.capacity * s.dim * (s.outputs + (s.outputs > 1)) + 4 * s.chunk * s.dim * s.outputs
     return 8 * (numbers + s.groups * s.group * (s.group + s.dim))
 
 

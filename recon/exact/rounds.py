@@ -12,7 +12,7 @@ Measured (results/queries): about 1.5 queries a unit in 10-20 rounds, where bise
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from operator import or_
 
@@ -122,11 +122,12 @@ def store(s: Settings, state: State, first: Array, x: Array, reply: Reply) -> St
     found = {
         "angle": state.place[slot % n],
         "gradient": gradient,
-        "mixed": mixed,
         "offset": offset,
         "along": gradient @ xp.stack([state.u, state.v], 1),
         "noise": rounding.max(1),
     }
+    if s.outputs > 1:
+        found["mixed"] = mixed
     kept = {name: arrays.put(getattr(state, name), to, a) for name, a in found.items()}
     answers = arrays.put(state.answers.reshape(-1, s.dim), answer, mixed)
     return state._replace(
@@ -196,15 +197,17 @@ def in_jax(s: Settings, oracle: Oracle, state: State) -> State:
 
 
 @QUIET
-def in_numpy(s: Settings, ask: Callable[[np.ndarray], Reply], state: State) -> State:
-    """The same rounds in NumPy, for any victim: one call of `ask` a round."""
+def in_numpy(s: Settings, ask: Callable[[np.ndarray], Iterable[Reply]], state: State) -> State:
+    """The same rounds in NumPy, for any victim: one call of `ask` a round, replies in parts."""
     while state.phase == lines.RUNNING:
         asked = int(state.size + 2 * state.touches)
         x = queries(s, state, 0, asked)
-        reply = ask(x)
-        for first in range(0, asked, s.chunk):
-            here = slice(first, first + s.chunk)
-            state = store(s, state, first, x[here], Reply(*(a[here] for a in reply)))
+        first = 0
+        for part in ask(x):
+            for start in range(0, len(part.value), s.chunk):
+                reply = Reply(*(a[start : start + s.chunk] for a in part))
+                state = store(s, state, first, x[first : first + len(reply.value)], reply)
+                first += len(reply.value)
         state = absorb(s, state)
     return state
 

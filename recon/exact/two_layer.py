@@ -9,6 +9,7 @@ then a second line; a network that no certificate vouches for is never `ok`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -58,7 +59,7 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
     while True:
         if isinstance(oracle, HostOracle):
-            state = rounds.in_numpy(s, oracle, state)
+            state = rounds.in_numpy(s, lambda x: [oracle(x)], state)
         elif not IN_JAX:
             state = rounds.in_numpy(s, partial(replies, oracle), state)
         else:
@@ -75,17 +76,27 @@ def ask(oracle: AnyOracle, x: np.ndarray) -> Reply:
     """Checked replies to x [n, d] as NumPy float64, jitted if the oracle is JAX; ReplyError."""
     if isinstance(oracle, HostOracle):
         return Reply(*(np.asarray(a, np.float64) for a in oracle(x)))
-    return check(replies(oracle, x), *x.shape)
+    parts = zip(*replies(oracle, x), strict=True)
+    return check(Reply(*(np.concatenate(a) for a in parts)), *x.shape)
 
 
-def replies(oracle: Oracle, x: np.ndarray) -> Reply:
-    """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile."""
-    parts = []
+def replies(oracle: Oracle, x: np.ndarray) -> Iterator[Reply]:
+    """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile.
+
+    The next chunk is under way while one is taken up.
+    """
+    before: list[tuple[Reply, int]] = []
     for i in range(0, len(x), CHUNK):
         here = x[i : i + CHUNK]
         padded = np.concatenate([here, np.repeat(here[-1:], CHUNK - len(here), 0)])
-        parts.append([np.asarray(a, np.float64)[: len(here)] for a in _ask(oracle, padded)])
-    return Reply(*(np.concatenate(a) for a in zip(*parts, strict=True)))
+        before.append((_ask(oracle, padded), len(here)))
+        if len(before) == 2:
+            yield _taken(*before.pop(0))
+    yield from (_taken(*last) for last in before)
+
+
+def _taken(reply: Reply, n: int) -> Reply:
+    return Reply(*(np.asarray(a, np.float64)[:n] for a in reply))
 
 
 def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost, np.ndarray]:
