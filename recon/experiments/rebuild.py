@@ -7,15 +7,16 @@ Variants are rows of `recon.experiments.mnist`, not classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
-from recon import workers
+from recon import data, workers
 from recon.distill import Hyper
+from recon.distill.hyper import refusal
 from recon.experiments import students
 from recon.experiments.common import Only, Row, SettingsError, Tell, columns, grouped, silent
 from recon.experiments.hyper import hyper
@@ -221,10 +222,14 @@ def check(todo: Sequence[Cell]) -> None:
             ("student", cell.student, models.MODELS),
             ("reply", cell.reply, REPLIES),
             ("recipe", cell.recipe, RECIPES),
-            ("queries", cell.queries, QUERIES),
+            ("kind of queries", cell.queries, QUERIES),
+            ("data set", cell.dataset, data.DATASETS),
         ):
             if name not in rows:
                 raise SettingsError(f"there is no {what} {name!r}; there are {', '.join(rows)}")
+        for field in fields(Hyper):
+            if refused := refusal(field.name, getattr(cell.hyper, field.name)):
+                raise SettingsError(refused)
         recipe = RECIPES[cell.recipe]
         if recipe.known and cell.victim != cell.student:
             raise SettingsError("a student that knows layers is of its victim's class")
@@ -235,7 +240,7 @@ def check(todo: Sequence[Cell]) -> None:
     }
     for cell in todo:
         budget, pool = int(cell.hyper.budget), sizes[students.place(cell)]
-        if budget < 1 or (cell.queries != "gaussian" and budget > pool):
+        if cell.queries != "gaussian" and budget > pool:
             raise SettingsError(
                 f"a budget of {budget:,} is not in 1 ... {pool:,}, the pool of {cell.dataset}"
             )
