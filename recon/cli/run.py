@@ -112,8 +112,10 @@ def _measure(args: Run, known: dict[str, Any], results: Path, what: str) -> int:
 def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
     """One experiment: measure, show, write, draw."""
     from recon import reports, tables
-    from recon.experiments import Rebuild, Summarised
+    from recon.experiments import Rebuild, SettingsError, Summarised
 
+    if args.only and not isinstance(experiment, Rebuild):
+        raise SettingsError(f"{name} has no cells for --only to choose from")
     start, done = time.perf_counter(), 0
     options: dict[str, Any] = {}
     with console.status(f"{name} ...") as status:
