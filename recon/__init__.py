@@ -7,7 +7,8 @@ The floors of the house; an import only goes down:
     3  victims       named victims: trained, cached, or drawn at random
     2  exact         ReLU networks recovered exactly from gradient queries
        distill       gradient matching: a student trained on a victim's replies
-    1  oracles       how a victim is asked: Oracle, Reply, Cost
+    1  oracles       how a victim is asked: the one door
+       replies       what a service declares and answers: View, Reply, Cost
        explanations  Jacobian, top-class gradient, SmoothGrad
        networks      recovered functions as records that can be called, saved, loaded
        models        the flax modules

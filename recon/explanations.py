@@ -1,4 +1,4 @@
-"""What a service shows about one answer: gradients, and gradients averaged over noise.
+"""What a service shows of one answer: its outputs, and gradients, averaged over noise or not.
 
 Every explanation is a pure function of (f, x, key): f maps one input [d] to K logits, x is one
 input [d], and key is a JAX key that only the noisy ones use.  `vmap` over x and key for a batch.
@@ -9,7 +9,7 @@ with the full Jacobian of the logits alone, so that is the gradient query here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -21,12 +21,16 @@ Function = Callable[[jax.Array], jax.Array]
 Explanation = Callable[[Function, jax.Array, Any], jax.Array]
 
 
-def jacobian(f: Function, x: jax.Array, key: Any = None) -> jax.Array:
-    """The Jacobian [K, d] of the logits f(x) [K] at x [d]: the paper's gradient query."""
+def value_and_jacobian(f: Function, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """f(x) [K] and its Jacobian [K, d] at x [d], from one pass forward."""
     value, pull = jax.vjp(f, x)
     (rows,) = jax.vmap(pull)(jnp.eye(value.shape[0], dtype=value.dtype))
-    out: jax.Array = rows
-    return out
+    return value, rows
+
+
+def jacobian(f: Function, x: jax.Array, key: Any = None) -> jax.Array:
+    """The Jacobian [K, d] of the logits f(x) [K] at x [d]: the paper's gradient query."""
+    return value_and_jacobian(f, x)[1]
 
 
 def top_gradient(f: Function, x: jax.Array, key: Any = None) -> jax.Array:
@@ -79,7 +83,42 @@ def smooth_top_gradient(
 
 EXPLANATIONS: dict[str, Explanation] = {
     "jacobian": jacobian,
-    "top_gradient": top_gradient,
+    "top": top_gradient,
     "smoothgrad": partial(smoothgrad, explain=jacobian),
-    "smooth_top_gradient": smooth_top_gradient,
+    "smooth_top": smooth_top_gradient,
+}
+
+
+@cache
+def axes(name: str) -> int:
+    """Axes of a row of EXPLANATIONS for one input: 2 for [K, d], 1 for [d]."""
+    x, key = jax.ShapeDtypeStruct((3,), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
+    return len(jax.eval_shape(partial(EXPLANATIONS[name], lambda x: x[:2]), x, key).shape)
+
+
+def probabilities(logits: jax.Array) -> jax.Array:
+    """The softmax of logits [..., K]; of one logit, which is a binary classifier's, the sigmoid."""
+    return jax.nn.sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.softmax(logits)
+
+
+def log_probabilities(logits: jax.Array) -> jax.Array:
+    """The logarithm of `probabilities`, without underflow."""
+    return jax.nn.log_sigmoid(logits) if logits.shape[-1] == 1 else jax.nn.log_softmax(logits)
+
+
+def label(logits: jax.Array) -> jax.Array:
+    """The class [...] that logits [..., K] name: the first of the largest; of one, 1 above 0."""
+    if logits.shape[-1] == 1:
+        return (logits[..., 0] > 0).astype(jnp.int32)
+    return jnp.argmax(logits, axis=-1)
+
+
+# What a service shows of its outputs f(x) [K]; "values" are those of a regression.
+OUTPUTS: dict[str, Callable[[jax.Array], jax.Array | None]] = {
+    "logits": lambda logits: logits,
+    "values": lambda values: values,
+    "probabilities": probabilities,
+    "log_probabilities": log_probabilities,
+    "label": lambda logits: label(logits)[..., None],
+    "none": lambda logits: None,
 }

@@ -1,153 +1,162 @@
-"""How a victim is asked.
+"""How a victim is asked: the one door.
 
-An oracle answers queries x [n, d] with a `Reply`: values [n, K] and gradients
-[n, K, d].  `from_jax` wraps a function JAX can trace, so a whole attack can run
-on the accelerator; `from_host` wraps anything else (scikit-learn, PyTorch, a
-service).  What an attack has asked is a `Cost`, a value it returns.
+An oracle answers queries x [n, d] with a `Reply`, by default values [n, K] and gradients
+[n, K, d]; its `View` says what else.  `from_jax` wraps a function JAX can trace, so a whole attack
+can run on the accelerator; `from_host` wraps anything else (scikit-learn, PyTorch, a service).
+`ask` asks either, checks what comes back and counts what it cost; an attack returns its `Cost`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from recon.explanations import EXPLANATIONS, OUTPUTS, value_and_jacobian
+from recon.replies import PLAIN, Cost, Reply, ReplyError, View, ViewError, check, check_values
 
-class Reply(NamedTuple):
-    """Answers to n queries: `value` [n, K] and `gradient` [n, K, d] (d value_k / d x)."""
+__all__ = [
+    "AnyOracle",
+    "Cost",
+    "HostOracle",
+    "Oracle",
+    "Reply",
+    "ReplyError",
+    "View",
+    "ViewError",
+    "ask",
+    "check",
+    "check_values",
+    "from_host",
+    "from_jax",
+    "need",
+    "recorded",
+]
 
-    value: Any
-    gradient: Any
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What an attack asked of its oracle.
-
-    gradients: rows answered with value and gradient; values: rows answered with
-    the value alone; numbers: floats received; rounds: batched round trips.
-    """
-
-    gradients: int = 0
-    values: int = 0
-    numbers: int = 0
-    rounds: int = 0
-
-    @property
-    def queries(self) -> int:
-        """Rows asked, of either kind."""
-        return self.gradients + self.values
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+PADDING = 32  # rows to a multiple of which a batch is filled up, so that few shapes are compiled
 
 
-class ReplyError(ValueError):
-    """A reply that cannot be used; the message names the query row."""
-
-
-def check(reply: Reply, n: int, dim: int, known: int | None = None) -> Reply:
-    """The reply as arrays of shape [n, K] and [n, K, d], or a ReplyError that names the row.
-
-    known: the outputs K of earlier replies, if there were any.
-    """
-    value, gradient = np.asarray(reply[0]), np.asarray(reply[1])
-    if value.ndim == 1 and gradient.ndim == 2:  # a scalar network answered without its K = 1 axis
-        value, gradient = value[:, None], gradient[:, None, :]
-    outputs = value.shape[1] if value.ndim == 2 else -1
-    if value.ndim != 2 or value.shape[0] != n:
-        raise ReplyError(f"values have shape {value.shape}, expected ({n}, K) for {n} query rows")
-    if gradient.shape != (n, outputs, dim):
-        raise ReplyError(f"gradients have shape {gradient.shape}, expected ({n}, {outputs}, {dim})")
-    if known not in (None, outputs):
-        raise ReplyError(f"{outputs} outputs, where earlier replies had {known}")
-    check_values(value)
-    bad = ~np.isfinite(gradient).all(axis=(1, 2))
-    if bad.any():
-        raise ReplyError(f"query row {int(bad.argmax())}: the gradient is not finite")
-    return Reply(value, gradient)
-
-
-def check_values(value: np.ndarray) -> np.ndarray:
-    """Finite values [n, K], or a ReplyError that names the row."""
-    bad = ~np.isfinite(value).all(axis=1)
-    if bad.any():
-        row = int(bad.argmax())
-        raise ReplyError(f"query row {row}: the value is not finite ({value[row].tolist()})")
-    return value
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["f"])
+@partial(jax.tree_util.register_dataclass, data_fields=["params", "key"], meta_fields=["f", "view"])
 @dataclass(frozen=True)
 class Oracle:
-    """A victim JAX can trace: f(params, x [d]) -> [K] or scalar.
+    """A victim JAX can trace: f(params, x [d]) -> [K] or scalar, the logits or values.
 
     A pytree whose leaves are the parameters, so that one compiled attack serves
     every victim of the same f and shapes.  Attacks see the replies only.
+    view: what the service computes from f; key: of the noise of its explanations.
     """
 
     f: Callable[[Any, jax.Array], jax.Array]
     params: Any
+    view: View = field(default=PLAIN, kw_only=True)
+    key: Any = field(default=None, kw_only=True)
 
-    def __call__(self, x: jax.Array) -> Reply:
-        """Replies to x [n, d], unchecked when traced: value [n, K], gradient [n, K, d]."""
+    def __call__(self, x: jax.Array, first: Any = 0) -> Reply:
+        """Replies to x [n, d], unchecked when traced: value [n, K], gradient [n, K, d].
 
-        def one(row: jax.Array) -> Reply:
-            value, pull = jax.vjp(lambda r: jnp.atleast_1d(self.f(self.params, r)), row)
-            if value.ndim != 1:
-                raise ReplyError(f"f maps {row.shape} to {value.shape}, not to [K] or a scalar")
-            (gradient,) = jax.vmap(pull)(jnp.eye(value.shape[0], dtype=value.dtype))
-            return Reply(value, gradient)
+        The noise of row i comes from the key folded with first + i.
+        """
+        if self.view == PLAIN:
+            return jax.vmap(lambda row: Reply(*value_and_jacobian(self._raw, row)))(x)
+        key = jax.random.key(0) if self.key is None else self.key
+        keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(len(x)))
+        return jax.vmap(self._one)(x, keys)
 
-        return jax.vmap(one)(x)
-
-    def value(self, x: jax.Array) -> jax.Array:
+    def value(self, x: jax.Array) -> Any:
         """Values [n, K] alone: a membership query."""
-        return jax.vmap(lambda row: jnp.atleast_1d(self.f(self.params, row)))(x)
+        return jax.vmap(lambda row: OUTPUTS[self.view.outputs](self._raw(row)))(x)
+
+    def _raw(self, row: jax.Array) -> jax.Array:
+        value = jnp.atleast_1d(self.f(self.params, row))
+        if value.ndim != 1:
+            raise ReplyError(f"f maps {row.shape} to {value.shape}, not to [K] or a scalar")
+        return value
+
+    def _one(self, row: jax.Array, key: Any) -> Reply:
+        view = self.view
+        value = OUTPUTS[view.outputs](self._raw(row))
+        if view.explanation == "none":
+            return Reply(value, None)
+        explained: Any = lambda z: OUTPUTS[view.of](self._raw(z))  # noqa: E731
+        return Reply(value, EXPLANATIONS[view.explanation](explained, row, key))
+
+    def asked(self, x: Any, first: int, shape: int, known: int | None = None) -> Reply:
+        """Checked replies to x [n, d] as NumPy arrays, asked in an array of `shape` >= n rows."""
+        n, dim = x.shape
+        filled = jnp.asarray(x)
+        if shape > n:
+            filled = jnp.concatenate([filled, jnp.repeat(filled[-1:], shape - n, axis=0)])
+        reply = _reply(self, filled, first) if self.view.axes else Reply(_value(self, filled), None)
+        reply = Reply(*(None if part is None else np.asarray(part)[:n] for part in reply))
+        return check(reply, n, dim, known, self.view, first)
+
+
+@jax.jit
+def _reply(oracle: Oracle, x: jax.Array, first: Any) -> Reply:
+    return oracle(x, first)
+
+
+@jax.jit
+def _value(oracle: Oracle, x: jax.Array) -> Any:
+    return oracle.value(x)
 
 
 @dataclass(frozen=True)
 class HostOracle:
     """A victim that is not JAX; every reply is checked before it is used."""
 
-    fn: Callable[[np.ndarray], tuple[Any, Any]]
+    fn: Callable[[np.ndarray], Any]
     value_fn: Callable[[np.ndarray], Any] | None = None
     outputs: int | None = None  # K, once known
+    view: View = PLAIN
 
-    def __call__(self, x: Any) -> Reply:
+    def __call__(self, x: Any, first: int = 0) -> Reply:
         """Checked replies to x [n, d]; raises ReplyError."""
-        x = np.array(x)  # the victim's own, to scribble on
-        n, dim = x.shape
-        value, gradient = self.fn(x)
-        return check(Reply(value, gradient), n, dim, self.outputs)
+        return self.asked(x, first, len(x), self.outputs)
 
     def value(self, x: Any) -> np.ndarray:
         """Checked values [n, K]; raises ReplyError."""
+        return np.asarray(self._values(x, 0, self.outputs).value)
+
+    def asked(self, x: Any, first: int, shape: int, known: int | None = None) -> Reply:
+        """Checked replies to x [n, d]; `shape` is for oracles that are compiled."""
+        if not self.view.axes:
+            return self._values(x, first, known)
+        x = np.array(x)  # the victim's own, to scribble on
+        answer = self.fn(x)
+        if self.view.outputs == "none" and not isinstance(answer, tuple):
+            answer = (None, answer)
+        return check(answer, x.shape[0], x.shape[1], known, self.view, first)
+
+    def _values(self, x: Any, first: int, known: int | None) -> Reply:
         x = np.array(x)
-        value = np.asarray(self.fn(x)[0] if self.value_fn is None else self.value_fn(x))
-        value = value[:, None] if value.ndim == 1 else value
-        if value.ndim != 2 or value.shape[0] != x.shape[0]:
-            raise ReplyError(f"values have shape {value.shape}, expected ({x.shape[0]}, K)")
-        return check_values(value)
+        answer = self.fn(x) if self.value_fn is None else self.value_fn(x)
+        if self.value_fn is None and isinstance(answer, tuple):
+            answer = answer[0]
+        alone = View(self.view.outputs, "none")
+        return check((answer, None), x.shape[0], x.shape[1], known, alone, first)
 
 
 AnyOracle = Oracle | HostOracle
 
 
-def from_jax(f: Callable, params: Any = None) -> Oracle:
+def from_jax(f: Callable, params: Any = None, view: View = PLAIN, key: Any = None) -> Oracle:
     """An oracle for a JAX function f(x [d]) -> [K] or scalar, or f(params, x) with params given.
 
-    Giving the parameters apart lets JAX reuse one compiled attack for many victims.
+    Giving the parameters apart lets JAX reuse one compiled attack for many victims.  view: what
+    the service shows of f's logits or values; key: a JAX key or an integer, for the noise of
+    explanations that have some.
     """
+    key = jax.random.key(key) if isinstance(key, int) else key
     if params is None:
-        return Oracle(_Closed(f), ())
-    return Oracle(f, params)
+        return Oracle(_Closed(f), (), view=view, key=key)
+    return Oracle(f, params, view=view, key=key)
 
 
 @dataclass(frozen=True)
@@ -160,13 +169,57 @@ class _Closed:
         return self.f(x)
 
 
-def from_host(fn: Callable, value_fn: Callable | None = None) -> HostOracle:
+def from_host(fn: Callable, value_fn: Callable | None = None, view: View = PLAIN) -> HostOracle:
     """An oracle for fn(numpy [n, d]) -> (values [n, K], gradients [n, K, d]).
 
-    A scalar network may answer ([n], [n, d]).  value_fn(x) -> values serves
-    membership queries where values alone are cheaper.
+    A scalar network may answer [n] or [n, 1] with [n, d].  value_fn(x) -> values serves
+    membership queries where values alone are cheaper.  `view` declares what fn returns where it
+    is something else: a pair with [n, d] for one class, values alone, an explanation alone.
     """
-    return HostOracle(fn, value_fn)
+    return HostOracle(fn, value_fn, view=view)
+
+
+def ask(oracle: AnyOracle, x: Any, first: int = 0, chunk: int | None = None) -> tuple[Reply, Cost]:
+    """Checked replies to x [n, d], n >= 1, as NumPy arrays, and what was asked for them.
+
+    chunk: rows a batch at most; None: all of them at once.  Every batch is a round.  first: the
+    number of the first row, by which a noisy explanation draws its noise: a row's reply depends
+    on its number, not on what else is asked.  A JAX victim is asked in arrays of one shape, the
+    last one filled up; that is not in the cost.  Raises ReplyError, and ValueError for no rows.
+    """
+    if np.ndim(x) != 2 or not len(x):
+        raise ValueError(f"queries have shape {np.shape(x)}, expected (n, d) with n >= 1")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    n = len(x)
+    shape = -(-n // PADDING) * PADDING if chunk is None else min(n, chunk)
+    parts: list[Reply] = []
+    known = None
+    for i in range(0, n, chunk or n):
+        parts.append(oracle.asked(x[i : i + (chunk or n)], first + i, shape, known))
+        known = None if parts[0].value is None else parts[0].value.shape[1]
+    value, gradient = (
+        None if each[0] is None else np.concatenate(each) for each in zip(*parts, strict=True)
+    )
+    numbers = sum(part.size for part in (value, gradient) if part is not None)
+    explained = n if oracle.view.axes else 0
+    return Reply(value, gradient), Cost(explained, n - explained, numbers, len(parts))
+
+
+def need(
+    oracle: AnyOracle,
+    outputs: str | Sequence[str] | None = None,
+    explanation: str | Sequence[str] | None = None,
+    of: str | None = None,
+) -> None:
+    """ViewError, a sentence, unless the oracle's view has one of the words that are given."""
+    view = oracle.view
+    for name, words in (("outputs", outputs), ("explanation", explanation), ("of", of)):
+        words = (words,) if isinstance(words, str) else words
+        if name == "of" and not view.axes:
+            continue
+        if words is not None and getattr(view, name) not in words:
+            raise ViewError(f"this needs {name} {' or '.join(words)}; the service's view is {view}")
 
 
 def recorded(oracle: HostOracle, path: str | Path) -> HostOracle:
@@ -184,11 +237,12 @@ def recorded(oracle: HostOracle, path: str | Path) -> HostOracle:
             for row in zip(file["x"], file["value"], file["gradient"], strict=True):
                 known[row[0].tobytes()] = row
 
-    def fn(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def fn(x: np.ndarray) -> tuple[Any, Any]:
         new = {row.tobytes(): row for row in x if row.tobytes() not in known}
         if new:
             asked = np.stack(list(new.values()))
-            reply = oracle(asked)
+            nothing = np.zeros((len(asked), 0))  # of a part that the view does not have
+            reply = (nothing if part is None else part for part in oracle(asked))
             for name, *row in zip(new, asked, *reply, strict=True):
                 known[name] = tuple(row)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,6 +251,8 @@ def recorded(oracle: HostOracle, path: str | Path) -> HostOracle:
             np.savez(partial_file, x=rows, value=value, gradient=gradient)
             partial_file.replace(path)
         told = [known[row.tobytes()] for row in x]
-        return np.stack([r[1] for r in told]), np.stack([r[2] for r in told])
+        value, gradient = np.stack([r[1] for r in told]), np.stack([r[2] for r in told])
+        shown = oracle.view.outputs != "none"
+        return value if shown else None, gradient if oracle.view.axes else None
 
-    return HostOracle(fn)
+    return HostOracle(fn, view=oracle.view)

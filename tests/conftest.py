@@ -93,7 +93,11 @@ class CountingOracle:
         return self.log.cost(dim, outputs, lambda: lambda rows: np.ones(len(rows), bool))
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["f", "log"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "key"],
+    meta_fields=["f", "view", "log"],
+)
 @dataclass(frozen=True)
 class _Watched(oracles.Oracle):
     """An Oracle that reports every batch to a log from inside jit.
@@ -104,11 +108,11 @@ class _Watched(oracles.Oracle):
 
     log: Log
 
-    def __call__(self, x: jax.Array) -> oracles.Reply:
+    def __call__(self, x: jax.Array, first: Any = 0) -> oracles.Reply:
         jax.debug.callback(lambda rows: self.log.gradients.append(np.array(rows)), x)
-        return super().__call__(x)
+        return super().__call__(x, first)
 
-    def value(self, x: jax.Array) -> jax.Array:
+    def value(self, x: jax.Array) -> Any:
         jax.debug.callback(lambda rows: self.log.values.append(np.array(rows)), x)
         return super().value(x)
 

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 from functools import partial
 
 import jax
@@ -7,21 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recon import distill, explanations, models
-from recon.distill import Bank, Hyper, Student, checkpoint, consistency, losses, training
-from recon.experiments.students import student
-from recon.oracles import Cost
+from recon import distill, explanations, models, oracles, victims
+from recon.distill import (
+    Bank,
+    Hyper,
+    Student,
+    checkpoint,
+    losses,
+    objective,
+    training,
+    unlabelled,
+)
+from recon.distill import hyper as hypers_
+from recon.oracles import Cost, View
 
 DIM, OUTPUTS, N = 6, 3, 12
 
 
-def student_of(module, dim=DIM):
-    forms = models.logits(module), None, models.surrogate(module)
-    return Student(lambda key: module.init(key, jnp.zeros(dim)), *forms)
-
-
-LINEAR = student_of(models.linear((DIM,), OUTPUTS))
-MLP = student_of(models.mlp(8, OUTPUTS))
+LINEAR = distill.student("linear", DIM, OUTPUTS)
+MLP = distill.student("mlp", DIM, OUTPUTS, width=8)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +82,9 @@ def test_a_bank_holds_the_replies_of_the_victim(weights, bank):
 
 def test_a_reply_does_not_depend_on_how_many_are_bought(weights):
     x = jax.random.normal(jax.random.key(5), (7, DIM))
-    f, key = (lambda x: jnp.sin(weights @ x)), jax.random.key(6)
-    explain = explanations.EXPLANATIONS["smoothgrad"]
-    few = distill.buy(f, x[:3], explain, key, chunk=2)
-    many = distill.buy(f, x, explain, key, chunk=4)
+    view = View(explanation="smoothgrad")
+    oracle = oracles.from_jax(lambda x: jnp.sin(weights @ x), view=view, key=6)
+    few, many = distill.buy(oracle, x[:3], chunk=2), distill.buy(oracle, x, chunk=4)
     np.testing.assert_allclose(few.gradient, many.gradient[:3], rtol=1e-5, atol=1e-6)
     assert float(jnp.std(many.gradient)) > 0
 
@@ -88,18 +92,66 @@ def test_a_reply_does_not_depend_on_how_many_are_bought(weights):
 def test_costs_count_rows_and_numbers(weights, bank):
     assert bank.cost(4) == Cost(gradients=4, numbers=4 * OUTPUTS * (DIM + 1), rounds=1)
     assert bank.top().cost(4) == Cost(gradients=4, numbers=4 * (OUTPUTS + DIM), rounds=1)
-    plain = distill.buy(lambda x: weights @ x, bank.x, explain=None)
+    plain = distill.buy(
+        oracles.from_jax(lambda x: weights @ x, view=View("logits", "none")), bank.x
+    )
     assert plain.cost(5) == Cost(values=5, numbers=5 * OUTPUTS, rounds=1)
+    assert bank.hard().cost(4) == Cost(gradients=4, numbers=4 * (OUTPUTS * DIM + 1), rounds=1)
     with pytest.raises(ValueError, match=r"13 queries is not in 0 \.\.\. 12"):
         bank.cost(13)
     with pytest.raises(ValueError, match="whole Jacobians"):
         plain.top()
-    with pytest.raises(ValueError, match=r"expected \(N, d\)"):
+    with pytest.raises(ValueError, match=r"expected \(n, d\)"):
         distill.buy(lambda x: x, bank.x[0])
     with pytest.raises(ValueError, match="queries are int32, expected floats"):
         distill.buy(lambda x: x, jnp.ones((2, DIM), jnp.int32))
-    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
-        distill.buy(lambda x: x, bank.x, chunk=0)
+
+
+@pytest.mark.parametrize("kind", ["counting_host", "counting_traced"])
+@pytest.mark.parametrize("explanation", ["jacobian", "none"])
+def test_a_bank_costs_what_the_victim_counted(kind, explanation, request):
+    for budget in (3, 7):
+        seen = request.getfixturevalue(kind)(victims.random_network(jax.random.key(0), DIM, 4, 2))
+        oracle = dataclasses.replace(seen.oracle, view=View(explanation=explanation))
+        x = jax.random.normal(jax.random.key(1), (7, DIM))
+        distill.buy(oracle, x[:budget], chunk=3)
+        counted = seen.cost
+        assert distill.buy(oracle, x, chunk=3).cost(budget) == counted
+
+
+def softmax(logits):
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("outputs", ["logits", "probabilities", "log_probabilities", "label"])
+def test_one_victim_seen_through_any_outputs_is_one_bank(weights, bank, outputs):
+    def answer(x):
+        logits = x @ np.asarray(weights).T
+        shown = {"logits": logits, "probabilities": softmax(logits)}
+        shown |= {"log_probabilities": np.log(softmax(logits)), "label": logits.argmax(1)}
+        return shown[outputs], np.broadcast_to(weights, (len(x), OUTPUTS, DIM))
+
+    got = distill.buy(oracles.from_host(answer, view=View(outputs)), bank.x)
+    want = bank.hard() if outputs == "label" else bank
+    np.testing.assert_allclose(got.probabilities, want.probabilities, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(got.gradient, bank.gradient, rtol=1e-6)
+    assert np.array_equal(got.label, bank.label)
+    assert got.cost(3) == want.cost(3)
+
+
+def test_views_no_student_can_be_trained_on_are_refused(bank):
+    for view, message in (
+        (View("none"), "needs outputs logits or probabilities"),
+        (View("label", "none"), "labels alone do not say how many classes"),
+        (View("label", "top"), "labels alone do not say how many classes"),
+        (View(of="probabilities"), "needs of logits"),
+    ):
+        with pytest.raises(oracles.ViewError, match=message):
+            distill.buy(oracles.from_jax(lambda x: x, view=view), bank.x)
+    logits = oracles.from_host(lambda x: 5 * x[:, :3], view=View("probabilities", "none"))
+    with pytest.raises(oracles.ReplyError, match="are these logits"):
+        distill.buy(logits, bank.x)
 
 
 # --- the losses
@@ -119,7 +171,7 @@ def batch_of(bank, rows=N):
 def parts(bank, loss, key=7, **settings):
     hyper = Hyper(loss=loss, weight=0.5, **settings)
     variables = MLP.init(jax.random.key(8))
-    total, (l_g, l_m) = losses.joint(
+    total, (l_g, l_m) = objective.joint(
         variables, MLP, hyper, batch_of(for_loss(bank, loss)), jax.random.key(key)
     )
     return float(total), float(l_g), float(l_m)
@@ -144,7 +196,9 @@ def test_the_rows_of_a_jacobian_taken_at_once_and_in_turn_agree(curved, monkeypa
     def slope():
         def loss(variables):
             batch = batch_of(curved)
-            return losses.joint(variables, MLP, Hyper(loss="jacobian"), batch, jax.random.key(0))[0]
+            return objective.joint(
+                variables, MLP, Hyper(loss="jacobian"), batch, jax.random.key(0)
+            )[0]
 
         return jax.value_and_grad(loss)(MLP.init(jax.random.key(8)))
 
@@ -158,7 +212,7 @@ def test_the_projection_is_unbiased_for_the_frobenius_norm(curved):
     batch, hyper = batch_of(curved), Hyper(loss="projection")
     variables = MLP.init(jax.random.key(8))
     keys = jax.random.split(jax.random.key(9), 4000)
-    draws = jax.vmap(lambda key: losses.joint(variables, MLP, hyper, batch, key)[1][0])(keys)
+    draws = jax.vmap(lambda key: objective.joint(variables, MLP, hyper, batch, key)[1][0])(keys)
     error = float(draws.std()) / np.sqrt(len(draws))
     assert abs(float(draws.mean()) - parts(curved, "jacobian")[1]) < 4 * error
     assert error < 0.02 * float(draws.mean())
@@ -208,7 +262,7 @@ def test_the_second_order_gradient_agrees_with_finite_differences(curved, loss, 
         student = dataclasses.replace(student, apply=apply)
 
         def value(w):
-            return losses.joint(w, student, hyper, batch, jax.random.key(12))[0]
+            return objective.joint(w, student, hyper, batch, jax.random.key(12))[0]
 
         direction = jax.random.normal(jax.random.key(13), w.shape)
         slope = float(jnp.sum(jax.grad(value)(w) * direction))
@@ -312,7 +366,7 @@ def test_runs_at_once_and_in_turn_agree_and_budgets_share_a_compile(curved, prob
     hypers = Hyper(
         budget=np.array([1, 4, 9]), learning_rate=np.array([0.01, 0.02, 0.03]), steps=40, batch=4
     )
-    more = {"weight_decay": np.array([0.0, 0.1, 1.0]), "surrogate": np.array([0.1, 0.5, 1.0])}
+    more = {"weight_decay": np.array([0.0, 0.1, 1.0]), "temperature": np.array([0.1, 0.5, 1.0])}
     hypers = dataclasses.replace(hypers, weight=jnp.array([0.0, 0.1, 1.0]), **more)
     runs = {
         mapper: distill.train_many(keys, hypers, curved, MLP, probe, mapper=mapper)
@@ -321,7 +375,7 @@ def test_runs_at_once_and_in_turn_agree_and_budgets_share_a_compile(curved, prob
     single = distill.train(
         keys[2],
         dataclasses.replace(
-            hypers, budget=9, learning_rate=0.03, weight=1.0, weight_decay=1.0, surrogate=1.0
+            hypers, budget=9, learning_rate=0.03, weight=1.0, weight_decay=1.0, temperature=1.0
         ),
         curved,
         MLP,
@@ -357,7 +411,8 @@ def test_a_scan_and_a_loop_take_the_same_steps(curved, monkeypatch):
 @pytest.mark.parametrize(("model", "convolves"), [("mlp", False), ("conv", False), ("vgg11", True)])
 def test_only_models_with_convolutions_of_xla_are_kept_out_of_a_scan(model, convolves):
     assert (
-        training._convolves(student(model, (32, 32, 3), 10), 32 * 32 * 3, jnp.float32) is convolves
+        training._convolves(distill.student(model, (32, 32, 3), 10), 32 * 32 * 3, jnp.float32)
+        is convolves
     )
 
 
@@ -411,62 +466,68 @@ def test_a_failed_run_does_no_more_steps(curved):
     assert run.curves["loss"].shape == (10_000,)
 
 
+def outside(meta):
+    """Values a setting cannot have, from its metadata."""
+    if meta["choices"] is not None:
+        return ["other", 3]
+    below = meta["least"] if meta["above"] else meta["least"] - 1
+    wrong = [below, np.nan, np.inf, -np.inf, "1", 1j, True] + [None] * (not meta["optional"])
+    return wrong + [2.5] * meta["whole"]
+
+
+@pytest.mark.parametrize("f", dataclasses.fields(Hyper), ids=lambda f: f.name)
+def test_every_setting_is_held_to_what_it_declares(curved, f):
+    for value in outside(f.metadata):
+        sentence = f"{f.name} must be {hypers_.describe(f.name)}, got"
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            distill.train(jax.random.key(23), Hyper(**{f.name: value}), curved, MLP)
+    if f.metadata["choices"] is None:
+        with pytest.raises(ValueError, match=rf"{f.name} has shape \(2,\), expected one value"):
+            distill.train(jax.random.key(23), Hyper(**{f.name: np.ones(2)}), curved, MLP)
+        assert not hypers_.refusal(f.name, f.metadata["least"] + 1)
+    assert not hypers_.refusal(f.name, getattr(Hyper(), f.name))
+    assert f.metadata["doc"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"loss": "other"}, "no loss 'other'; there are jacobian"),
-        ({"budget": 13}, "budget of 13 queries is not in 1 ... 12, the pool"),
-        ({"budget": 0}, "budget of 0 queries"),
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"batch": 0}, "batch must be at least 1"),
+        ({"budget": 13}, "budget of 13 queries is more than the 12 of the bank"),
         ({"loss": "top"}, r"needs gradients \(N, d\)"),
-        ({"surrogate": 0.0}, "surrogate's width must be above 0 and finite, got 0"),
-        ({"surrogate": np.nan}, "surrogate's width must be above 0 and finite, got nan"),
-        ({"surrogate": np.inf}, "above 0 and finite, got inf"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite, got 0"),
-        ({"learning_rate": np.nan}, "learning_rate must be above 0 and finite, got nan"),
-        ({"weight": -0.1}, "weight must be at least 0 and finite, got -0.1"),
-        ({"sigma": -1.0}, "sigma must be at least 0 and finite, got -1"),
-        ({"steps": 3.5}, "steps must be a whole number, got 3.5"),
-        ({"budget": 2.5}, "budget must be a whole number, got 2.5"),
-        ({"steps": True}, "steps must be a whole number, got True"),
-        ({"learning_rate": None}, "learning_rate must be a number, got None"),
-        ({"learning_rate": "0.1"}, "learning_rate must be a number, got '0.1'"),
-        ({"learning_rate": 1j}, "learning_rate must be a number, got 1j"),
-        ({"learning_rate": np.array([0.1, 0.2])}, r"learning_rate has shape \(2,\), expected one"),
-        ({"budget": np.array([3, 4])}, "many runs are for train_many"),
-        ({"points": -1}, "points must be at least 0, got -1"),
-        ({"unasked": -1}, "unasked must be at least 0, got -1"),
-        ({"surrogate": 0.5, "narrow": 0.0}, "narrow must be above 0 and finite, got 0"),
-        ({"weight_decay": -1.0}, "weight_decay must be at least 0 and finite, got -1"),
+        ({"temperature": 0.5}, r"needs a student with masks that have one \(its `surrogate`\)"),
+        ({"unlabelled": 4}, "unlabelled inputs need a bank that holds some"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(curved, change, message):
-    with pytest.raises(ValueError, match=message):
-        distill.train(jax.random.key(23), Hyper(**change), curved, MLP)
-
-
-def test_a_surrogate_needs_a_student_that_has_one(curved):
     plain = dataclasses.replace(MLP, surrogate=None)
-    with pytest.raises(ValueError, match=r"needs a student that has one \(Student.surrogate\)"):
-        distill.train(jax.random.key(23), Hyper(surrogate=0.5), curved, plain)
+    with pytest.raises(ValueError, match=message):
+        distill.train(jax.random.key(23), Hyper(**change), curved, plain)
+
+
+def test_without_a_budget_the_whole_bank_is_used(curved):
+    runs = [
+        distill.train(jax.random.key(23), Hyper(budget=budget, steps=3), curved, MLP)
+        for budget in (None, len(curved), 3)
+    ]
+    assert same(runs[0].variables, runs[1].variables)
+    assert not same(runs[0].variables, runs[2].variables)
 
 
 def test_weight_decay_is_decoupled_from_the_loss(curved):
-    free, held = Hyper(weight_decay=0.0), Hyper(weight_decay=0.5)
+    free, held = (Hyper(budget=N, weight_decay=decay) for decay in (0.0, 0.5))
     state = distill.start(jax.random.key(3), free, curved, MLP)
     steps = [distill.step(state, hyper, curved, MLP, rows=N)[0].variables for hyper in (free, held)]
     for before, a, b in zip(*map(jax.tree.leaves, (state.variables, *steps)), strict=True):
         np.testing.assert_allclose(b, a - free.learning_rate * 0.5 * before, atol=1e-7)
 
 
-def test_a_surrogate_narrows_and_fits_what_autodiff_does_not(curved):
+def test_a_surrogate_cools_and_fits_what_autodiff_does_not(curved):
     """The same student, start and steps; only what a mask's derivative is taken to be differs."""
     left = {}
-    for width in (None, 0.5):
-        hyper = Hyper(1e-2, 0.1, budget=N, steps=2000, outputs="odds", surrogate=width)
+    for temperature in (None, 0.5):
+        hyper = Hyper(1e-2, 0.1, budget=N, steps=2000, outputs="odds", temperature=temperature)
         run = distill.train(jax.random.key(40), hyper, curved, MLP)
-        left[width] = run.curves["gradient"][-100:].mean()
+        left[temperature] = run.curves["gradient"][-100:].mean()
     assert left[0.5] < 0.5 * left[None]
 
 
@@ -480,7 +541,7 @@ def test_other_misuse_is_refused(curved):
     plain = Bank(curved.x, curved.probabilities, None, curved.label)
     with pytest.raises(ValueError, match="the bank has None"):
         distill.train(keys[0], Hyper(), plain, MLP)
-    with pytest.raises(ValueError, match="measure must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="measure must be a whole number of at least 0, got -1"):
         distill.train(keys[0], Hyper(), curved, MLP, measure=-1)
     run = distill.train(keys[0], Hyper(loss="membership", steps=3), plain, MLP)
     assert run.ok
@@ -489,7 +550,7 @@ def test_other_misuse_is_refused(curved):
 
 def test_shapes_that_do_not_fit_are_refused(curved, probe):
     key, hyper = jax.random.key(41), Hyper(steps=2)
-    wider = student_of(models.mlp(8, OUTPUTS + 1))
+    wider = distill.student("mlp", DIM, OUTPUTS + 1, width=8)
     with pytest.raises(ValueError, match=r"logits have shape \(12, 4\), the victim's replies \(12"):
         distill.train(key, hyper, curved, wider)
     for change, message in (
@@ -497,8 +558,8 @@ def test_shapes_that_do_not_fit_are_refused(curved, probe):
         ({"gradient": curved.gradient[:, 1:]}, r"gradients have shape \(12, 2, 6\), expected"),
         ({"label": curved.label[1:]}, r"labels have shape \(11,\), expected \(12,\)"),
         ({"x": curved.x[1:]}, r"queries have shape \(11, 6\), expected \(12, 6\)"),
-        ({"unasked": curved.x[:, 1:]}, r"unasked inputs have shape \(12, 5\)"),
-        ({"unasked": curved.x[:0]}, r"unasked inputs have shape \(0, 6\)"),
+        ({"unlabelled": curved.x[:, 1:]}, r"unlabelled inputs have shape \(12, 5\)"),
+        ({"unlabelled": curved.x[:0]}, r"unlabelled inputs have shape \(0, 6\)"),
         ({"label": curved.label + 1}, r"labels are not all in 0 \.\.\. 2"),
         ({"probabilities": curved.label}, r"probabilities have shape \(12,\), expected two axes"),
     ):
@@ -578,7 +639,7 @@ def killed_at(step):
 def test_a_killed_run_goes_on_to_the_same_bits(curved, probe, tmp_path, many):
     keys = jax.random.split(jax.random.key(25), 2) if many else jax.random.key(25)
     go = distill.train_many if many else distill.train
-    hyper = Hyper(budget=9, steps=50, batch=4, weight_decay=0.1, surrogate=0.5)
+    hyper = Hyper(budget=9, steps=50, batch=4, weight_decay=0.1, temperature=0.5)
     options = {"chunk": 20, "measure": 1}
     whole = go(keys, hyper, curved, MLP, probe, **options)
     with pytest.raises(Killed):
@@ -625,7 +686,7 @@ def test_other_settings_are_not_taken_for_the_saved_run(curved, bank, tmp_path):
         with pytest.raises(ValueError, match=message):
             distill.train(key_, hyper_, bank_, MLP, save=save, **options)
     scaled = dataclasses.replace(MLP, apply=lambda v, x: 2 * MLP.apply(v, x))
-    masked = dataclasses.replace(MLP, surrogate=lambda v, x, width: MLP.apply(v, x) * width)
+    masked = dataclasses.replace(MLP, surrogate=lambda v, x, t: MLP.apply(v, x) * t)
     frozen = [jnp.full((1, OUTPUTS), value) for value in (1.0, 2.0)]  # constants, as of told layers
     told = [dataclasses.replace(MLP, apply=lambda v, x, c=c: MLP.apply(v, x) * c) for c in frozen]
     distill.train(key, hyper, curved, told[0], save=tmp_path / "told")
@@ -725,12 +786,12 @@ def test_a_warp_is_the_identity_on_a_flat_image_and_moves_no_pixel_far():
     assert len(np.unique(np.asarray(bent).reshape(50, -1), axis=0)) == 50
 
 
-def test_only_confident_names_of_unasked_inputs_count():
+def test_only_confident_names_of_unlabelled_inputs_count():
     student = Student(MLP.init, lambda w, x: x @ w, lambda key, x: x)
-    x, hyper = jnp.ones((4, 1)), Hyper(unasked=8)
+    x, hyper = jnp.ones((4, 1)), Hyper(unlabelled=8)
     sure, unsure = jnp.array([[9.0, 0.0]]), jnp.array([[0.1, 0.0]])
     loss = [
-        float(consistency.inconsistency(sure, w, student, hyper, x, jax.random.key(0)))
+        float(unlabelled.inconsistency(sure, w, student, hyper, x, jax.random.key(0)))
         for w in (sure, unsure)
     ]
     p = np.asarray(jax.nn.softmax(sure[0]))
@@ -738,8 +799,8 @@ def test_only_confident_names_of_unasked_inputs_count():
     assert loss[0] == pytest.approx(np.log(2), rel=1e-4)
     assert loss[1] == pytest.approx(np.log(2) + (p * np.log(p)).sum(), rel=1e-4)
     balanced = jnp.array([[9.0, 0.0], [0.0, 9.0]])
-    even = consistency.inconsistency(
-        balanced, balanced, student, Hyper(unasked=4_000), jnp.eye(2), jax.random.key(0)
+    even = unlabelled.inconsistency(
+        balanced, balanced, student, Hyper(unlabelled=4_000), jnp.eye(2), jax.random.key(0)
     )
     assert even == pytest.approx(-(p * np.log(p)).sum(), rel=0.3)
 
@@ -747,25 +808,20 @@ def test_only_confident_names_of_unasked_inputs_count():
 def test_a_mean_of_weights_forgets_the_first_ones_first():
     mean = jnp.zeros(())
     for done in range(2_000):
-        mean = consistency.averaged(mean, jnp.ones(()), jnp.int32(done))
+        mean = unlabelled.averaged(mean, jnp.ones(()), jnp.int32(done))
     assert mean == pytest.approx(1.0, abs=1e-3)
-    assert consistency.averaged(jnp.ones(()), jnp.full((), 3.0), jnp.int32(0)) == 3.0
+    assert unlabelled.averaged(jnp.ones(()), jnp.full((), 3.0), jnp.int32(0)) == 3.0
 
 
-def test_unasked_inputs_need_a_bank_that_holds_some(curved, probe):
-    with pytest.raises(ValueError, match="unasked inputs need a bank"):
-        distill.train(jax.random.key(0), Hyper(unasked=4, budget=4), curved, MLP)
-
-
-def test_a_run_with_unasked_inputs_gives_the_mean_of_its_weights_and_resumes(tmp_path, curved):
+def test_a_run_with_unlabelled_inputs_gives_the_mean_of_its_weights_and_resumes(tmp_path, curved):
     student = Student(MLP.init, MLP.apply, lambda key, x: x)
-    bank = dataclasses.replace(curved, unasked=100 * curved.x)
-    hyper = Hyper(unasked=4, budget=4, steps=20)
+    bank = dataclasses.replace(curved, unlabelled=100 * curved.x)
+    hyper = Hyper(unlabelled=4, budget=4, steps=20)
     whole = distill.train(jax.random.key(3), hyper, bank, student, chunk=10)
     state = distill.start(jax.random.split(jax.random.key(3), 1)[0], hyper, bank, student)
     assert state.average is not None
     plain = distill.train(
-        jax.random.key(3), dataclasses.replace(hyper, unasked=0), bank, student, chunk=10
+        jax.random.key(3), dataclasses.replace(hyper, unlabelled=0), bank, student, chunk=10
     )
     assert np.array_equal(whole.curves["loss"][:8], plain.curves["loss"][:8])  # alone at first
     assert not np.array_equal(whole.curves["loss"][8:], plain.curves["loss"][8:])

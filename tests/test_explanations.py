@@ -11,7 +11,7 @@ from recon.explanations import EXPLANATIONS
 
 DIM, OUTPUTS = 5, 3
 each = pytest.mark.parametrize("name", EXPLANATIONS)
-TOP = {"top_gradient", "smooth_top_gradient"}
+TOP = {"top", "smooth_top"}
 
 
 @pytest.fixture(scope="module")

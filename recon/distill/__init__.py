@@ -1,8 +1,11 @@
 """Reconstruction by gradient matching (sections 4 and 5): a student trained on a victim's replies.
 
     bank       queries bought once, and what the victim replied
-    losses     l_G, l_M and their sum l_J
-    consistency inputs that were not asked about (ours, not the paper's)
+    students   a model as the functions that training needs
+    hyper      every setting, declared once
+    losses     the forms of l_G and l_M
+    objective  their sum l_J
+    unlabelled inputs that were not asked about (ours, not the paper's)
     training   one step, a run, many runs; the switch between backends
     checks     settings that a bank or a student cannot serve
     probe      accuracy and agreement with the victim
@@ -10,16 +13,17 @@
     checkpoint a run on disk between chunks of steps
 
     bank = distill.buy(victim, x)
-    run = distill.train(key, distill.Hyper(), bank, distill.Student(init, apply), probe)
+    run = distill.train(key, distill.Hyper(), bank, distill.student("conv", shape, 10), probe)
 
 The optimizer and every number in `Hyper` are our own choices; the paper gives none.
 """
 
 from recon.distill.bank import Bank, buy
 from recon.distill.checkpoint import CheckpointError
-from recon.distill.consistency import warp
-from recon.distill.losses import LOSSES, OUTPUTS, Hyper, Student
+from recon.distill.hyper import Hyper
+from recon.distill.losses import LOSSES, OUTPUTS
 from recon.distill.probe import Probe, evaluate
+from recon.distill.students import Student, student, warp
 from recon.distill.training import Run, advance, start, step, train, train_many
 
 __all__ = [
@@ -36,6 +40,7 @@ __all__ = [
     "evaluate",
     "start",
     "step",
+    "student",
     "train",
     "train_many",
     "warp",

@@ -2,101 +2,137 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from recon import explanations
-from recon.oracles import Cost
+from recon import explanations, oracles
+from recon.oracles import AnyOracle, Cost, HostOracle, Oracle
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["x", "probabilities", "gradient", "label", "unasked"],
-    meta_fields=[],
+    data_fields=["x", "probabilities", "gradient", "label", "unlabelled", "values"],
+    meta_fields=["chunk", "told"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bank:
     """N queries in the order they were drawn, so that 10 of them are among 100 of them.
 
-    x [N, d]; probabilities [N, K], the victim's; gradient [N, K, d] (a Jacobian of the logits,
-    smoothed or not), [N, d] (the gradient of one class's logit) or None (membership queries);
-    label [N], the victim's class, and the class an [N, d] gradient belongs to; unasked [M, d],
-    inputs the victim was not asked about, or None.
+    x [N, d]; probabilities [N, K], the victim's, of which one, K = 1, is a binary classifier's for
+    class 1; gradient [N, K, d] (a Jacobian of the logits, smoothed or not), [N, d] (the gradient of
+    one class's logit) or None (membership queries); label [N], the victim's class, and the class an
+    [N, d] gradient belongs to; unlabelled [M, d], inputs the victim was not asked about, or None.
+    Of a regression the values [N, K] stand in place of probabilities and labels, which are None.
+    chunk: rows asked together, None: all; told: numbers of a reply beside its gradient, None: K.
     """
 
     x: Any
     probabilities: Any
     gradient: Any
     label: Any
-    unasked: Any = None
+    unlabelled: Any = None
+    values: Any = None
+    chunk: int | None = None
+    told: int | None = None
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
+    def __repr__(self) -> str:
+        parts = {f.name: np.shape(getattr(self, f.name)) for f in fields(self)}
+        return (
+            f"Bank({', '.join(f'{name} {list(shape)}' for name, shape in parts.items() if shape)})"
+        )
+
+    @property
+    def outputs(self) -> Any:
+        """What the student's outputs are held against: probabilities, or a regression's values."""
+        return self.probabilities if self.values is None else self.values
+
     def cost(self, budget: int) -> Cost:
         """What the first `budget` rows cost; a smoothed gradient is one query of the service."""
         if not 0 <= budget <= len(self):
-            raise ValueError(f"a budget of {budget} queries is not in 0 ... {len(self)}, the pool")
-        outputs = self.probabilities.shape[1]
+            raise ValueError(f"a budget of {budget} queries is not in 0 ... {len(self)}, the bank")
+        said = self.outputs.shape[1] if self.told is None else self.told
+        rounds = -(-budget // (self.chunk or max(1, budget)))
         if self.gradient is None:
-            return Cost(values=budget, numbers=budget * outputs, rounds=1)
-        size = self.gradient[0].size + outputs
-        return Cost(gradients=budget, numbers=budget * size, rounds=1)
+            return Cost(values=budget, numbers=budget * said, rounds=rounds)
+        numbers = budget * (self.gradient[0].size + said)
+        return Cost(gradients=budget, numbers=numbers, rounds=rounds)
 
     def top(self) -> Bank:
         """The gradient of the victim's class alone, [N, d], from whole Jacobians."""
-        if self.gradient is None or self.gradient.ndim != 3:
+        if self.gradient is None or self.gradient.ndim != 3 or self.label is None:
             raise ValueError("only a bank of whole Jacobians [N, K, d] holds the top class's rows")
-        rows = jnp.take_along_axis(self.gradient, self.label[:, None, None], axis=1)
+        named = jnp.minimum(self.label, self.gradient.shape[1] - 1)  # of one logit, the one
+        rows = jnp.take_along_axis(self.gradient, named[:, None, None], axis=1)
         return replace(self, gradient=rows[:, 0])
 
     def hard(self) -> Bank:
         """Class labels instead of probabilities: a service that names a class only."""
-        outputs = self.probabilities.shape[1]
-        hard = jax.nn.one_hot(self.label, outputs, dtype=self.probabilities.dtype)
-        return replace(self, probabilities=hard)
+        if self.label is None:
+            raise ValueError("a regression names no class")
+        return replace(self, probabilities=_named(self.label, self.probabilities), told=1)
+
+
+def _named(label: Any, like: Any) -> Any:
+    """Probabilities 0 and 1 [N, K], shaped as `like`."""
+    if like.shape[1] == 1:
+        return label[:, None].astype(like.dtype)
+    return jax.nn.one_hot(label, like.shape[1], dtype=like.dtype)
 
 
 def buy(
-    f: Callable[[jax.Array], jax.Array],
-    x: Any,
-    explain: explanations.Explanation | None = explanations.jacobian,
-    key: Any = None,
-    chunk: int = 100,
+    oracle: AnyOracle | Callable[[jax.Array], jax.Array], x: Any, chunk: int | None = 100
 ) -> Bank:
-    """Ask the victim f, x [d] -> logits [K], for every row of x [N, d], `chunk` rows at a time.
+    """Ask the victim for every row of x [N, d], `chunk` rows at a time (None: all at once).
 
-    `explain` is a row of EXPLANATIONS, or None for membership queries; its noise is drawn
-    from `key`, one key a row, so a row's reply does not depend on how many are bought.
-    ValueError where x is not [N, d] with N >= 1, or not of floats, and for a chunk below 1.
+    oracle: `oracles.from_jax` or `oracles.from_host`, whose view says what is bought: gradients
+    [N, K, d] or [N, d], smoothed or not, or none (membership queries), beside logits,
+    probabilities, their logarithms, labels (with gradients [N, K, d], which say how many classes
+    there are) or the values of a regression.  A function f(x [d]) -> logits [K] stands for
+    from_jax(f).  Raises ReplyError; ViewError for another view; ValueError where x is not [N, d]
+    with N >= 1, or not of floats, and for a chunk below 1.
     """
+    if not isinstance(oracle, Oracle | HostOracle):
+        oracle = oracles.from_jax(oracle)
+    view = oracle.view
+    oracles.need(oracle, outputs=[*_PROBABILITIES, "label", "values"], of="logits")
+    if view.outputs == "label" and view.axes != 3:
+        raise oracles.ViewError("labels alone do not say how many classes there are")
     x = jnp.asarray(x)
-    if x.ndim != 2 or not len(x):
-        raise ValueError(f"queries have shape {x.shape}, expected (N, d) with N >= 1")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"queries are {x.dtype}, expected floats")
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
-    key = jax.random.key(0) if key is None else key
+    reply, cost = oracles.ask(oracle, x, chunk=chunk)
+    gradient = None if reply.gradient is None else jnp.asarray(reply.gradient, x.dtype)
+    if view.outputs == "label":
+        assert gradient is not None
+        label = jnp.asarray(reply.value[:, 0], jnp.int32)
+        probabilities = _named(label, gradient[..., 0])
+        bank = Bank(x, probabilities, gradient, label, chunk=chunk, told=1)
+    elif view.outputs == "values":
+        values = jnp.asarray(reply.value, x.dtype)
+        bank = Bank(x, None, gradient, None, values=values, chunk=chunk)
+    else:
+        value = jnp.asarray(reply.value, x.dtype)
+        probabilities, even = _PROBABILITIES[view.outputs]
+        label = explanations.label(value - even if value.shape[1] == 1 else value)
+        probabilities = probabilities(value)
+        bank = Bank(x, probabilities, gradient, label, chunk=chunk)
+    assert bank.cost(len(bank)) == cost  # the rows of a budget cost what the door counted
+    return bank
 
-    @jax.jit
-    def ask(x: jax.Array, rows: jax.Array) -> tuple[jax.Array, Any]:
-        keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
-        logits = jax.vmap(f)(x)
-        return logits, None if explain is None else jax.vmap(partial(explain, f))(x, keys)
 
-    # A loop, not lax.map: see training.advance on convolutions inside a scan.
-    rows = jnp.arange(len(x))
-    parts = [ask(x[i : i + chunk], rows[i : i + chunk]) for i in range(0, len(x), chunk)]
-    logits = jnp.concatenate([part[0] for part in parts])
-    return Bank(
-        x=x,
-        probabilities=jax.nn.softmax(logits),
-        gradient=None if explain is None else jnp.concatenate([part[1] for part in parts]),
-        label=jnp.argmax(logits, axis=1),
-    )
+# How outputs become probabilities, and the output of a binary classifier that is undecided.
+_PROBABILITIES: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
+    "logits": (explanations.probabilities, 0.0),
+    "probabilities": (lambda p: p, 0.5),
+    "log_probabilities": (jnp.exp, math.log(0.5)),
+}

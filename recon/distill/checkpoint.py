@@ -47,11 +47,11 @@ def program(student: Any, variables: Any, x: Any, many: bool) -> str:
     if many:
         variables = jax.tree.map(lambda v: v[0], variables)
     shapes = jax.eval_shape(lambda v, x: (v, x), variables, x)
-    width = jax.ShapeDtypeStruct((), x.dtype)
+    temperature = jax.ShapeDtypeStruct((), x.dtype)
     key = jax.eval_shape(lambda: jax.random.key(0))
     texts = [jax.make_jaxpr(student.apply)(*shapes)]
     if student.surrogate is not None:
-        texts.append(jax.make_jaxpr(student.surrogate)(*shapes, width))
+        texts.append(jax.make_jaxpr(student.surrogate)(*shapes, temperature))
     if student.warp is not None:
         texts.append(jax.make_jaxpr(student.warp)(key, shapes[1]))
     plain = re.sub(r"0x[0-9a-f]+", "", "".join(map(str, texts)))  # addresses of this process

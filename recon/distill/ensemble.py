@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.distill.losses import Student
+from recon.distill.students import Student
 
 TAIL = 0.05  # of the steps, the last ones, that a residual is the mean of
 

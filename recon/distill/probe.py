@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.distill.losses import Student
+from recon.distill.students import Student
 
 
 class Probe(NamedTuple):

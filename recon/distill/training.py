@@ -16,12 +16,15 @@ import optax
 from recon.distill import checkpoint
 from recon.distill.bank import Bank
 from recon.distill.checks import check
-from recon.distill.consistency import averaged, inconsistency
-from recon.distill.losses import LOSSES, Batch, Hyper, Scales, Student, joint, log_odds
+from recon.distill.hyper import Hyper, settled
+from recon.distill.losses import LOSSES, Batch, Scales, log_odds
+from recon.distill.objective import joint
 from recon.distill.probe import Probe, evaluate
+from recon.distill.students import Student
+from recon.distill.unlabelled import averaged, inconsistency
 
 _ADAM = optax.scale_by_adam()
-ALONE = 0.4  # of the steps, the first ones, in which unasked inputs are not used yet
+ALONE = 0.4  # of the steps, the first ones, in which unlabelled inputs are not used yet
 Progress = Callable[[int, dict[str, np.ndarray]], None]
 
 
@@ -81,7 +84,7 @@ def start(key: Any, hyper: Hyper, bank: Bank, student: Student) -> State:
     done = jnp.zeros((), jnp.int32)
     # All rows of the budget are in the scales, whichever a step draws.
     finite = jnp.isfinite(scales.gradient) & jnp.isfinite(scales.odds)
-    average = variables if hyper.unasked else None
+    average = variables if hyper.unlabelled else None
     return State(variables, average, _ADAM.init(variables), step_key, done, scales, finite)
 
 
@@ -93,14 +96,14 @@ def step(
     The rows are drawn from the budget afresh, or are the whole budget where it is not larger.
     None is for a budget that is the whole bank: all of it at every step, without a copy.
     """
-    key, draw_key, loss_key, unasked_key = jax.random.split(state.key, 4)
+    key, draw_key, loss_key, other_key = jax.random.split(state.key, 4)
     if rows is None:
         asked, weights = bank, jnp.ones(len(bank), bank.x.dtype)
     else:
         order, whole = jnp.arange(rows), jnp.asarray(hyper.budget <= rows)
         drawn = jax.random.randint(draw_key, (rows,), 0, hyper.budget, jnp.int32)
         chosen = jnp.where(whole, jnp.minimum(order, hyper.budget - 1), drawn)
-        asked = jax.tree.map(lambda part: part[chosen], replace(bank, unasked=None))
+        asked = jax.tree.map(lambda part: part[chosen], replace(bank, unlabelled=None))
         weights = jnp.where(whole, order < hyper.budget, True).astype(bank.x.dtype)
     batch = Batch(
         x=asked.x,
@@ -111,16 +114,16 @@ def step(
         scales=state.scales,
     )
 
-    width = None
-    if hyper.surrogate is not None:
+    temperature = None
+    if hyper.temperature is not None:
         share = state.done.astype(batch.x.dtype) / hyper.steps
-        first, last = (jnp.asarray(v, batch.x.dtype) for v in (hyper.surrogate, hyper.narrow))
-        width = first * last**share
+        first, last = (jnp.asarray(v, batch.x.dtype) for v in (hyper.temperature, hyper.cooling))
+        temperature = first * last**share
 
     def objective(variables: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        loss, parts = joint(variables, student, hyper, batch, loss_key, width)
-        if hyper.unasked:
-            others = (variables, state.average, student, hyper, bank.unasked, unasked_key)
+        loss, parts = joint(variables, student, hyper, batch, loss_key, temperature)
+        if hyper.unlabelled:
+            others = (variables, state.average, student, hyper, bank.unlabelled, other_key)
             begun = state.done >= int(ALONE * hyper.steps)
             loss += jax.lax.cond(
                 begun, lambda: inconsistency(*others), lambda: jnp.zeros_like(loss)
@@ -145,7 +148,7 @@ def step(
         partial(jnp.where, finite), (variables, optimizer), (state.variables, state.optimizer)
     )
     average = None
-    if hyper.unasked:
+    if hyper.unlabelled:
         moved = averaged(state.average, variables, state.done)
         average = jax.tree.map(partial(jnp.where, finite), moved, state.average)
     after = State(variables, average, optimizer, key, state.done + 1, state.scales, finite)
@@ -219,7 +222,7 @@ def train(
     progress: Progress | None = None,
     save: str | Path | None = None,
 ) -> Run:
-    """Train one student on the first `hyper.budget` rows of the bank.
+    """Train one student on the first `hyper.budget` rows of the bank, or on all of them.
 
     `probe` is measured after the last step, and after every `measure` chunks if not 0.
     `progress(done, losses)` is called after every chunk of steps with the chunk's curves.
@@ -227,6 +230,7 @@ def train(
     on from it, to the same bits.  ValueError for settings that do not fit the bank, or do not
     fit the saved run; CheckpointError if the file cannot be written.
     """
+    hyper = settled(hyper, len(bank))
     return _drive(key, hyper, bank, student, probe, False, chunk, measure, progress, save)
 
 
@@ -251,7 +255,7 @@ def train_many(
     """
     if jnp.ndim(keys) < 1 or not len(keys):
         raise ValueError("train_many needs one key a run, got none")
-    count = len(keys)
+    count, hypers = len(keys), settled(hypers, len(bank))
     hypers = jax.tree.map(lambda v: jnp.broadcast_to(jnp.asarray(v), (count,)), hypers)
     if mapper == "vmap":
         return _drive(keys, hypers, bank, student, probe, True, chunk, measure, progress, save)

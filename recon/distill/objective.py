@@ -1,0 +1,65 @@
+"""What a student is trained on: l_J = l_G + lambda l_M (section 4), on one batch of replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from recon.distill.hyper import Hyper
+from recon.distill.losses import LOSSES, OUTPUTS, Batch, Pull
+from recon.distill.students import Student
+
+
+def joint(
+    variables: Any, student: Student, hyper: Hyper, batch: Batch, key: Any, temperature: Any = None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """l_J = l_G + lambda l_M of a batch, and (l_G, l_M); without l_G it is l_M.
+
+    l_G is divided by the mean of |J|^2 over the budget, so that 1 is the error of a constant
+    student and one learning rate and lambda serve all victims (our choice).  l_M is the
+    cross-entropy between the victim's probabilities and the student's, or another row of OUTPUTS.
+    `temperature` is that of the student's masks at this step, None for autodiff.
+    """
+
+    def apply(x: jax.Array) -> jax.Array:
+        if temperature is None:
+            return student.apply(variables, x)
+        assert student.surrogate is not None  # checks.check
+        return student.surrogate(variables, x, temperature)
+
+    matching, _ = LOSSES[hyper.loss]
+    noise_key, loss_key = jax.random.split(key)
+    logits, pull = jax.vjp(apply, batch.x)
+    l_m = jnp.sum(batch.weights * OUTPUTS[hyper.outputs](logits, batch))
+    if matching is None:
+        return l_m, (jnp.zeros_like(l_m), l_m)
+    pull = _smoothed(apply, hyper, batch.x, noise_key) if hyper.points else _first(pull)
+    l_g = jnp.sum(batch.weights * matching(pull, batch, loss_key)) / batch.scales.gradient
+    return l_g + jnp.asarray(hyper.weight, l_m.dtype) * l_m, (l_g, l_m)
+
+
+def _first(pull: Callable[[jax.Array], tuple[jax.Array]]) -> Pull:
+    return lambda cotangent: pull(cotangent)[0]
+
+
+def _smoothed(
+    apply: Callable[[jax.Array], jax.Array], hyper: Hyper, x: jax.Array, key: Any
+) -> Pull:
+    """The student's SmoothGrad with fresh noise: cotangents [n, K] -> averaged rows [n, d].
+
+    With few points the loss is biased by the variance of their mean; with 0 points the plain
+    gradient is held against the victim's smoothed one, which costs `points` times less.
+    """
+    n, dim = x.shape
+    noise = jax.random.normal(key, (hyper.points, n, dim), x.dtype)
+    at = x[None] + jnp.asarray(hyper.sigma, x.dtype) * noise
+    _, pull = jax.vjp(apply, at.reshape(-1, dim))
+
+    def smooth(cotangent: jax.Array) -> jax.Array:
+        (rows,) = pull(jnp.tile(cotangent, (hyper.points, 1)))
+        return rows.reshape(hyper.points, n, dim).mean(axis=0)
+
+    return smooth
