@@ -118,7 +118,7 @@ RUNNING, DONE, FULL, SPENT, FAULT = range(5)
 def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
     """The state before the first round, in NumPy for a NumPy key; width is -1 if unknown.
 
-    NumPy's zeros take no memory until they are written: replies take what has come.
+    NumPy's zeros take no memory until they are written, so only the replies that came take any.
     """
     xp = namespace(key)
     n, k, d, group = s.capacity, s.outputs, s.dim, max(s.group, 1)

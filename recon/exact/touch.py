@@ -98,10 +98,10 @@ def pair(along: Array, rows: Array, inverse_gram: Array, level: Array, radius: A
 
     def onto(x: Array, target: Array) -> Array:
         for _ in range(3):  # Gram systems square the condition number; refinement undoes it
-            x = x + (inverse_gram @ (target - rows @ x)) @ rows
+            x = x + ((target - x @ rows.T) @ inverse_gram) @ rows
         return x
 
-    y = onto(along, xp.zeros_like(level))
+    none = xp.zeros_like(level)
+    y, foot = onto(xp.stack([along, xp.zeros_like(along)]), xp.stack([none, level]))
     y = y * (radius / xp.linalg.norm(y))
-    foot = onto(xp.zeros_like(y), level)
-    return xp.stack([onto(foot + y, level), onto(foot - y, level)])
+    return onto(xp.stack([foot + y, foot - y]), xp.stack([level, level]))

@@ -47,9 +47,6 @@ def _ask(oracle: Oracle, x: Array) -> Reply:
     return oracle(x)
 
 
-IN_JAX = False
-
-
 def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
     """Run the rounds to their end by the driver that fits the oracle, growing the arrays.
 
@@ -60,7 +57,7 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     while True:
         if isinstance(oracle, HostOracle):
             state = rounds.in_numpy(s, lambda x: [oracle(x)], state)
-        elif not IN_JAX:
+        elif jax.default_backend() == "cpu":  # a compile of seconds would save milliseconds
             state = rounds.in_numpy(s, partial(replies, oracle), state)
         else:
             state = jax.tree.map(np.asarray, _search(s, oracle, state))
