@@ -83,7 +83,7 @@ def best(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             top = max(means, key=means.__getitem__)
             chosen.append(
                 dict(zip((*KEY, "budget"), key, strict=True))
-                | {name: value for name, value in zip(TUNED, top, strict=True) if value is not None}
+                | dict(zip(TUNED, top, strict=True))
                 | {
                     "agreement": means[top],
                     "worst_agreement": min(means.values()),

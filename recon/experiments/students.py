@@ -247,6 +247,7 @@ def _row(cell: Cell, i: int, trained: Trained) -> Row:
     if hyper.loss == "membership":
         used["weight"] = None
     failure = " ".join(run.failures[r] for r in kept).strip() or None
+    used |= {"held_out": cell.held_out}
     return row | used | {"tuned": cell.tuned, "seconds": trained.seconds, "failure": failure}
 
 
