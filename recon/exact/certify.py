@@ -6,9 +6,9 @@ Fresh points, one round:
 - beside every hyperplane of the network at once (`touch`), near the origin and far out: each
   unit that is really several gives itself away there, at y or at -y, and so does a unit that
   was missed, however far from the origin it sets in, up to the ends of the line;
-- standard normal points, the distribution errors are reported on;
-- points on a fresh line through the origin region, far and near;
-- the user's own inputs, where there are any: rows, points between two rows and beyond them.
+- points of every distribution errors are promised on: standard normal ones, ten times as far
+  out, and the user's own inputs, with points between two of them and beyond;
+- points on a fresh line through the origin region, far and near.
 
 The values and the gradients are held to two bars.  One is what rounding makes of them: two
 units taken for one, a missed unit and a victim of another kind exceed it, at any distance.
@@ -28,12 +28,17 @@ import numpy as np
 from recon.exact import touch
 from recon.networks import TwoLayer
 
-NORMAL = 2  # fresh standard normal points
-NORMAL_IF_OTHER_WIDTH = 16  # the same, where the width found is not the one told
-NORMAL_IF_MISSING = 64  # the same, where fewer were found than told, or none
-FEW = 8  # units up to which as many normal points are asked as where the width is another
+NORMAL = 2  # fresh normal points at least, near and ten times as far out in turn
+NORMAL_IF_OTHER_WIDTH = 16  # at least, where the width found is not the one told, or is small
+NORMAL_IF_MISSING = 64  # where fewer were found than told
+NORMAL_IF_NONE = 256  # where none was found, and as many of inputs of any scale
+DECADES = 4.0  # of these scales, up and down
+MANY, MOST = 160, 32  # over the units found, at most: the fewer units, the less is seen of others
+FEW = 8  # units up to which a width is small
 ON_LINE = 1  # fresh points on the search's line
-ROWS, BETWEEN, BEYOND = 32, 16, 16  # of the user's inputs
+FAR = 10.0  # times standard normal: touched pairs near the origin lie as far
+ROWS, BETWEEN = 32, 32  # of the user's inputs
+UNSCALED = 16  # standard normal points, where inputs are scaled
 MARGIN = 128.0  # eps: how far beside its hyperplane a unit is touched, relative to the radius
 GRADIENT, VALUE = 32.0, 256.0  # eps: what rounding may explain of a network of few units
 SAMPLE = 1024  # points at which the network itself is evaluated for its rms
@@ -50,16 +55,23 @@ class Line(NamedTuple):
     scale: float
 
 
+class Place(NamedTuple):
+    """A distribution that errors are judged on: a sample [m, d], and how many to ask of it."""
+
+    sample: np.ndarray
+    count: int
+    between: int = 0  # points on lines through two of the sample, asked besides
+
+
 class Points(NamedTuple):
-    """Fresh queries: x [n, d], and which of them [n] are near the origin, or among the data."""
+    """Fresh queries x [n, d], and the place [n] each belongs to: -1 for points far out."""
 
     x: np.ndarray
-    near: np.ndarray
-    data: np.ndarray
+    place: np.ndarray
 
 
 class Verdict(NamedTuple):
-    """error: the largest deviation near the origin and on the data, relative to rms f there.
+    """error: the largest deviation at any place, relative to rms f there.
 
     rounding: the largest deviation at any point in units of what rounding explains.
     """
@@ -73,42 +85,65 @@ def group_size(dim: int) -> int:
     return max(1, min(dim // 2, 128))
 
 
-def points(
-    seed: Any,
-    network: TwoLayer,
-    line: Line,
-    eps: float,
-    normal: int,
-    data: np.ndarray | None = None,
-) -> Points:
-    """Fresh queries for a network of unit rows.  seed: of a NumPy generator, or one.
+def how_many(units: int, width: int | None) -> int:
+    """Normal points to ask where `units` were found and `width` told.
 
-    `normal` standard normal points, one on the line, then for each group of rows a pair near
-    the origin and a pair as far out as the line reaches; rows that depend on others of their
-    group have a pair of their own.  data [n, d]: the user's inputs.
+    They are what tells a victim with a second layer, all on along the line, from one without.
+    """
+    if units == 0:
+        return NORMAL_IF_NONE
+    if width is not None and units < width:
+        return NORMAL_IF_MISSING
+    least = NORMAL if units > FEW and units == width else NORMAL_IF_OTHER_WIDTH
+    least = NORMAL if units > FEW and width is None else least
+    return max(least, min(MANY // units, MOST)) if width is None else least
+
+
+def normal_places(seed: Any, dim: int, count: int) -> list[Place]:
+    """Standard normal points, and as many ten times as far out; where no unit was found, points
+    of which every input has a scale of its own besides.
+    """
+    rng = np.random.default_rng(seed)
+    near, far, of_any = rng.standard_normal((3, SAMPLE, dim))
+    of_any = of_any * 10 ** rng.uniform(-DECADES, DECADES, (SAMPLE, dim))
+    places = [Place(near, -(-count // 2)), Place(FAR * far, count // 2)]
+    return places + ([Place(of_any, count)] if count == NORMAL_IF_NONE else [])
+
+
+def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Place]) -> Points:
+    """Fresh queries for a network of unit rows.  seed: of a NumPy generator.
+
+    Those of each place, one on the line, then for each group of rows a pair as near as the
+    second place and a pair as far out as the line reaches; rows that depend on others of their
+    group have a pair of their own.
     """
     rng = np.random.default_rng(seed)
     dim = network.rows.shape[1]
-    radius = line.reach * float(np.linalg.norm(line.v))
     t = np.tan(rng.uniform(-1.5, 1.5, (ON_LINE, 1)))
-    near = [rng.standard_normal((normal, dim))]
-    far = [line.u[None] + t * line.v[None]]
+    parts = [(-1, line.u[None] + t * line.v[None])]
+    parts += [(i, _drawn(rng, place)) for i, place in enumerate(places)]
     size = group_size(dim)
     if dim > 1:  # else a hyperplane is a point: nothing to touch from afar
         for start in range(0, network.width, size):
-            close, away, alone = _beside(rng, network, slice(start, start + size), line, eps)
-            near += [close, alone]
-            far += [away]
+            near, far, alone = _beside(rng, network, slice(start, start + size), line, eps)
+            parts += [(1, near), (1, alone), (-1, far)]
     else:
-        near += [_alone(rng, network.rows, network.bias, _margins(rng, network, line, eps), 10.0)]
+        margin = _margins(rng, network, line, eps)
+        parts += [(1, _alone(rng, network.rows, network.bias, margin, FAR))]
     if dim == 1 or network.width == 0:
         away = rng.standard_normal((1, dim))
-        away = away * (radius / np.linalg.norm(away))
-        far += [away, -away]
-    sample = np.zeros((0, dim)) if data is None else _from_data(rng, data)
-    x = np.concatenate([*near, *far, sample])
-    index = np.arange(len(x))
-    return Points(x, index < sum(map(len, near)), index >= len(x) - len(sample))
+        away = away * (line.reach * float(np.linalg.norm(line.v) / np.linalg.norm(away)))
+        parts += [(-1, away), (-1, -away)]
+    x = np.concatenate([part for _, part in parts])
+    return Points(x, np.repeat([i for i, _ in parts], [len(part) for _, part in parts]))
+
+
+def _drawn(rng: np.random.Generator, place: Place) -> np.ndarray:
+    """Points of a place; of those between two of its sample, one half lies beyond the second."""
+    sample, count, some = place
+    a, b = sample[rng.integers(len(sample), size=(2, some))]
+    t = rng.uniform(0, 2, (some, 1))
+    return np.concatenate([sample[rng.permutation(len(sample))[:count]], a + t * (b - a)])
 
 
 def _margins(rng: np.random.Generator, network: TwoLayer, line: Line, eps: float) -> np.ndarray:
@@ -126,7 +161,7 @@ def _beside(
     unit_rows, bias = network.rows[group], network.bias[group]
     rows, keep, inverse = touch.factor(unit_rows, np.ones(len(bias), bool))
     margin = _margins(rng, network, line, eps)[group]
-    near = 10 * (rows.shape[1] ** 0.5 + float(np.linalg.norm(bias[keep])))
+    near = FAR * (rows.shape[1] ** 0.5 + float(np.linalg.norm(bias[keep])))
     far = line.reach * float(np.linalg.norm(line.v))
     pairs = [
         touch.touch(rng, rows, inverse, np.where(keep, side * radius - bias, 0.0), radius)
@@ -145,23 +180,14 @@ def _alone(
     return (around[:, None] + level[:, :, None] * rows[:, None]).reshape(-1, rows.shape[1])
 
 
-def _from_data(rng: np.random.Generator, data: np.ndarray) -> np.ndarray:
-    """Rows, points between two rows, and points beyond one as far again as the other lies."""
-    rows = data[rng.permutation(len(data))[:ROWS]]
-    a, b = data[rng.integers(len(data), size=(2, BETWEEN + BEYOND))]
-    inside, outside = rng.uniform(0, 1, (BETWEEN, 1)), rng.uniform(1, 2, (BEYOND, 1))
-    return np.concatenate([rows, a + np.concatenate([inside, outside]) * (b - a)])
-
-
 def judge(
-    seed: Any,
     network: TwoLayer,
     asked: Points,
     value: np.ndarray,
     gradient: np.ndarray,
     scale: float,
     eps: float,
-    data: np.ndarray | None = None,
+    places: list[Place],
 ) -> Verdict:
     """The network held to values [n, K] and gradients [n, K, d] at the points asked.
 
@@ -169,21 +195,21 @@ def judge(
     of values by what such a gradient makes of the point, |f| + scale |x|; both grow with the
     square root of the number of units.  Not a number counts as infinite.
     """
-    x, (_, dim) = asked.x, asked.x.shape
-    wrong = np.linalg.norm(network.gradient(x) - gradient, axis=2).max(1)
-    off = np.abs(network(x) - value).max(1)
-    distance = np.linalg.norm(x, axis=1)
+    wrong = np.linalg.norm(network.gradient(asked.x) - gradient, axis=2).max(1)
+    off = np.abs(network(asked.x) - value).max(1)
     most = eps * (1 + network.width / 64) ** 0.5
-    size = np.abs(value).max(1) + scale * distance
-    rounding = np.maximum(_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * size))
-    fresh = np.random.default_rng(seed).standard_normal((SAMPLE, dim))
-    rms = _rms(network(fresh))
-    farther = np.maximum(1.0, distance / dim**0.5)  # f of a point farther out is as much larger
-    error = np.maximum(_ratio(off, rms * farther), _ratio(ERRORS * wrong, rms))[asked.near]
-    if data is not None:
-        some = data[np.linspace(0, len(data) - 1, min(SAMPLE, len(data))).astype(int)]
-        error = np.concatenate([error, _ratio(off[asked.data], _rms(network(some)))])
-    return Verdict(_largest(error), _largest(rounding))
+    size = np.abs(value).max(1) + scale * np.linalg.norm(asked.x, axis=1)
+    worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * size)]
+    error = 0.0
+    for i, place in enumerate(places):
+        rms, here = _rms(network(place.sample)), asked.place == i
+        usual = float(np.linalg.norm(place.sample, axis=1).max())
+        farther = np.maximum(1.0, np.linalg.norm(asked.x[here], axis=1) / max(usual, 1e-300))
+        # a wrong gradient is a wrong value wherever else it holds
+        spread = ERRORS * float(place.sample.std(0).max())
+        error = max(error, _largest(_ratio(off[here], rms * farther)))
+        error = max(error, _largest(_ratio(spread * wrong[here], rms)))
+    return Verdict(error, max(map(_largest, worst)))
 
 
 def _ratio(a: np.ndarray, b: Any) -> np.ndarray:

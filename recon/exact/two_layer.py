@@ -162,7 +162,7 @@ class _Task(NamedTuple):
     width: int | None
     limit: int
     promise: float
-    data: np.ndarray | None  # as z
+    places: list[certify.Place]  # of the user's, to certify
 
 
 def _recover(
@@ -186,8 +186,12 @@ def _recover(
         blur = 1.0 if inputs is None else inputs.blur
         s = Settings(dim, outputs, capacity, dtype, eps * blur)
         view = oracle if inputs is None else inputs.oracle(oracle, dtype)
-        task = _Task(view, s, width, limit, promise(eps), z)
-        seed, line_seed = arrays.split(seed, 2)
+        seed, line_seed, place_seed = arrays.split(seed, 3)
+        places = [] if z is None else [certify.Place(z, certify.ROWS, certify.BETWEEN)]
+        if inputs is not None:  # standard normal points of the user's scale
+            x = np.random.default_rng(place_seed).standard_normal((certify.SAMPLE, dim))
+            places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
+        task = _Task(view, s, width, limit, promise(eps), places)
         outcome, seen = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
         if outcome.ok or outcome.status is Status.BUDGET:
             break
@@ -229,25 +233,24 @@ def _one_line(
             return Recovery(network, status, cost, detail=detail), seen
         if watch and of_gradients(seen) is not None:
             return Recovery(network, Status.UNCERTIFIED, cost, detail=found), seen
-        far_seed, point_seed, judge_seed = arrays.split(check_seed, 3)
+        far_seed, place_seed, point_seed = arrays.split(check_seed, 3)
         far, x = units.far_points(s, state, network, error, far_seed)
         if 0 < len(far) <= limit - cost.queries:
             x = x.astype(s.dtype)
             network = units.sharpen(network, far, x.astype(float), ask(oracle, x).value)
             before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
         expected = width is None or width == count
-        sure = expected and count > certify.FEW
-        missing = count == 0 or (width is not None and count < width)
-        unsure = certify.NORMAL_IF_MISSING if missing else certify.NORMAL_IF_OTHER_WIDTH
-        normal = certify.NORMAL if sure else unsure
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
-        points = certify.points(point_seed, network, line, s.eps, normal, task.data)
+        places = (
+            certify.normal_places(place_seed, s.dim, certify.how_many(count, width)) + task.places
+        )
+        points = certify.points(point_seed, network, line, s.eps, places)
         x = points.x.astype(s.dtype)
         if cost.queries + len(x) > limit:
             detail = f"{found} The certificate needs {len(x)} queries more."
             return Recovery(network, Status.BUDGET, cost, detail=detail), seen
         reply, points = ask(oracle, x), points._replace(x=x.astype(float))
-        verdict = certify.judge(judge_seed, network, points, *reply, line.scale, s.eps, task.data)
+        verdict = certify.judge(network, points, *reply, line.scale, s.eps, places)
         before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
         detail = "" if expected else found
         if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
