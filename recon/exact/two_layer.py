@@ -83,9 +83,11 @@ def replies(oracle: Oracle, x: np.ndarray) -> Iterator[Reply]:
     The next chunk is under way while one is taken up.
     """
     before: list[tuple[Reply, int]] = []
-    for i in range(0, len(x), CHUNK):
-        here = x[i : i + CHUNK]
-        padded = np.concatenate([here, np.repeat(here[-1:], CHUNK - len(here), 0)])
+    size = jax.eval_shape(_ask, oracle, jax.ShapeDtypeStruct((CHUNK, x.shape[1]), x.dtype))
+    chunk = min(CHUNK, lines.most_rows(*size.gradient.shape[1:]))
+    for i in range(0, len(x), chunk):
+        here = x[i : i + chunk]
+        padded = np.concatenate([here, np.repeat(here[-1:], chunk - len(here), 0)])
         before.append((_ask(oracle, padded), len(here)))
         if len(before) == 2:
             yield _taken(*before.pop(0))
@@ -185,6 +187,11 @@ def _recover(
     while left:
         blur = 1.0 if inputs is None else inputs.blur
         s = Settings(dim, outputs, capacity, dtype, eps * blur)
+        if (needed := lines.bytes_needed(s)) > MEMORY:
+            raise ValueError(
+                f"replies of {outputs} outputs and {dim} inputs need {needed / 2**30:.0f} GiB of "
+                f"memory, more than the {MEMORY >> 30} GiB an attack may take"
+            )
         view = oracle if inputs is None else inputs.oracle(oracle, dtype)
         seed, line_seed, place_seed = arrays.split(seed, 3)
         places = [] if z is None else [certify.Place(z, certify.ROWS, certify.BETWEEN)]
