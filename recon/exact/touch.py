@@ -50,10 +50,11 @@ def inverse(gram: Array, valid: Array, floor: float = DEPENDENT) -> tuple[Array,
         good = valid[j] & (a[j, j] > floor)
         pivot = xp.where(good, a[j, j], 1.0)
         column = a[:, j] / pivot
-        swept = a - column[:, None] * a[j][None]
-        for index, value in (((slice(None), j), column), (j, column), ((j, j), -1.0 / pivot)):
-            swept = arrays.put(swept, index, value)
-        return xp.where(good, swept, a), arrays.put(keep, j, good)
+        here = xp.arange(len(column)) == j
+        line = xp.where(here, -1.0 / pivot, column)
+        swept = xp.where(here[None], line[:, None], a - column[:, None] * a[j][None])
+        swept = xp.where(here[:, None], line[None], swept)
+        return xp.where(good, swept, a), xp.where(here, good, keep)
 
     a, keep = arrays.loop(gram.shape[0], sweep, (gram, xp.zeros_like(valid)))
     return xp.where(keep[:, None] & keep[None], -a, 0.0), keep

@@ -61,9 +61,18 @@ def asked(form, s, victim, angles, seed=0):
     return _asked.__wrapped__(s, state, jax.tree.map(np.asarray, victim))
 
 
+_intervals = jax.jit(lines.intervals, static_argnums=0)
+_compare = jax.jit(lines.compare, static_argnums=0)
+
+
+def intervals(form, s, state):
+    return (lines.intervals if form is np else _intervals)(s, state)
+
+
 def kinks_of(victim, state):
     """Angles [h] at which the line crosses the victim's hyperplanes."""
-    t = -(victim.rows @ state.u + victim.bias) / (victim.rows @ state.v)
+    victim, u, v = jax.tree.map(np.asarray, (victim, state.u, state.v))
+    t = -(victim.rows @ u + victim.bias) / (victim.rows @ v)
     return np.arctan(np.asarray(t))
 
 
@@ -73,7 +82,7 @@ def test_tangents_meet_at_the_kink_of_a_single_unit(form, bias):
     for seed in range(10):
         state = asked(form, ONE, victim, [-1.5, 1.5], seed)
         (kink,) = kinks_of(victim, state)
-        iv = lines.intervals(ONE, state)
+        iv = intervals(form, ONE, state)
         inside = -1.5 < kink < 1.5
         assert bool(iv.kink[0]) == inside
         assert not iv.kink[1:].any()
@@ -88,7 +97,7 @@ def test_tangents_of_two_opposite_units_can_meet_outside_of_their_interval(form)
         state = asked(form, ONE, victim, [-1.5, 1.5], seed)
         kinks = kinks_of(victim, state)
         if np.abs(kinks).max() < 1.5:
-            iv = lines.intervals(ONE, state)
+            iv = intervals(form, ONE, state)
             assert iv.kink[0]
             assert not kinks.min() < iv.meet[0] < kinks.max()
 
@@ -96,7 +105,7 @@ def test_tangents_of_two_opposite_units_can_meet_outside_of_their_interval(form)
 def test_intervals_come_in_the_order_of_their_angles(form):
     victim = network([[0.6, 0.0, 0.8]], [0.1], [[1.0]])
     state = asked(form, ONE, victim, [0.5, -1.0, 1.2, -0.2])
-    iv = lines.intervals(ONE, state)
+    iv = intervals(form, ONE, state)
     np.testing.assert_array_equal(iv.low[:3], [-1.0, -0.2, 0.5])
     np.testing.assert_array_equal(iv.high[:3], [-0.2, 0.5, 1.2])
     np.testing.assert_array_equal(iv.left[:3], [1, 3, 0])
@@ -133,7 +142,7 @@ def test_kinks_everywhere_have_no_finite_density(form):
 
 def compared(form, victim, state):
     pairs = form.asarray([[0, 1]] * TWO.capacity)
-    differs, several, _ = lines.compare(TWO, state, pairs)
+    differs, several, _ = (lines.compare if form is np else _compare)(TWO, state, pairs)
     return bool(differs[0]), bool(several[0])
 
 
