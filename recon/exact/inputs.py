@@ -101,8 +101,8 @@ def _power(scale: np.ndarray) -> np.ndarray:
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["params", "inner", "shift", "scale"],
-    meta_fields=["f", "dtype"],
+    data_fields=["params", "key", "inner", "shift", "scale"],
+    meta_fields=["f", "view", "dtype"],
 )
 @dataclass(frozen=True)
 class _Scaled(Oracle):
@@ -111,7 +111,7 @@ class _Scaled(Oracle):
     scale: Any
     dtype: str
 
-    def __call__(self, z: jax.Array) -> Reply:
+    def __call__(self, z: jax.Array, first: Any = 0) -> Reply:
         x = self.shift[None] + self.scale[None] * z.astype(jnp.float64)
-        reply = self.inner(x.astype(self.dtype))
+        reply = self.inner(x.astype(self.dtype), first)
         return Reply(reply.value, reply.gradient.astype(jnp.float64) * self.scale[None, None])

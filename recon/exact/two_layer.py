@@ -23,7 +23,7 @@ from recon.exact.inputs import of_data, of_gradients
 from recon.exact.lines import Settings, State
 from recon.exact.recovery import Recovery, Status, promise
 from recon.networks import TwoLayer
-from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check
+from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check, need
 
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
@@ -134,9 +134,11 @@ def recover(
     data, inputs of very different scale are told from the victim's gradients.
 
     Returns a Recovery; what `ok` promises is said there.  Raises ReplyError for replies that are
-    not finite or of the wrong shape, ValueError for arguments that make no sense, and lets an
-    oracle's own exceptions through.
+    not finite or of the wrong shape, ViewError for a service that shows anything else than logits
+    and their Jacobians, ValueError for arguments that make no sense, and lets an oracle's own
+    exceptions through.
     """
+    need(oracle, outputs="logits", explanation="jacobian", of="logits")
     for name, number, least in (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0)):
         if number is None and name != "dim":
             continue
