@@ -12,7 +12,7 @@ Measured (results/queries): about 1.5 queries a unit in 10-20 rounds, where bise
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from operator import or_
 
@@ -122,11 +122,12 @@ def store(s: Settings, state: State, first: Array, x: Array, reply: Reply) -> St
     found = {
         "angle": state.place[slot % n],
         "gradient": gradient,
-        "mixed": mixed,
         "offset": offset,
         "along": gradient @ xp.stack([state.u, state.v], 1),
         "noise": rounding.max(1),
     }
+    if s.outputs > 1:
+        found["mixed"] = mixed
     kept = {name: arrays.put(getattr(state, name), to, a) for name, a in found.items()}
     answers = arrays.put(state.answers.reshape(-1, s.dim), answer, mixed)
     return state._replace(
@@ -143,15 +144,15 @@ def settle(s: Settings, state: State) -> State:
     xp = namespace(state.angle)
     n = len(state.angle)
 
-    def one(i: Array, found: tuple[Array, ...]) -> tuple[Array, ...]:
+    def one(i: Array, found: Array) -> Array:
         index = i * s.chunk + xp.arange(s.chunk)
         here = state.pairs[xp.minimum(index, n - 1)].reshape(-1, 2)
         parts = lines.compare(s, state, here)
-        both = zip(found, parts, strict=True)
-        return tuple(arrays.put(a, index, part.reshape(-1, 2)) for a, part in both)
+        parts = xp.stack([part.astype(float) for part in parts], 1)
+        return arrays.put(found, index, parts.reshape(-1, 2, 3))
 
-    found = (xp.zeros((n, 2), bool), xp.zeros((n, 2), bool), xp.zeros((n, 2)))
-    jump, several, step = arrays.loop(-(-state.size // s.chunk), one, found)
+    found = arrays.loop(-(-state.size // s.chunk), one, xp.zeros((n, 2, 3)))
+    jump, several, step = found[..., 0] > 0, found[..., 1] > 0, found[..., 2]
     left = state.pairs[:, :, 0]
     # the half that changes nothing passes what was known of the interval to the other half
     parent = state.parent[:, None]
@@ -196,15 +197,17 @@ def in_jax(s: Settings, oracle: Oracle, state: State) -> State:
 
 
 @QUIET
-def in_numpy(s: Settings, ask: Callable[[np.ndarray], Reply], state: State) -> State:
-    """The same rounds in NumPy, for any victim: one call of `ask` a round."""
+def in_numpy(s: Settings, ask: Callable[[np.ndarray], Iterable[Reply]], state: State) -> State:
+    """The same rounds in NumPy, for any victim: one call of `ask` a round, replies in parts."""
     while state.phase == lines.RUNNING:
         asked = int(state.size + 2 * state.touches)
         x = queries(s, state, 0, asked)
-        reply = ask(x)
-        for first in range(0, asked, s.chunk):
-            here = slice(first, first + s.chunk)
-            state = store(s, state, first, x[here], Reply(*(a[here] for a in reply)))
+        first = 0
+        for part in ask(x):
+            for start in range(0, len(part.value), s.chunk):
+                reply = Reply(*(a[start : start + s.chunk] for a in part))
+                state = store(s, state, first, x[first : first + len(reply.value)], reply)
+                first += len(reply.value)
         state = absorb(s, state)
     return state
 

@@ -12,6 +12,13 @@ from recon.exact.arrays import Array, namespace
 from recon.exact.lines import Settings, State
 
 
+def mixed(state: State, points: Array) -> Array:
+    """The gradients [..., d] at points of the outputs, summed with `mix`."""
+    if state.gradient.shape[1] == 1:
+        return state.mix[0] * state.gradient[points, 0]
+    return state.mixed[points]
+
+
 def rows_of(state: State, members: Array) -> tuple[Array, Array, Array, Array]:
     """Oriented unit rows [s, d], biases, jump sizes and validity of presumed single kinks [s, 2].
 
@@ -19,7 +26,7 @@ def rows_of(state: State, members: Array) -> tuple[Array, Array, Array, Array]:
     """
     xp = namespace(members)
     left, right = members[:, 0], members[:, 1]
-    jump = state.mixed[right] - state.mixed[left]
+    jump = mixed(state, right) - mixed(state, left)
     offset, _ = lines.intercepts(state)
     offset = (offset[right] - offset[left]) @ state.mix
     size = xp.linalg.norm(jump, axis=1)
@@ -55,7 +62,7 @@ def learn(s: Settings, state: State) -> State:
     xp = namespace(state.angle)
     first = xp.argmin(state.angle)
     last = xp.argmax(xp.where(state.angle < np.inf, state.angle, -np.inf))
-    both_ends = state.mixed[first] + state.mixed[last]
+    both_ends = mixed(state, first) + mixed(state, last)
     level = lines.ROUNDING * s.eps * state.scale * xp.linalg.norm(state.mix)
 
     def one(g: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

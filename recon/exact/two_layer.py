@@ -9,6 +9,7 @@ then a second line; a network that no certificate vouches for is never `ok`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -46,9 +47,6 @@ def _ask(oracle: Oracle, x: Array) -> Reply:
     return oracle(x)
 
 
-IN_JAX = False
-
-
 def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
     """Run the rounds to their end by the driver that fits the oracle, growing the arrays.
 
@@ -58,8 +56,8 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
     while True:
         if isinstance(oracle, HostOracle):
-            state = rounds.in_numpy(s, oracle, state)
-        elif not IN_JAX:
+            state = rounds.in_numpy(s, lambda x: [oracle(x)], state)
+        elif jax.default_backend() == "cpu":  # a compile of seconds would save milliseconds
             state = rounds.in_numpy(s, partial(replies, oracle), state)
         else:
             state = jax.tree.map(np.asarray, _search(s, oracle, state))
@@ -75,17 +73,29 @@ def ask(oracle: AnyOracle, x: np.ndarray) -> Reply:
     """Checked replies to x [n, d] as NumPy float64, jitted if the oracle is JAX; ReplyError."""
     if isinstance(oracle, HostOracle):
         return Reply(*(np.asarray(a, np.float64) for a in oracle(x)))
-    return check(replies(oracle, x), *x.shape)
+    parts = zip(*replies(oracle, x), strict=True)
+    return check(Reply(*(np.concatenate(a) for a in parts)), *x.shape)
 
 
-def replies(oracle: Oracle, x: np.ndarray) -> Reply:
-    """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile."""
-    parts = []
-    for i in range(0, len(x), CHUNK):
-        here = x[i : i + CHUNK]
-        padded = np.concatenate([here, np.repeat(here[-1:], CHUNK - len(here), 0)])
-        parts.append([np.asarray(a, np.float64)[: len(here)] for a in _ask(oracle, padded)])
-    return Reply(*(np.concatenate(a) for a in zip(*parts, strict=True)))
+def replies(oracle: Oracle, x: np.ndarray) -> Iterator[Reply]:
+    """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile.
+
+    The next chunk is under way while one is taken up.
+    """
+    before: list[tuple[Reply, int]] = []
+    size = jax.eval_shape(_ask, oracle, jax.ShapeDtypeStruct((CHUNK, x.shape[1]), x.dtype))
+    chunk = min(CHUNK, lines.most_rows(*size.gradient.shape[1:]))
+    for i in range(0, len(x), chunk):
+        here = x[i : i + chunk]
+        padded = np.concatenate([here, np.repeat(here[-1:], chunk - len(here), 0)])
+        before.append((_ask(oracle, padded), len(here)))
+        if len(before) == 2:
+            yield _taken(*before.pop(0))
+    yield from (_taken(*last) for last in before)
+
+
+def _taken(reply: Reply, n: int) -> Reply:
+    return Reply(*(np.asarray(a, np.float64)[:n] for a in reply))
 
 
 def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost, np.ndarray]:
@@ -179,6 +189,11 @@ def _recover(
     while left:
         blur = 1.0 if inputs is None else inputs.blur
         s = Settings(dim, outputs, capacity, dtype, eps * blur)
+        if (needed := lines.bytes_needed(s)) > MEMORY:
+            raise ValueError(
+                f"replies of {outputs} outputs and {dim} inputs need {needed / 2**30:.0f} GiB of "
+                f"memory, more than the {MEMORY >> 30} GiB an attack may take"
+            )
         view = oracle if inputs is None else inputs.oracle(oracle, dtype)
         seed, line_seed, place_seed = arrays.split(seed, 3)
         places = [] if z is None else [certify.Place(z, certify.ROWS, certify.BETWEEN)]
