@@ -41,7 +41,7 @@ ROWS, BETWEEN = 32, 32  # of the user's inputs
 UNSCALED = 64  # standard normal points, where inputs are scaled
 MARGIN = 128.0  # eps: how far beside its hyperplane a unit is touched, relative to the radius
 GRADIENT, VALUE = 32.0, 256.0  # eps: what rounding may explain of a network of few units
-SAMPLE = 1024  # points at which the network itself is evaluated for its rms
+SAMPLE = 256  # points at which the network itself is evaluated for its rms
 SAFETY = 4.0  # how far below what is promised the errors seen must stay
 ERRORS = 4.0  # a gradient that is wrong by one makes errors of this at the worst normal point
 
@@ -104,10 +104,13 @@ def normal_places(seed: Any, dim: int, count: int) -> list[Place]:
     of which every input has a scale of its own besides.
     """
     rng = np.random.default_rng(seed)
-    near, far, of_any = rng.standard_normal((3, SAMPLE, dim))
-    of_any = of_any * 10 ** rng.uniform(-DECADES, DECADES, (SAMPLE, dim))
+    size = max(SAMPLE, count)
+    near, far = rng.standard_normal((2, size, dim))
     places = [Place(near, -(-count // 2)), Place(FAR * far, count // 2)]
-    return places + ([Place(of_any, count)] if count == NORMAL_IF_NONE else [])
+    if count == NORMAL_IF_NONE:
+        scales = 10 ** rng.uniform(-DECADES, DECADES, (size, dim))
+        places.append(Place(rng.standard_normal((size, dim)) * scales, count))
+    return places
 
 
 def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Place]) -> Points:
