@@ -65,7 +65,7 @@ def fake_art(tmp_path, monkeypatch):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
 
 
 def axes_network(width, outputs, dim=6):
@@ -106,7 +106,7 @@ def test_a_process_that_dies_is_an_error(fake_art):
 def test_without_art_its_rows_say_absent(tmp_path, monkeypatch):
     (tmp_path / "art").mkdir()
     (tmp_path / "art" / "__init__.py").write_text("raise ModuleNotFoundError('no art')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     (row,) = bench(Case(4, 2, 2, ("ART",), runs=1)).run()
     assert (row["outcome"], row["detail"]) == ("absent", "ART is not installed.")
     assert [row[name] for name in ("values", "seconds", "error", "version")] == [None] * 4
