@@ -53,11 +53,12 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     """
     told = int(state.width)
     most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
+    chunk = min(CHUNK, lines.most_rows(s.outputs, s.dim))
     while True:
         if isinstance(oracle, HostOracle):
             state = rounds.in_numpy(s, lambda x: [oracle(x)], state)
         elif jax.default_backend() == "cpu":  # a compile of seconds would save milliseconds
-            state = rounds.in_numpy(s, partial(replies, oracle), state)
+            state = rounds.in_numpy(s, partial(replies, oracle, chunk=chunk), state)
         else:
             state = jax.tree.map(np.asarray, _search(s, oracle, state))
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
@@ -68,22 +69,20 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
         s, state = rounds.twice(s), rounds.grow(s, state)
 
 
-def ask(oracle: AnyOracle, x: np.ndarray) -> Reply:
+def ask(oracle: AnyOracle, x: np.ndarray, chunk: int = CHUNK) -> Reply:
     """Checked replies to x [n, d] as NumPy float64, jitted if the oracle is JAX; ReplyError."""
     if isinstance(oracle, HostOracle):
         return Reply(*(np.asarray(a, np.float64) for a in oracle(x)))
-    parts = zip(*replies(oracle, x), strict=True)
+    parts = zip(*replies(oracle, x, chunk), strict=True)
     return check(Reply(*(np.concatenate(a) for a in parts)), *x.shape)
 
 
-def replies(oracle: Oracle, x: np.ndarray) -> Iterator[Reply]:
+def replies(oracle: Oracle, x: np.ndarray, chunk: int = CHUNK) -> Iterator[Reply]:
     """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile.
 
     The next chunk is under way while one is taken up.
     """
     before: list[tuple[Reply, int]] = []
-    size = jax.eval_shape(_ask, oracle, jax.ShapeDtypeStruct((CHUNK, x.shape[1]), x.dtype))
-    chunk = min(CHUNK, lines.most_rows(*size.gradient.shape[1:]))
     for i in range(0, len(x), chunk):
         here = x[i : i + chunk]
         padded = np.concatenate([here, np.repeat(here[-1:], chunk - len(here), 0)])
@@ -221,6 +220,7 @@ def _one_line(
     watch: end after the search where these show inputs of different scale.
     """
     oracle, s, width, limit = task[:4]
+    chunk = min(CHUNK, lines.most_rows(s.outputs, s.dim))
     begin_seed, *check_seeds = arrays.split(seed, 3)
     told = -1 if width is None else width
     state = lines.begin(s, begin_seed, told, limit - before.queries)
@@ -245,7 +245,7 @@ def _one_line(
         far, x = units.far_points(s, state, network, error, far_seed)
         if 0 < len(far) <= limit - cost.queries:
             x = x.astype(s.dtype)
-            network = units.sharpen(network, far, x.astype(float), ask(oracle, x).value)
+            network = units.sharpen(network, far, x.astype(float), ask(oracle, x, chunk).value)
             before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
         expected = width is None or width == count
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
@@ -257,7 +257,7 @@ def _one_line(
         if cost.queries + len(x) > limit:
             detail = f"{found} The certificate needs {len(x)} queries more."
             return Recovery(network, Status.BUDGET, cost, detail=detail), seen
-        reply, points = ask(oracle, x), points._replace(x=x.astype(float))
+        reply, points = ask(oracle, x, chunk), points._replace(x=x.astype(float))
         verdict = certify.judge(network, points, *reply, line.scale, s.eps, places)
         before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
         detail = "" if expected else found
