@@ -1,4 +1,4 @@
-"""What every exact method must keep, whatever it does inside: cost, budget, errors, dtypes, keys."""
+"""What every exact method must keep: cost, budget, errors, dtypes and keys."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_replies_that_are_not_finite_are_named(name, truth, after, poison):
         lambda x: tuple(spoilt(x, truth(x), truth.gradient(x))),
         lambda x: spoilt(x, truth(x))[0],
     )
-    with pytest.raises(oracles.ReplyError, match="query row .* not finite"):
+    with pytest.raises(oracles.ReplyError, match=r"query row .* not finite"):
         attack(name, oracle)
 
 

@@ -30,9 +30,10 @@ def tanh(z):
 def gelu(z):
     """The usual approximation by tanh."""
     one, half, c, k = (z.dtype.type(a) for a in (1, 0.5, (2 / np.pi) ** 0.5, 0.044715))
-    t = np.tanh(c * (z + k * z**3))
+    y = np.clip(z, -30, 30)  # beyond, a cube overflows and tanh is one
+    t = np.tanh(c * (y + k * y**3))
     return half * z * (one + t), half * (one + t) + half * z * (one - t**2) * c * (
-        one + z.dtype.type(3) * k * z**2
+        one + z.dtype.type(3) * k * y**2
     )
 
 
