@@ -260,7 +260,9 @@ def unlike(s: Settings, state: State) -> bool:
     change = np.linalg.norm(slope[1:] - slope[:-1], axis=1)[both]
     change = change / (steep[1:] + steep[:-1])[both]
     turn = np.sum(jump[1:] * jump[:-1], 1)[both] / (size[1:] * size[:-1])[both]
-    return bool(np.nanmedian(change) < 0.1 or np.nanmean(turn) < -0.25)
+    change, turn = change[np.isfinite(change)], turn[np.isfinite(turn)]  # no jump, but a shift
+    smooth = len(change) > 0 and np.median(change) < 0.1
+    return bool(smooth or (len(turn) > 0 and np.mean(turn) < -0.25))
 
 
 def twice(s: Settings) -> Settings:

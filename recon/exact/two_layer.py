@@ -22,7 +22,7 @@ from jax import Array
 from recon.exact import arrays, asking, certify, lines, rounds, units
 from recon.exact.inputs import of_data, of_gradients
 from recon.exact.lines import Settings, State
-from recon.exact.recovery import Recovery, Status, promise
+from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check, need
 
@@ -34,7 +34,6 @@ ILL_CONDITIONED = (
     "are larger elsewhere. Ask the model in float64."
 )
 CHUNK = 64  # queries a JAX victim answers at once, the last chunk padded: one compile
-COARSE = 1e-4  # eps above which rounding is as large as units: half precision
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -285,10 +284,7 @@ def _too_coarse(oracle: AnyOracle, dim: int, dtype: str, replies: str, cost: Cos
     value, gradient = (a[0] for a in ask(oracle, np.zeros((1, dim), dtype)))
     none = np.zeros((0, dim))
     tangent = TwoLayer(none, none[:, 0], np.zeros((len(value), 0)), gradient, value)
-    detail = (
-        f"Asked in {dtype}, answered in {replies}: too few digits to tell units from rounding. "
-        "Ask the model in float32, its parameters cast to float32."
-    )
+    detail = f"Asked in {dtype}, answered in {replies}. {TOO_COARSE}"
     cost = cost + Cost(1, 0, gradient.size + len(value), 1)
     return Recovery(tangent, Status.UNCERTIFIED, cost, detail=detail)
 
