@@ -170,7 +170,7 @@ def test_the_better_half_of_an_ensemble_answers():
 def test_a_student_has_the_layers_it_knows_and_learns_the_others(recipe, fixed, learnt):
     model = victims.classifier(data.digits(), "mlp", 0, victims.Training(steps=50))
     plain = distill.student("mlp", (8, 8, 1), 10)
-    student = students.known(plain, model, RECIPES[recipe].known)
+    student = distill.knowing(plain, model.variables, RECIPES[recipe].known)
     with jax.enable_x64(False):
         variables = student.init(jax.random.key(0))
         assert set(variables["params"]) == {learnt}
@@ -179,7 +179,7 @@ def test_a_student_has_the_layers_it_knows_and_learns_the_others(recipe, fixed, 
         want = plain.apply({"params": params}, x)
         np.testing.assert_allclose(student.apply(variables, x), want, rtol=1e-6)
     with pytest.raises(ValueError, match="no layer 'Conv'"):
-        students.known(plain, model, "Conv")
+        distill.knowing(plain, model.variables, "Conv")
 
 
 # --- what is kept

@@ -6,7 +6,7 @@ import pytest
 
 from recon import distill
 from recon.distill import Hyper
-from recon.experiments import steps, torch_steps
+from recon.experiments.bench import steps, torch_steps
 from recon.experiments.students import student
 
 

@@ -25,7 +25,7 @@ from recon.distill.hyper import Hyper
 from recon.distill.losses import LOSSES, OUTPUTS
 from recon.distill.probe import Probe, evaluate
 from recon.distill.steps import start, step
-from recon.distill.students import Student, student, warp
+from recon.distill.students import Student, knowing, student, warp
 from recon.distill.training import Run, advance, train, train_many
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "advance",
     "buy",
     "evaluate",
+    "knowing",
     "start",
     "step",
     "student",

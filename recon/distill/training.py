@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,7 @@ def _drive(
     save: str | Path | None,
 ) -> Run:
     check(hyper, bank, student, probe, chunk, measure, many)
+    bank = replace(bank, chunk=None, told=None)  # how it was asked is not compiled in
     whole = np.min(hyper.budget) == len(bank) <= hyper.batch
     rows = None if whole else int(min(hyper.batch, np.max(hyper.budget)))
     state = _start(key, hyper, bank, student, many)
