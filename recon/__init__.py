@@ -2,20 +2,24 @@
 
 The floors of the house; an import only goes down:
 
-    5  figures       drawn from tables alone
-    4  experiments   one frozen dataclass per experiment, its cells, run() -> rows
-    3  victims       named victims: trained, cached, or drawn at random
+    6  cli           `recon attack | run | tune | plot | list | demo`: parse, call, print
+    5  demo          networks trained on digits, recovered and rebuilt
+    4  experiments   settings that run to rows; variants are rows, measurements classes
+       reports       figures and claims, from rows alone
+    3  victims       to attack: drawn at random, or trained and kept
     2  exact         ReLU networks recovered exactly from gradient queries
        distill       gradient matching: a student trained on a victim's replies
-    1  oracles       how a victim is asked: the one door
-       replies       what a service declares and answers: View, Reply, Cost
+    1  workers       where cells are measured
+       cells         finished cells kept on disk
+       oracles       how a victim is asked: the one door
+       replies       what a service says it shows, what it answers, what that cost
        explanations  Jacobian, top-class gradient, SmoothGrad
        networks      recovered functions as records that can be called, saved, loaded
        models        the flax modules
        data          image data as arrays
        tables        result rows and the run record
-       convolutions  a convolution as products of matrices, max-pool
-    0  masks         ReLU and max-pool, and a derivative of which unit is on
+    0  convolutions  as products of matrices on a CPU
+       masks         ReLU and max-pool, and a derivative of which unit is on
 
 Dimension letters used in every docstring: n queries, d inputs, K outputs,
 h hidden units, T steps, R runs.  Nothing happens at import; `recon.exact` and the others are

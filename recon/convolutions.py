@@ -19,8 +19,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **rest
     """What `jax.lax.conv_general_dilated` gives `nn.Conv`: x [n, h, w, c] -> [n, h', w', o].
 
     kernel [a, b, c, o]; `rest` is what `nn.Conv` says of layout and groups when it is not told
-    otherwise.  The b shifts along a row are laid side by side and the a shifts across rows are
-    added: of ways to share the work between copies and sums the fastest for whole networks.
+    otherwise.  The a b shifted images stand side by side, and are one product with the kernel.
     """
     a, b, inputs, outputs = kernel.shape
     around = jax.lax.padtype_to_pads(x.shape[1:3], (a, b), strides, padding)
@@ -28,10 +27,9 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **rest
     down, right = strides
     rows, columns = (x.shape[1] - a) // down + 1, (x.shape[2] - b) // right + 1
     high, wide = down * (rows - 1) + 1, right * (columns - 1) + 1
-    x = jnp.concatenate([x[:, :, j : j + wide : right] for j in range(b)], axis=-1)
-    weights = kernel.reshape(a, b * inputs, outputs)
-    parts = [x[:, i : i + high : down].reshape(-1, b * inputs) @ weights[i] for i in range(a)]
-    return sum(parts[1:], parts[0]).reshape(-1, rows, columns, outputs)
+    shifted = [x[:, i : i + high : down, j : j + wide : right] for i in range(a) for j in range(b)]
+    product = jnp.concatenate(shifted, -1).reshape(-1, a * b * inputs) @ kernel.reshape(-1, outputs)
+    return product.reshape(-1, rows, columns, outputs)
 
 
 def convolve_pool(

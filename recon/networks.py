@@ -44,7 +44,9 @@ class TwoLayer:
     def gradient(self, x: Any) -> Any:
         """Jacobians [n, K, d] for x [n, d]; at a kink, the side where the unit is off."""
         on = (x @ self.rows.T + _row(self.bias, x) > 0).astype(self.weights.dtype)
-        return (on[:, None, :] * self.weights[None]) @ self.rows + self.slope[None]
+        active = on[:, None, :] * self.weights[None]
+        flat = active.reshape(-1, active.shape[-1]) @ self.rows  # one product of matrices
+        return flat.reshape(*active.shape[:2], -1) + self.slope[None]
 
     @property
     def width(self) -> int:

@@ -11,8 +11,8 @@ import pytest
 
 from recon import exact, victims
 from recon.exact.recovery import Recovery, Status
-from recon.experiments import toolbox
-from recon.experiments.bench import BATCH, OURS, Bench, Case, compared
+from recon.experiments.bench import toolbox
+from recon.experiments.bench.exact import BATCH, OURS, Bench, Case, compared
 from recon.oracles import Cost, ReplyError
 
 FAKE = '''
@@ -65,7 +65,7 @@ def fake_art(tmp_path, monkeypatch):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
 
 
 def axes_network(width, outputs, dim=6):
@@ -77,7 +77,7 @@ def axes_network(width, outputs, dim=6):
 
 
 def test_arts_answer_is_read_and_its_queries_are_counted(fake_art):
-    (got,) = toolbox.extract([axes_network(2, 3)], "float64", 60.0)
+    (got,) = toolbox.extract([axes_network(2, 3)], 60.0)
     assert (got.end, got.detail, got.version) == ("returned", "", "9.9")
     assert got.cost == Cost(values=7, numbers=21, rounds=2)
     assert 0 < got.seconds < 60
@@ -85,15 +85,9 @@ def test_arts_answer_is_read_and_its_queries_are_counted(fake_art):
     np.testing.assert_allclose(got.network(x), axes_network(2, 3)(x), rtol=1e-12)
 
 
-def test_float32_leaves_art_as_it_comes(fake_art):
-    (got,) = toolbox.extract([axes_network(2, 3)], "float32", 60.0)
-    assert got.end == "returned"
-    assert got.network.offset[0] == 1  # the stand-in was answered in float32
-
-
 def test_an_endless_run_is_killed_with_its_count_and_the_next_one_goes_on(fake_art):
     networks = [axes_network(width, 2) for width in (4, 3, 2)]
-    raised, endless, returned = toolbox.extract(networks, "float64", 3.0)
+    raised, endless, returned = toolbox.extract(networks, 3.0)
     assert (raised.end, raised.network) == ("raised", None)
     assert raised.detail == "AssertionError: 3 kinks, 4 expected"
     assert raised.cost == Cost(values=2, numbers=4, rounds=1)
@@ -106,13 +100,13 @@ def test_an_endless_run_is_killed_with_its_count_and_the_next_one_goes_on(fake_a
 
 def test_a_process_that_dies_is_an_error(fake_art):
     with pytest.raises(RuntimeError, match="exit code 7"):
-        toolbox.extract([axes_network(5, 2)], "float64", 60.0)
+        toolbox.extract([axes_network(5, 2)], 60.0)
 
 
 def test_without_art_its_rows_say_absent(tmp_path, monkeypatch):
     (tmp_path / "art").mkdir()
     (tmp_path / "art" / "__init__.py").write_text("raise ModuleNotFoundError('no art')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     (row,) = bench(Case(4, 2, 2, ("ART",), runs=1)).run()
     assert (row["outcome"], row["detail"]) == ("absent", "ART is not installed.")
     assert [row[name] for name in ("values", "seconds", "error", "version")] == [None] * 4
@@ -134,7 +128,7 @@ def test_rows_of_art_are_judged_as_ours_are(fake_art):
 def test_the_real_art_is_driven_rightly():
     """Where the bench extra is installed: the outcome may be any, the calls must be ART's."""
     networks = [axes_network(2, 3, dim=4), axes_network(2, 1, dim=4)]
-    got, refused = toolbox.extract(networks, "float64", 60.0)
+    got, refused = toolbox.extract(networks, 60.0)
     assert got.end == "returned", got.detail
     assert got.cost.values > 1_000
     assert got.network.rows.shape == (2, 4)
@@ -253,10 +247,10 @@ def test_every_case_asks_the_tangent_method_first():
     """The others are compared with it, and the gradients alone are as many as it asked."""
     for case in (*Bench().cases, *Bench().small().cases):
         assert case.methods[0] == "tangent"
-        known = {*OURS, BATCH, "ART", "ART, float32"}
+        known = {*OURS, BATCH, "ART"}
         assert set(case.methods) <= known
 
 
 def test_importing_experiments_does_not_import_art():
-    code = "import sys, recon.experiments.bench; sys.exit('art' in sys.modules)"
+    code = "import sys, recon.experiments.bench.exact; sys.exit('art' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

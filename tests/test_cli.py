@@ -1,7 +1,6 @@
 """The command line: what it prints, writes and returns."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,89 +13,30 @@ from recon.cli import COMMANDS, main
 from recon.experiments import EXPERIMENTS
 from recon.experiments.tune import GRIDS
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-ATTACK = ["attack", "--dim", "12", "--width", "6"]
+ROOT = Path(__file__).parents[1]
+SMALL = ["attack", "--dim", "12", "--width", "6"]
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Nothing is written into the repository, and no data is found."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("RECON_DATA", "RECON_DOWNLOAD"):
-        monkeypatch.setenv(name, "")  # what a command sets is put back
-    return tmp_path
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECON_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("RECON_DATA", raising=False)
+        patch.delenv("RECON_DOWNLOAD", raising=False)
+        yield
 
 
-def refused(capsys, *argv):
-    """What a command says that refuses, a sentence."""
-    assert main([*argv]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    (line,) = [line for line in err.splitlines() if line.strip()]
-    return line
-
-
-# --- help, names
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_can_be_read(name, capsys):
-    with pytest.raises(SystemExit) as left:
-        main([name, "--help"])
-    out = capsys.readouterr().out
-    assert left.value.code == 0
-    assert f"recon {name}" in out
-    assert "Traceback" not in out
-
-
-def test_what_there_is_is_listed(capsys):
-    for argv in ([], ["--help"]):
-        assert main(argv) == 0
-        out = capsys.readouterr().out
-        assert all(f"recon {name}" in out for name in COMMANDS)
-    assert main(["list"]) == 0
-    shown = capsys.readouterr().out
-    assert main(["list", "--markdown"]) == 0
-    table = capsys.readouterr().out
-    for name in EXPERIMENTS:
-        assert name in shown
-        assert f"| `{name}` |" in table
-
-
-def test_unknown_names_are_one_sentence(capsys, tmp_path):
-    assert "'attak'; there are attack, run" in refused(capsys, "attak")
-    said = refused(capsys, "run", "lemma7")
-    assert all(name in said for name in ("'lemma7'", *EXPERIMENTS))
-    assert all(name in refused(capsys, "tune", "lemma7") for name in GRIDS)
-    assert "lemma2" in refused(capsys, "plot", "lemma7", "--results", str(tmp_path))
-
-
-@pytest.mark.parametrize("name", ["run", "plot", "demo"])
-def test_a_script_is_a_thin_door(name):
-    text = (SCRIPTS / f"{name}.py").read_text()
-    assert f'main(["{name}", *sys.argv[1:]])' in text
-    assert len(text.splitlines()) < 12
-
-
-def test_a_script_returns_what_the_command_returns():
-    argv = [sys.executable, str(SCRIPTS / "run.py"), "lemma7"]
-    env = os.environ | {"PYTHONPATH": str(SCRIPTS.parent)}
-    got = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
-    assert (got.returncode, got.stdout) == (2, "")
-    assert "There is no experiment 'lemma7'" in got.stderr
-
-
-# --- attack
+# --- recon attack
 
 
 def test_json_is_one_object_and_the_network_is_saved(capsys, tmp_path):
     saved = tmp_path / "net.npz"
-    assert main([*ATTACK, "--json", "--out", str(saved)]) == 0
+    assert main([*SMALL, "--json", "--out", str(saved)]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["ok"]
-    assert printed["status"] == "RECOVERED"
-    assert printed["max_error"] <= 1e-11
+    assert printed["queries"] == printed["gradients"] + printed["values"]
     assert printed["numbers"] == printed["queries"] * 13
+    assert printed["max_error"] < 1e-11
     network = networks.load(saved)
     assert network.width == printed["found_width"] == 6
     np.testing.assert_allclose(np.linalg.norm(network.rows, axis=1), 1)
@@ -104,109 +44,160 @@ def test_json_is_one_object_and_the_network_is_saved(capsys, tmp_path):
 
 def test_a_failure_is_said_and_nothing_is_saved(capsys, tmp_path):
     saved = tmp_path / "net.npz"
-    assert main([*ATTACK, "--budget", "5", "--out", str(saved)]) == 1
+    argv = [*SMALL, "--budget", "5", "--out", str(saved)]
+    assert main(argv) == 1
     out, err = capsys.readouterr()
     assert "budget ran out" in " ".join(out.replace("│", " ").split())
     assert "Not saved" in err
     assert not saved.exists()
-    assert main([*ATTACK, "--budget", "5", "--json"]) == 1
+    assert main([*argv, "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
     assert (printed["status"], printed["certificate"]) == ("BUDGET", None)
     assert printed["queries"] <= 5
 
 
-def test_an_attack_that_makes_no_sense_is_one_sentence(capsys):
-    bisect = ("attack", "--method", "bisect", "--dim", "4", "--width", "2")
-    assert refused(capsys, *bisect, "--no-width-known") == "method bisect has to know the width"
-    assert "without biases" in refused(capsys, *bisect, "--bias")
-    assert "at least 1" in refused(capsys, "attack", "--dim", "0")
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--method", "bisect", "--no-width-known"], "method bisect has to know the width"),
+        (["--method", "bisect", "--bias"], "method bisect is for networks without biases"),
+        (["--dim", "0"], "dim, width and outputs must be at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_one_sentence(options, sentence, capsys):
+    assert main([*SMALL, *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.strip().splitlines()[-1] == sentence
 
 
-# --- run, tune, plot
+# --- help, and names there are not
 
 
-def test_an_experiment_writes_rows_record_and_figure(capsys, tmp_path):
-    assert main(["run", "lemma3", "--small", "--out", str(tmp_path / "lemma3")]) == 0
-    rows, record = tables.read(tmp_path / "lemma3")
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_explains_itself(command, capsys):
+    if command:
+        with pytest.raises(SystemExit) as stop:  # as tyro ends
+            main([command, "--help"])
+        assert not stop.value.code
+    else:
+        assert main([]) == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) > 5
+    if not command:
+        assert all(f"recon {name}" in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        (["lemma2"], COMMANDS),
+        (["run", "lemma7"], EXPERIMENTS),
+        (["tune", "lemma7"], GRIDS),
+        (["plot", "lemma7"], EXPERIMENTS),
+    ],
+)
+def test_unknown_names_are_one_sentence(argv, names, capsys):
+    assert main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert repr(argv[-1]) in line
+    assert all(name in line for name in names)
+
+
+def test_every_experiment_is_listed_with_its_claim_and_time(capsys):
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(f" {name} " in out for name in (*EXPERIMENTS, "tune"))
+    assert "CPU core" in out
+
+
+# --- recon run, recon tune, recon plot
+
+
+def test_an_experiment_writes_rows_record_table_and_figure(capsys, tmp_path):
+    folder = tmp_path / "lemma3"
+    assert main(["run", "lemma3", "--small", "--out", str(folder)]) == 0
+    rows, record = tables.read(folder)
     settings = EXPERIMENTS["lemma3"].small()
     assert len(rows) == len(settings.dims) * len(settings.reaches)
     assert record["command"] == "recon run lemma3 --small"
+    assert record["settings"]["draws"] == settings.draws
     assert record["seeds"] == [settings.seed]
-    table = (tmp_path / "lemma3" / "table.md").read_text()
-    assert table == tables.markdown(rows, settings.shown)
-    picture = tmp_path / "lemma3" / "lemma3.png"
-    drawn = picture.read_bytes()
-    picture.unlink()
+    drawn, table = ((folder / name).read_bytes() for name in ("lemma3.png", "table.md"))
+    (folder / "lemma3.png").unlink()
+    (folder / "table.md").unlink()
     assert main(["plot", "all", "--results", str(tmp_path)]) == 0
-    assert picture.read_bytes() == drawn
-    assert (tmp_path / "claims.md").exists()
+    assert (folder / "lemma3.png").read_bytes() == drawn
+    assert (folder / "table.md").read_bytes() == table
+    assert "not measured yet" in (tmp_path / "claims.md").read_text()
     assert main(["plot", "lemma2", "--results", str(tmp_path)]) == 1
     assert "`recon run lemma2` comes first" in capsys.readouterr().err
-    assert "none is no folder" in refused(capsys, "plot", "--results", str(tmp_path / "none"))
+    assert main(["plot", "--results", str(tmp_path / "none")]) == 2
 
 
-def test_a_small_run_is_shown_and_not_written(capsys, tmp_path):
+def test_a_small_run_is_shown_and_not_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "results").write_text("in the way")  # of what is not written
     assert main(["run", "lemma3", "--small"]) == 0
     assert "probability" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
-def test_a_part_of_an_experiment_with_students_is_written(capsys, tmp_path):
-    only = ("victim=linear", "reply=gradient", "budget=10")
-    argv = ["run", "fig2-mnist", "--small", "--only", *only, "--out", str(tmp_path / "fig2_mnist")]
-    assert main(argv) == 0
-    out, err = capsys.readouterr()
-    assert "victim linear, student linear, queries pool, reply gradient" in err  # a line each
-    rows, record = tables.read(tmp_path / "fig2_mnist")
-    assert [(r["victim"], r["reply"], r["budget"]) for r in rows] == [("linear", "gradient", 10)]
-    assert record["command"] == f"recon run fig2-mnist --small --only {' '.join(only)}"
-    assert record["seconds"] == pytest.approx(rows[0]["seconds"], abs=1e-2)
-    assert (tmp_path / "fig2_mnist" / "fig2_mnist.png").exists()
-    assert "median" in out
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_run(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert main(["run", "robust", "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "is no folder, or read-only" in capsys.readouterr().err
+
+
+STUDENTS = ["run", "fig2-mnist", "--small", "--only", "victim=linear", "reply=gradient"]
+
+
+def test_students_are_measured_cell_by_cell(tmp_path, capsys):
+    assert main([*STUDENTS, "budget=10", "--out", str(tmp_path)]) == 0
+    (row,), record = tables.read(tmp_path)
+    assert (row["victim"], row["reply"], row["budget"]) == ("linear", "gradient", 10)
+    assert record["command"] == (
+        "recon run fig2-mnist --small --only victim=linear reply=gradient budget=10"
+    )
+    assert record["seconds"] == pytest.approx(row["seconds"], abs=1e-3)
+    picture = f"{tmp_path.name}.png"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("rows.csv", "run.json", "table.md", picture),
+    }
+    assert "10" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("only", "sentence"),
+    ("argv", "sentence"),
     [
-        ("victim", "--only takes COLUMN=VALUE or COLUMN=VALUE,VALUE, got 'victim'"),
-        ("colour=red", "there is no column 'colour'; there are dataset, victim"),
-        ("victim=tree", "no victim is 'tree'; there are linear, mlp, conv"),
+        ([*STUDENTS, "budget=7"], "no budget is '7'; there are"),
+        ([*STUDENTS, "colour=red"], "there is no column 'colour'"),
+        ([*STUDENTS, "budget"], "--only takes COLUMN=VALUE"),
+        (["run", "fig2-mnist"], "--data-dir names such a folder, --download gets the files"),
+        (["run", "lemma3", "--small", "--only", "dim=2"], "lemma3 has no cells for --only"),
+        (["run", "lemma3", "lemma2", "--small", "--out", "x"], "--out is for one name"),
     ],
 )
-def test_only_names_what_there_is(only, sentence, capsys):
-    assert sentence in refused(capsys, "run", "fig2-mnist", "--small", "--only", only)
+def test_the_command_line_says_what_is_wrong(argv, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert sentence in err
 
 
-def test_only_is_refused_where_there_are_no_cells(capsys):
-    said = refused(capsys, "run", "lemma3", "--small", "--only", "dim=2")
-    assert "lemma3 has no cells" in said
+def test_a_grid_is_tuned_on_images_that_are_not_the_test_part(tmp_path, capsys):
+    assert main(["tune", "first", "--small", "--out", str(tmp_path)]) == 0
+    rows, record = tables.read(tmp_path)
+    assert {row["held_out"] for row in rows} == {200}
+    assert record["command"].startswith("recon ")
+    assert len({row["learning_rate"] for row in rows}) == 2
 
 
-def test_missing_data_is_said_with_what_to_do(capsys, tmp_path):
-    pytest.importorskip("tensorflow_datasets", reason="needs the data extra")
-    for more in ((), ("--data-dir", str(tmp_path / "there"))):
-        said = refused(capsys, "run", "fig2-mnist", *more)
-        assert "mnist" in said
-        assert "--data-dir" in said
-        assert "--download" in said
-    assert not list(tmp_path.glob("results*"))
-
-
-def test_a_folder_that_cannot_be_written_is_said_before_anything_is_run(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        said = refused(capsys, "run", "lemma3", "--small", "--out", str(out))
-        assert f"{out} cannot be written" in said
-    said = refused(capsys, "run", "lemma2", "lemma3", "--out", str(tmp_path / "one"))
-    assert said == "--out is for one name."
-
-
-def test_choosing_writes_the_table_anew(capsys, monkeypatch, tmp_path):
-    from recon.experiments import hyper
-
-    committed = hyper.FILE.read_text(encoding="utf-8")
-    monkeypatch.setattr(hyper, "FILE", tmp_path / "hyper.csv")
-    results = Path(__file__).parents[1] / "results"
-    assert main(["tune", "--choose", "--out", str(results)]) == 0
-    assert (tmp_path / "hyper.csv").read_text(encoding="utf-8") == committed
+@pytest.mark.parametrize("name", ["run", "plot", "demo"])
+def test_scripts_are_thin_doors(name):
+    path = ROOT / "scripts" / f"{name}.py"
+    run = subprocess.run(
+        [sys.executable, str(path), "--help"], capture_output=True, text=True, check=True
+    )
+    assert f"recon {name}" in run.stdout
+    assert len(path.read_text().splitlines()) <= 8

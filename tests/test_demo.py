@@ -1,30 +1,29 @@
 """The demo, on two small networks: what it finds is the truth, what it writes can be read."""
 
-import dataclasses
-import importlib.util
-import sys
-from pathlib import Path
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
 from recon import data, networks, tables
-from recon.experiments import EXACT, digits, relative_error
+from recon import demo as demonstration
+from recon.demo import digits
+from recon.experiments import EXACT, relative_error
+from recon.experiments.rebuild import Panel
 
 WIDTH = 3
-SCRIPT = Path(__file__).parents[1] / "scripts" / "demo.py"
 NAMES = tuple(digits.NETWORKS)
 
 
 @pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("script_demo", SCRIPT)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    few = {"budgets": (1, 10), "seeds": 1, "victim_steps": 200, "steps": 400}
-    module.REBUILD = dataclasses.replace(module.REBUILD, **few)
-    return module.main
+def main(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECON_CACHE", str(tmp_path_factory.mktemp("cache")))
+        panels = (Panel("mlp", (1, 10), seeds=1),)
+        few = replace(demonstration.REBUILD, panels=panels, victim_steps=200)
+        patch.setattr(demonstration, "REBUILD", few)
+        yield demonstration.main
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,6 @@ def test_files_are_there_and_the_pictures_are_pictures(demo):
     assert {path.name for path in out.iterdir()} == {
         "rows.csv",
         "run.json",
-        "kinks.png",
         "rows.png",
         "matching.png",
         "matching",
@@ -117,49 +115,23 @@ def test_files_are_there_and_the_pictures_are_pictures(demo):
     }
     from matplotlib import image
 
-    for name in ("kinks.png", "rows.png", "matching.png"):
+    for name in ("rows.png", "matching.png"):
         pixels = image.imread(out / name)
         assert min(pixels.shape[:2]) > 300
         assert pixels[..., :3].std() > 0.05
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_kinks_along_the_line_are_where_the_slope_jumps(demo, name):
-    victim, recovered = pair(demo[1], name)
-    subject = digits.Subject(name, victim, 1.0)
-    rows = digits.kink_rows(subject, recovered, jax.random.key(1))
-    samples = [row for row in rows if row["kind"] == "sample"]
-    kinks = [row for row in rows if row["kind"] == "kink"]
-    t, slope = (np.array([row[k] for row in samples]) for k in ("t", "slope"))
-    assert t[0] == digits.SPAN[0]
-    assert t[-1] == digits.SPAN[1]
-    scale = np.abs(slope).max()
-    jumps = np.flatnonzero(np.abs(np.diff(slope)) > 1e-9 * scale)
-    assert len(jumps) > 0
-    for i in jumps:  # every jump of the victim has its kink
-        assert any(t[i] <= row["t"] <= t[i + 1] for row in kinks)
-    for row in kinks:
-        assert row["t"] == pytest.approx(row["true_t"], rel=1e-9)
-    true, again = (np.array([row[k] for row in samples]) for k in ("true", "recovered"))
-    np.testing.assert_allclose(true, again, rtol=0, atol=1e-11 * np.abs(true).max())
-    slopes = np.diff(true) / np.diff(t)  # the slope is the victim's, not a label
-    calm = np.setdiff1d(np.arange(len(slopes)), jumps)
-    np.testing.assert_allclose(slopes[calm], slope[:-1][calm], atol=1e-8 * scale)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_rows_are_matched_one_to_one_and_pixels_agree(demo, name):
     victim, recovered = pair(demo[1], name)
-    pairs = digits.match(victim, recovered)
-    assert sorted(pairs.unit) == list(range(recovered.width))
-    np.testing.assert_allclose(pairs.cosine, 1, rtol=1e-12)
     rows = digits.row_rows(digits.Subject(name, victim, 1.0), recovered)
     assert len(rows) == victim.rows.size
     for row in rows:
         assert row["true"] == pytest.approx(row["recovered"], abs=1e-11)
+        assert row["cosine"] == pytest.approx(1, rel=1e-12)
 
 
-def test_matching_undoes_order_sign_and_scale():
+def test_pairing_undoes_order_sign_and_scale():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(4, 6))
     order, factor = np.array([2, 0, 3, 1]), np.array([-2.0, 0.5, -1.0, 3.0])
@@ -168,17 +140,19 @@ def test_matching_undoes_order_sign_and_scale():
         zeros = np.zeros(4)
         return networks.TwoLayer(rows, zeros, np.ones((1, 4)), np.zeros((1, 6)), np.zeros(1))
 
-    pairs = digits.match(network(rows), network(factor[:, None] * rows[order]))
-    np.testing.assert_array_equal(order[pairs.unit], range(4))
-    np.testing.assert_array_equal(pairs.sign, np.sign(factor[pairs.unit]))
-    np.testing.assert_allclose(pairs.cosine, 1)
+    subject = digits.Subject("scalar", network(rows), 1.0)
+    found = digits.row_rows(subject, network(factor[:, None] * rows[order]))
+    assert len(found) == 24
+    for row in found:
+        assert row["true"] == pytest.approx(row["recovered"])
+        assert row["cosine"] == pytest.approx(1)
 
 
 def test_a_decision_is_made_beyond_rounding():
     network = networks.TwoLayer(
         np.eye(2), np.zeros(2), np.ones((1, 2)), np.zeros((1, 2)), np.zeros(1)
     )
-    nudged = dataclasses.replace(network, offset=np.array([1e-16]))
+    nudged = replace(network, offset=np.array([1e-16]))
     x = np.array([[-1.0, -1.0], [1.0, 0.0], [-1.0, 1e-3]])
     for net in (network, nudged):
         np.testing.assert_array_equal(digits.decisions(net, x), [False, True, True])
@@ -186,16 +160,16 @@ def test_a_decision_is_made_beyond_rounding():
 
 def test_a_classifier_is_rebuilt_by_every_kind_of_query(demo):
     table, _ = tables.read(demo[1] / "matching")
-    assert [(row["kind"], row["budget"]) for row in table] == [
-        (kind, budget) for kind in ("gradient", "top", "membership") for budget in (1, 10)
+    assert [(row["reply"], row["budget"]) for row in table] == [
+        (reply, budget) for reply in ("gradient", "top", "membership") for budget in (1, 10)
     ]
-    best = {row["kind"]: row["accuracy"] for row in table if row["budget"] == 10}
+    best = {row["reply"]: row["accuracy"] for row in table if row["budget"] == 10}
     assert best["gradient"] > max(best["top"], best["membership"])
     assert best["gradient"] > 0.5
 
 
 def test_a_failure_is_said_and_no_earlier_result_is_left(main, demo, tmp_path, capsys):
-    for stale in ("kinks.png", "classifier_recovered.npz"):
+    for stale in ("rows.png", "classifier_recovered.npz"):
         (tmp_path / stale).write_bytes((demo[1] / stale).read_bytes())
     assert main(["--width", str(WIDTH), "--out", str(tmp_path), "--budget", "4"]) == 1
     printed = capsys.readouterr()

@@ -160,7 +160,7 @@ def test_views_no_student_can_be_trained_on_are_refused(bank):
 def batch_of(bank, rows=N):
     return losses.Batch(
         x=bank.x[:rows],
-        probabilities=bank.probabilities[:rows],
+        outputs=bank.outputs[:rows],
         gradient=bank.gradient[:rows],
         label=bank.label[:rows],
         weights=jnp.full(rows, 1 / rows),
@@ -551,7 +551,7 @@ def test_other_misuse_is_refused(curved):
 def test_shapes_that_do_not_fit_are_refused(curved, probe):
     key, hyper = jax.random.key(41), Hyper(steps=2)
     wider = distill.student("mlp", DIM, OUTPUTS + 1, width=8)
-    with pytest.raises(ValueError, match=r"logits have shape \(12, 4\), the victim's replies \(12"):
+    with pytest.raises(ValueError, match=r"outputs have shape \(12, 4\), the victim's \(12"):
         distill.train(key, hyper, curved, wider)
     for change, message in (
         ({"gradient": curved.gradient[:, :, 1:]}, r"gradients have shape \(12, 3, 5\), expected"),
@@ -561,7 +561,10 @@ def test_shapes_that_do_not_fit_are_refused(curved, probe):
         ({"unlabelled": curved.x[:, 1:]}, r"unlabelled inputs have shape \(12, 5\)"),
         ({"unlabelled": curved.x[:0]}, r"unlabelled inputs have shape \(0, 6\)"),
         ({"label": curved.label + 1}, r"labels are not all in 0 \.\.\. 2"),
-        ({"probabilities": curved.label}, r"probabilities have shape \(12,\), expected two axes"),
+        (
+            {"probabilities": curved.label},
+            r"the victim's outputs have shape \(12,\), expected two axes",
+        ),
     ):
         broken = dataclasses.replace(curved, **change)
         with pytest.raises(ValueError, match=message):

@@ -28,3 +28,23 @@ def show(table: Table) -> None:
     if not out.is_terminal:
         out.width = WIDE
     out.print(table)
+
+
+def summary(experiment: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows a person reads."""
+    from recon.experiments import Summarised
+
+    return experiment.summary(rows) if isinstance(experiment, Summarised) else rows
+
+
+def present(name: str, experiment: Any, folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the table of an experiment's rows into `folder`, and draw its figure, if it has one."""
+    from recon import reports, tables
+
+    text = tables.markdown(summary(experiment, rows), experiment.shown)
+    console.print(f"Wrote {tables.write_text(folder / 'table.md', text)}")
+    if name in reports.FIGURES:
+        try:
+            console.print(f"Drew {reports.draw(name, folder)}")
+        except ModuleNotFoundError as error:
+            console.print(f"No figure: {error}; pip install 'recon[plot]' brings it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import tyro
 from rich.table import Table
 
-from recon.cli.common import RESULTS, Names, console, refuse, show
+from recon.cli.common import RESULTS, Names, console, present, refuse, show, summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +112,8 @@ def _measure(args: Run, known: dict[str, Any], results: Path, what: str) -> int:
 
 def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
     """One experiment: measure, show, write, draw."""
-    from recon import reports, tables
-    from recon.experiments import Rebuild, SettingsError, Summarised
+    from recon import tables
+    from recon.experiments import Rebuild, SettingsError
 
     if args.only and not isinstance(experiment, Rebuild):
         raise SettingsError(f"{name} has no cells for --only to choose from")
@@ -134,8 +135,7 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
             options = {"note": note, "only": _only(args.only), "processes": args.workers}
         rows = experiment.run(tell, **options)
     seconds = time.perf_counter() - start
-    few = experiment.summary(rows) if isinstance(experiment, Summarised) else rows
-    show(_rows_table(name, few, experiment))
+    show(_rows_table(name, summary(experiment, rows), experiment))
     if folder is None:
         return
     record = tables.run_record(
@@ -143,14 +143,17 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
         seeds=sorted({row["seed"] for row in rows if "seed" in row})
         or [getattr(experiment, "seed", 0)],
         seconds=experiment.seconds(rows) if isinstance(experiment, Rebuild) else seconds,
+        settings=_settings(experiment),
     )
     console.print(f"Wrote {tables.write(folder, rows, record)} after {seconds:.0f} s")
-    tables.write_text(folder / "table.md", tables.markdown(few, experiment.shown))
-    if name in reports.FIGURES:
-        try:
-            console.print(f"Drew {reports.draw(name, folder)}")
-        except ModuleNotFoundError as error:
-            console.print(f"No figure: {error}; pip install 'recon[plot]' brings it.")
+    present(name, experiment, folder, rows)
+
+
+def _settings(experiment: Any) -> dict[str, Any]:
+    settings = dataclasses.asdict(experiment)
+    settings.pop("about", None)
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
 
 
 def _only(words: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -11,12 +11,12 @@ from typing import Any
 import tyro
 from rich.table import Table
 
-from recon.cli.common import RESULTS, Names, console, refuse, show
+from recon.cli.common import RESULTS, Names, console, present, refuse, show
 
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw figures, and write claims.md, again from their rows; nothing is measured."""
+    """Draw figures, and write tables and claims.md, again from rows; nothing is measured."""
 
     names: Names = ("all",)
     """Experiments, claims, or all: those with rows."""
@@ -26,26 +26,31 @@ class Plot:
 
 def plot(argv: Sequence[str]) -> int:
     """`recon plot`."""
-    from recon import reports
+    from recon import reports, tables
+    from recon.experiments import EXPERIMENTS
 
     args = tyro.cli(Plot, prog="recon plot", args=argv)
     names = tuple(name.replace("_", "-") for name in args.names)
-    known = (*reports.FIGURES, "claims", "all")
+    known = (*EXPERIMENTS, "claims", "all")
     for name in names:
         if name not in known:
-            return refuse(f"There is no figure for {name!r}; there are {', '.join(known)}.")
+            return refuse(f"There is no experiment {name!r}; there are {', '.join(known)}.")
     if not args.results.is_dir():
         return refuse(f"{args.results} is no folder: it should hold the committed rows.")
+    places = {name: reports.folder(args.results, name) for name in EXPERIMENTS}
     if "all" in names:
-        places = {name: reports.folder(args.results, name) for name in reports.FIGURES}
         names = (*(n for n, place in places.items() if (place / "rows.csv").exists()), "claims")
     for name in names:
+        if name == "claims":
+            text = reports.claims.markdown(args.results)
+            console.print(f"Wrote {tables.write_text(args.results / reports.claims.FILE, text)}")
+            continue
         try:
-            console.print(f"Drew {reports.write(name, args.results)}")
+            rows, _ = tables.read(places[name])
         except FileNotFoundError:
-            folder = reports.folder(args.results, name)
-            print(f"{folder} holds no rows: `recon run {name}` comes first.", file=sys.stderr)
+            print(f"{places[name]} holds no rows: `recon run {name}` comes first.", file=sys.stderr)
             return 1
+        present(name, EXPERIMENTS[name], places[name], rows)
     return 0
 
 

@@ -6,7 +6,8 @@
     losses     the forms of l_G and l_M
     objective  their sum l_J
     unlabelled inputs that were not asked about (ours, not the paper's)
-    training   one step, a run, many runs; the switch between backends
+    steps      one step, and the state between two
+    training   a run, many runs; the switch between backends
     checks     settings that a bank or a student cannot serve
     probe      accuracy and agreement with the victim
     ensemble   several students that answer as one (ours, not the paper's)
@@ -23,8 +24,9 @@ from recon.distill.checkpoint import CheckpointError
 from recon.distill.hyper import Hyper
 from recon.distill.losses import LOSSES, OUTPUTS
 from recon.distill.probe import Probe, evaluate
-from recon.distill.students import Student, student, warp
-from recon.distill.training import Run, advance, start, step, train, train_many
+from recon.distill.steps import start, step
+from recon.distill.students import Student, knowing, student, warp
+from recon.distill.training import Run, advance, train, train_many
 
 __all__ = [
     "LOSSES",
@@ -38,6 +40,7 @@ __all__ = [
     "advance",
     "buy",
     "evaluate",
+    "knowing",
     "start",
     "step",
     "student",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import fields
+from typing import Any
 
 import jax
 import numpy as np
 
 from recon.distill.bank import Bank
 from recon.distill.hyper import Hyper, refusal
-from recon.distill.losses import LOSSES
+from recon.distill.losses import LOSSES, OUTPUTS
 from recon.distill.probe import Probe
 from recon.distill.students import Student
+from recon.replies import View, check_values
+
+SURE = 400  # numbers none of which is below 0 by chance
 
 
 def check(
@@ -28,7 +33,11 @@ def check(
     for name, value, least in (("chunk", chunk, 1), ("measure", measure, 0)):
         if not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    for name, array in (("queries", bank.x), ("probabilities", bank.probabilities)):
+    form, compared = "classes" if bank.values is None else "regression", OUTPUTS[hyper.outputs][1]
+    if form != compared:
+        fit = " or ".join(name for name, row in OUTPUTS.items() if row[1] == form)
+        raise ValueError(f"outputs {hyper.outputs!r} are for {compared}; this bank needs {fit}")
+    for name, array in (("queries", bank.x), ("the victim's outputs", bank.outputs)):
         if np.ndim(array) != 2:
             raise ValueError(f"{name} have shape {np.shape(array)}, expected two axes")
     if np.max(hyper.budget) > len(bank):
@@ -36,6 +45,8 @@ def check(
         raise ValueError(f"a budget of {most} queries is more than the {len(bank)} of the bank")
     if hyper.unlabelled and (bank.unlabelled is None or student.warp is None):
         raise ValueError("unlabelled inputs need a bank that holds some and a student with a warp")
+    if hyper.unlabelled and (form == "regression" or bank.outputs.shape[1] == 1):
+        raise ValueError("unlabelled inputs need a victim of two classes or more, one logit each")
     if hyper.temperature is not None and student.surrogate is None:
         raise ValueError("a temperature needs a student with masks that have one (its `surrogate`)")
     matching, axes = LOSSES[hyper.loss]
@@ -43,7 +54,10 @@ def check(
         shape = None if bank.gradient is None else bank.gradient.shape
         want = "(N, K, d)" if axes == 3 else "(N, d)"
         raise ValueError(f"the loss {hyper.loss!r} needs gradients {want}, the bank has {shape}")
+    if matching is not None and axes == 2 and form == "regression" and bank.outputs.shape[1] > 1:
+        raise ValueError(f"the loss {hyper.loss!r} needs classes, or a regression of one value")
     _shapes(bank, student, probe, hyper.temperature is not None)
+    _replies(bank, int(np.max(hyper.budget)), matching is not None)
 
 
 def _settings(hyper: Hyper, many: bool) -> None:
@@ -56,10 +70,28 @@ def _settings(hyper: Hyper, many: bool) -> None:
             raise ValueError(sentence)
 
 
+def _replies(bank: Bank, budget: int, matching: bool) -> None:
+    """What replies give away about themselves; that they are finite is seen by the run."""
+    if bank.values is None:
+        given = np.asarray(bank.probabilities)[:budget]
+        given = given[np.isfinite(given).all(axis=1)]
+        check_values(given, View("probabilities"))
+    if matching:
+        gradient = np.asarray(bank.gradient)[:budget]
+        if gradient.size >= SURE and gradient.min() >= 0 and gradient.max() > 0:
+            warnings.warn(
+                f"none of {gradient.size} numbers of the gradients is below 0: absolute values, "
+                "which no student can match, or a victim that rises with every input",
+                stacklevel=5,
+            )
+
+
 def _shapes(bank: Bank, student: Student, probe: Probe | None, masked: bool) -> None:
-    rows, outputs = bank.probabilities.shape
+    rows, outputs = bank.outputs.shape
     dim = bank.x.shape[1]
-    shapes = [("queries", bank.x, (rows, dim)), ("labels", bank.label, (rows,))]
+    shapes: list[tuple[str, Any, tuple[int, ...]]] = [("queries", bank.x, (rows, dim))]
+    if bank.values is None:
+        shapes.append(("labels", bank.label, (rows,)))
     if bank.gradient is not None:
         want = (rows, dim) if bank.gradient.ndim == 2 else (rows, outputs, dim)
         shapes.append(("gradients", bank.gradient, want))
@@ -67,14 +99,20 @@ def _shapes(bank: Bank, student: Student, probe: Probe | None, masked: bool) -> 
         shapes.append(("unlabelled inputs", bank.unlabelled, (max(1, len(bank.unlabelled)), dim)))
     if probe is not None:
         points = max(1, len(probe.x))
-        shapes += [("probe inputs", probe.x, (points, dim)), ("probe labels", probe.y, (points,))]
-        shapes.append(("probe classes", probe.victim, (points,)))
+        shapes.append(("probe inputs", probe.x, (points, dim)))
+        for name, truth in (("probe labels", probe.y), ("probe classes", probe.victim)):
+            real = np.issubdtype(np.asarray(truth).dtype, np.floating)
+            if real != (bank.values is not None):
+                kind = "whole numbers" if bank.values is None else "floats, a regression's values"
+                raise ValueError(f"{name} are {np.asarray(truth).dtype}, expected {kind}")
+            each = (outputs,) if real and (np.ndim(truth) == 2 or outputs > 1) else ()
+            shapes.append((name, truth, (points, *each)))
     for name, given, want in shapes:
         if np.shape(given) != want:
             raise ValueError(f"{name} have shape {np.shape(given)}, expected {want}")
-    label = np.asarray(bank.label)
-    if label.min() < 0 or label.max() >= outputs:
-        raise ValueError(f"labels are not all in 0 ... {outputs - 1}")
+    classes = max(2, outputs)
+    if bank.values is None and not np.isin(bank.label, np.arange(classes)).all():
+        raise ValueError(f"labels are not all in 0 ... {classes - 1}")
     variables = jax.eval_shape(student.init, jax.random.key(0))
     x = jax.ShapeDtypeStruct(bank.x.shape, bank.x.dtype)
     if masked and student.surrogate is not None:
@@ -87,5 +125,5 @@ def _shapes(bank: Bank, student: Student, probe: Probe | None, masked: bool) -> 
     logits = jax.eval_shape(student.apply, variables, x).shape
     if logits != (rows, outputs):
         raise ValueError(
-            f"the student's logits have shape {logits}, the victim's replies {(rows, outputs)}"
+            f"the student's outputs have shape {logits}, the victim's {(rows, outputs)}"
         )

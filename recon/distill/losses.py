@@ -10,10 +10,13 @@ import jax.numpy as jnp
 
 
 class Batch(NamedTuple):
-    """n rows of a bank, their weights [n] (sum one), and what l_G and "odds" are divided by."""
+    """n rows of a bank, their weights [n] (sum one), and what l_G and l_M are divided by.
+
+    outputs [n, K]: probabilities, of a binary classifier the one of class 1, or values.
+    """
 
     x: jax.Array
-    probabilities: jax.Array
+    outputs: jax.Array
     gradient: Any
     label: jax.Array
     weights: jax.Array
@@ -21,10 +24,10 @@ class Batch(NamedTuple):
 
 
 class Scales(NamedTuple):
-    """Means over the rows of a budget: of |J|^2, and of the squared centred log-probabilities."""
+    """Means over the rows of a budget: of |J|^2, and of |log-odds|^2 or |values - their mean|^2."""
 
     gradient: jax.Array
-    odds: jax.Array
+    outputs: jax.Array
 
 
 UNROLLED = 32  # classes up to which a Jacobian's rows are taken one after another on a CPU
@@ -37,7 +40,7 @@ def _jacobian(pull: Pull, batch: Batch, key: Any) -> jax.Array:
     On a CPU one after another, which is a quarter faster for the convolutional student than all
     at once, but takes longer to compile, in proportion to K.
     """
-    n, outputs = batch.probabilities.shape
+    n, outputs = batch.outputs.shape
     basis = jnp.broadcast_to(jnp.eye(outputs, dtype=batch.x.dtype), (n, outputs, outputs))
     if jax.default_backend() == "cpu" and outputs <= UNROLLED:
         left = jnp.zeros_like(batch.weights)
@@ -49,28 +52,44 @@ def _jacobian(pull: Pull, batch: Batch, key: Any) -> jax.Array:
 
 def _projection(pull: Pull, batch: Batch, key: Any) -> jax.Array:
     """|r^T J - r^T J^|^2 for r ~ N(0, I_K), [n]: one backward pass, unbiased for |J - J^|_F^2."""
-    r = jax.random.normal(key, batch.probabilities.shape, batch.x.dtype)
+    r = jax.random.normal(key, batch.outputs.shape, batch.x.dtype)
     return _square(pull(r) - jnp.einsum("nk,nkd->nd", r, batch.gradient), 1)
 
 
 def _top(pull: Pull, batch: Batch, key: Any) -> jax.Array:
     """|g - g^|^2 for the logit of the victim's class, [n]: one backward pass."""
-    hot = jax.nn.one_hot(batch.label, batch.probabilities.shape[1], dtype=batch.x.dtype)
+    outputs = batch.outputs.shape[1]
+    if outputs == 1:  # the one logit is both classes'
+        hot = jnp.ones(batch.outputs.shape, batch.x.dtype)
+    else:
+        hot = jax.nn.one_hot(batch.label, outputs, dtype=batch.x.dtype)
     return _square(pull(hot) - batch.gradient, 1)
 
 
 def log_odds(probabilities: jax.Array) -> jax.Array:
-    """The log-probabilities [n, K] less their mean over K: logits, but for a shift of all K."""
-    return _centred(jnp.log(jnp.maximum(probabilities, jnp.finfo(probabilities.dtype).tiny)))
+    """The log-probabilities [n, K] less their mean over K: logits, but for a shift of all K.
+
+    Of one probability, a binary classifier's, the logit itself.
+    """
+    tiny = jnp.finfo(probabilities.dtype).tiny
+    odds = jnp.log(jnp.maximum(probabilities, tiny))
+    if probabilities.shape[1] == 1:
+        return odds - jnp.log(jnp.maximum(1 - probabilities, tiny))
+    return _centred(odds)
 
 
 def _centred(logits: jax.Array) -> jax.Array:
+    if logits.shape[1] == 1:
+        return logits
     return logits - jnp.mean(logits, axis=1, keepdims=True)
 
 
 def _entropy(logits: jax.Array, batch: Batch) -> jax.Array:
     """The cross-entropy of the student's probabilities with the victim's, [n]."""
-    return -jnp.sum(batch.probabilities * jax.nn.log_softmax(logits), axis=1)
+    if logits.shape[1] == 1:
+        p, z = batch.outputs[:, 0], logits[:, 0]
+        return -p * jax.nn.log_sigmoid(z) - (1 - p) * jax.nn.log_sigmoid(-z)
+    return -jnp.sum(batch.outputs * jax.nn.log_softmax(logits), axis=1)
 
 
 def _odds(logits: jax.Array, batch: Batch) -> jax.Array:
@@ -79,7 +98,12 @@ def _odds(logits: jax.Array, batch: Batch) -> jax.Array:
     The slope of the cross-entropy is the difference of two probabilities: on a saturated reply
     nothing of it is left, though the log-odds are still all there.
     """
-    return _square(_centred(logits) - log_odds(batch.probabilities), 1) / batch.scales.odds
+    return _square(_centred(logits) - log_odds(batch.outputs), 1) / batch.scales.outputs
+
+
+def _values(values: jax.Array, batch: Batch) -> jax.Array:
+    """The squared distance of a regression's values, [n], in units of their variance."""
+    return _square(values - batch.outputs, 1) / batch.scales.outputs
 
 
 def _square(x: jax.Array, axis: Any) -> jax.Array:
@@ -94,4 +118,9 @@ LOSSES: dict[str, tuple[Callable[[Pull, Batch, Any], jax.Array] | None, int]] = 
     "membership": (None, 0),
 }
 
-OUTPUTS: dict[str, Callable[[jax.Array, Batch], jax.Array]] = {"entropy": _entropy, "odds": _odds}
+# Each form of l_M, and whether it compares classes or the values of a regression.
+OUTPUTS: dict[str, tuple[Callable[[jax.Array, Batch], jax.Array], str]] = {
+    "entropy": (_entropy, "classes"),
+    "odds": (_odds, "classes"),
+    "values": (_values, "regression"),
+}

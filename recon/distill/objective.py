@@ -33,7 +33,7 @@ def joint(
     matching, _ = LOSSES[hyper.loss]
     noise_key, loss_key = jax.random.split(key)
     logits, pull = jax.vjp(apply, batch.x)
-    l_m = jnp.sum(batch.weights * OUTPUTS[hyper.outputs](logits, batch))
+    l_m = jnp.sum(batch.weights * OUTPUTS[hyper.outputs][0](logits, batch))
     if matching is None:
         return l_m, (jnp.zeros_like(l_m), l_m)
     pull = _smoothed(apply, hyper, batch.x, noise_key) if hyper.points else _first(pull)

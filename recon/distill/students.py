@@ -71,6 +71,36 @@ def _student(module: Any, shape: tuple[int, ...], masked: bool) -> Student:
     )
 
 
+def knowing(plain: Student, variables: Any, layers: str) -> Student:
+    """A student that has some of a victim's layers, fixed, and learns the others.
+
+    variables: the victim's, of the student's own class; layers: the start of their names.
+    ValueError where it has none.
+    """
+    theirs = {k: v for k, v in variables["params"].items() if k.startswith(layers)}
+    masked = plain.surrogate
+    if not theirs:
+        raise ValueError(f"the victim has no layer {layers!r}; it has {[*variables['params']]}")
+
+    def init(key: Any) -> Any:
+        every = plain.init(key)["params"]
+        return {"params": {k: v for k, v in every.items() if k not in theirs}}
+
+    def whole(variables: Any) -> Any:
+        return {"params": {**theirs, **variables["params"]}}
+
+    def tempered(variables: Any, x: jax.Array, temperature: Any) -> jax.Array:
+        assert masked is not None
+        return masked(whole(variables), x, temperature)
+
+    return Student(
+        init,
+        lambda variables, x: plain.apply(whole(variables), x),
+        plain.warp,
+        None if masked is None else tempered,
+    )
+
+
 @cache
 def warp(shape: tuple[int, ...]) -> Callable[[Any, jax.Array], jax.Array]:
     """A function (key, x [n, d]) -> [n, d] that bends images of shape (height, width, channels).

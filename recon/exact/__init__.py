@@ -1,13 +1,20 @@
 """Exact recovery of two-layer ReLU networks, linear and logistic models from gradient queries."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 from recon.exact.binary_search import recover_z
 from recon.exact.membership import learn_model_membership
 from recon.exact.one_layer import learn_linear, learn_logistic
 from recon.exact.paper import learn_model, recover_s
 from recon.exact.recovery import Recovery, Status
 from recon.exact.two_layer import recover
+from recon.oracles import AnyOracle
 
 __all__ = [
+    "METHODS",
     "Recovery",
     "Status",
     "learn_linear",
@@ -18,3 +25,23 @@ __all__ = [
     "recover_s",
     "recover_z",
 ]
+
+
+def _bisect(
+    oracle: AnyOracle, *, dim: int, key: Any, width: int, budget: int | None = None
+) -> Recovery:
+    return learn_model(oracle, dim, width, key, budget=budget)
+
+
+def _membership(
+    oracle: AnyOracle, *, dim: int, key: Any, width: int, budget: int | None = None
+) -> Recovery:
+    return learn_model_membership(oracle, dim, width, key, budget=budget)
+
+
+# All take (oracle, dim=, key=, width=, budget=) and return a Recovery.
+METHODS: dict[str, Callable[..., Recovery]] = {
+    "tangent": recover,
+    "bisect": _bisect,
+    "membership": _membership,
+}

@@ -25,11 +25,13 @@ def namespace(a: Any) -> ModuleType:
 
 
 def put(a: Any, index: Any, value: Any) -> Any:
-    """a with a[index] = value; entries of an index array out of bounds are dropped.
+    """a with a[index] = value; entries of an index array [n] out of bounds are dropped.
 
     A NumPy array is written in place and so consumed, as JAX consumes a donated one.
     """
     if namespace(a) is jnp:
+        if jnp.ndim(index) == 0:
+            return lax.dynamic_update_index_in_dim(a, value, index, 0)
         return a.at[index].set(value, mode="drop")
     if not a.flags.writeable:  # JAX's memory
         a = a.copy()

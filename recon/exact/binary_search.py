@@ -28,6 +28,7 @@ from jax import lax
 from recon.exact.asking import (
     check_scalar,
     check_sizes,
+    jax_key,
     roundoff,
 )
 from recon.exact.recovery import Status
@@ -71,7 +72,7 @@ def recover_z(
     if limit < 2:
         raise ValueError(f"budget {budget} does not cover the two ends of the line")
     with jax.enable_x64(True):
-        u, v = jax.random.normal(key, (2, dim), jnp.float64)
+        u, v = jax.random.normal(jax_key(key), (2, dim), jnp.float64)
         line = (u, v, jnp.float64(eps), jnp.float64(l), jnp.int64(limit))
         if isinstance(oracle, Oracle):
             reply = jax.eval_shape(oracle, u[None])

@@ -31,17 +31,17 @@ from recon.networks import TwoLayer
 NORMAL = 2  # fresh normal points at least, near and ten times as far out in turn
 NORMAL_IF_OTHER_WIDTH = 16  # at least, where the width found is not the one told, or is small
 NORMAL_IF_MISSING = 64  # where fewer were found than told
-NORMAL_IF_NONE = 256  # where none was found, and as many of inputs of any scale
+NORMAL_IF_NONE = 512  # where none was found, and as many of inputs of any scale
 DECADES = 4.0  # of these scales, up and down
 MANY, MOST = 160, 32  # over the units found, at most: the fewer units, the less is seen of others
 FEW = 8  # units up to which a width is small
 ON_LINE = 1  # fresh points on the search's line
 FAR = 10.0  # times standard normal: touched pairs near the origin lie as far
 ROWS, BETWEEN = 32, 32  # of the user's inputs
-UNSCALED = 16  # standard normal points, where inputs are scaled
+UNSCALED = 64  # standard normal points, where inputs are scaled
 MARGIN = 128.0  # eps: how far beside its hyperplane a unit is touched, relative to the radius
 GRADIENT, VALUE = 32.0, 256.0  # eps: what rounding may explain of a network of few units
-SAMPLE = 1024  # points at which the network itself is evaluated for its rms
+SAMPLE = 256  # points at which the network itself is evaluated for its rms
 SAFETY = 4.0  # how far below what is promised the errors seen must stay
 ERRORS = 4.0  # a gradient that is wrong by one makes errors of this at the worst normal point
 
@@ -59,7 +59,7 @@ class Place(NamedTuple):
     """A distribution that errors are judged on: a sample [m, d], and how many to ask of it."""
 
     sample: np.ndarray
-    count: int
+    asked: int
     between: int = 0  # points on lines through two of the sample, asked besides
 
 
@@ -104,10 +104,13 @@ def normal_places(seed: Any, dim: int, count: int) -> list[Place]:
     of which every input has a scale of its own besides.
     """
     rng = np.random.default_rng(seed)
-    near, far, of_any = rng.standard_normal((3, SAMPLE, dim))
-    of_any = of_any * 10 ** rng.uniform(-DECADES, DECADES, (SAMPLE, dim))
+    size = max(SAMPLE, count)
+    near, far = rng.standard_normal((2, size, dim))
     places = [Place(near, -(-count // 2)), Place(FAR * far, count // 2)]
-    return places + ([Place(of_any, count)] if count == NORMAL_IF_NONE else [])
+    if count == NORMAL_IF_NONE:
+        scales = 10 ** rng.uniform(-DECADES, DECADES, (size, dim))
+        places.append(Place(rng.standard_normal((size, dim)) * scales, count))
+    return places
 
 
 def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Place]) -> Points:
@@ -140,10 +143,10 @@ def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Pl
 
 def _drawn(rng: np.random.Generator, place: Place) -> np.ndarray:
     """Points of a place; of those between two of its sample, one half lies beyond the second."""
-    sample, count, some = place
+    sample, asked, some = place
     a, b = sample[rng.integers(len(sample), size=(2, some))]
     t = rng.uniform(0, 2, (some, 1))
-    return np.concatenate([sample[rng.permutation(len(sample))[:count]], a + t * (b - a)])
+    return np.concatenate([sample[rng.permutation(len(sample))[:asked]], a + t * (b - a)])
 
 
 def _margins(rng: np.random.Generator, network: TwoLayer, line: Line, eps: float) -> np.ndarray:

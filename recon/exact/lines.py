@@ -20,8 +20,7 @@ What remains is to know which intervals hold several kinks.  It is certain where
 tangents meet outside, or (K > 1) where J is not of rank one; the rest are asked in
 batches by `touch`, two queries a batch.  An interval with several kinks is split just
 beside t*, where two kinks of equal sign (both convex or both concave) must part, then by
-bisection near t*.  `rounds` runs this as a state machine, in NumPy or traced by JAX: every
-function here takes the arrays of either.
+bisection near t*.  `rounds` runs this as a state machine, on arrays of NumPy or traced by JAX.
 """
 
 from __future__ import annotations
@@ -39,6 +38,11 @@ RATES = 32  # rates tried at once
 FIRST_UNKNOWN = 32  # first grid points, width unknown
 CHUNK_NUMBERS = 1 << 23  # most numbers of gradients in a chunk
 FAILED_TOUCHES = 8  # touches that explain nothing, after which kinks are bracketed one by one
+
+
+def most_rows(outputs: int, dim: int) -> int:
+    """Gradients [K, d] that make a chunk of bounded memory, a power of two."""
+    return 1 << (max(1, CHUNK_NUMBERS // (outputs * dim)).bit_length() - 1)
 
 
 class Settings(NamedTuple):
@@ -68,8 +72,7 @@ class Settings(NamedTuple):
     @property
     def chunk(self) -> int:
         """Rows taken up at once, a power of two; fewer where replies are large."""
-        most = max(1, CHUNK_NUMBERS // (self.outputs * self.dim))
-        return min(64 if self.capacity >= 512 else 32, 1 << (most.bit_length() - 1))
+        return min(64 if self.capacity >= 512 else 32, most_rows(self.outputs, self.dim))
 
 
 class State(NamedTuple):
@@ -116,10 +119,7 @@ RUNNING, DONE, FULL, SPENT, FAULT = range(5)
 
 
 def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
-    """The state before the first round, in NumPy for a NumPy key; width is -1 if unknown.
-
-    NumPy's zeros take no memory until they are written: replies take what has come.
-    """
+    """The state before the first round, in NumPy for a NumPy key; width is -1 if unknown."""
     xp = namespace(key)
     n, k, d, group = s.capacity, s.outputs, s.dim, max(s.group, 1)
     key, u_key, v_key, mix_key = arrays.split(key, 4)

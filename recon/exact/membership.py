@@ -76,7 +76,7 @@ def recover_z_membership(
     Z, precision = np.zeros((width, dim)), 0.0
     failure: Status | None = Status.SEARCH_FAILED
     with jax.enable_x64(True):
-        u, v = np.asarray(jax.random.normal(key, (2, dim), np.float64))
+        u, v = np.asarray(jax.random.normal(asking.jax_key(key), (2, dim), np.float64))
         values = _Values(oracle, math.inf if budget is None else budget)
         line = _Line(values, u, v, width)
         try:

@@ -34,11 +34,12 @@ import numpy as np
 
 from recon.exact.asking import (
     ask_values,
+    jax_key,
     refusal,
     settings,
 )
 from recon.exact.binary_search import Hyperplanes, recover_z
-from recon.exact.recovery import Recovery, Status
+from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, Cost
 
@@ -83,7 +84,7 @@ def learn_by(
     if (refused := refusal(dim, width, left)) is not None:
         return refused
     with jax.enable_x64(True):
-        line_key, certificate_key = jax.random.split(key)
+        line_key, certificate_key = jax.random.split(jax_key(key))
         planes = search(oracle, dim, width, line_key, eps, l, left)
         return finish(oracle, planes, certificate_key, eps, l)
 
@@ -176,6 +177,8 @@ def finish(oracle: AnyOracle, planes: Hyperplanes, key: Any, eps: float, l: floa
     tolerance = min(tolerance, math.sqrt(signs.precision))
     deviation, cost = certify(oracle, network, planes.Z, key, l, tolerance)
     cost = planes.cost + signs.cost + cost
+    if max(planes.precision, signs.precision) > COARSE:
+        return Recovery(network, Status.UNCERTIFIED, cost, deviation, TOO_COARSE)
     if not (off <= SIGN_TOLERANCE and deviation <= tolerance):
         detail = (
             f"s lies up to {off:.1g} from -1, 0, 1 ({SIGN_TOLERANCE} allowed), fresh values "

@@ -35,6 +35,13 @@ class Status(enum.Enum):
         return self in (Status.RECOVERED, Status.OTHER_WIDTH)
 
 
+COARSE = 1e-4  # eps above which rounding is as large as units: half precision
+TOO_COARSE = (
+    "Such replies have too few digits to tell units from rounding. Ask the model in float32, its "
+    "parameters cast to float32."
+)
+
+
 def promise(eps: float) -> float:
     """Half of the digits of replies with rounding unit eps: what `Recovery.ok` promises."""
     return eps**0.5

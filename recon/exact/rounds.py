@@ -144,15 +144,15 @@ def settle(s: Settings, state: State) -> State:
     xp = namespace(state.angle)
     n = len(state.angle)
 
-    def one(i: Array, found: tuple[Array, ...]) -> tuple[Array, ...]:
+    def one(i: Array, found: Array) -> Array:
         index = i * s.chunk + xp.arange(s.chunk)
         here = state.pairs[xp.minimum(index, n - 1)].reshape(-1, 2)
         parts = lines.compare(s, state, here)
-        both = zip(found, parts, strict=True)
-        return tuple(arrays.put(a, index, part.reshape(-1, 2)) for a, part in both)
+        parts = xp.stack([part.astype(float) for part in parts], 1)
+        return arrays.put(found, index, parts.reshape(-1, 2, 3))
 
-    found = (xp.zeros((n, 2), bool), xp.zeros((n, 2), bool), xp.zeros((n, 2)))
-    jump, several, step = arrays.loop(-(-state.size // s.chunk), one, found)
+    found = arrays.loop(-(-state.size // s.chunk), one, xp.zeros((n, 2, 3)))
+    jump, several, step = found[..., 0] > 0, found[..., 1] > 0, found[..., 2]
     left = state.pairs[:, :, 0]
     # the half that changes nothing passes what was known of the interval to the other half
     parent = state.parent[:, None]
@@ -260,7 +260,9 @@ def unlike(s: Settings, state: State) -> bool:
     change = np.linalg.norm(slope[1:] - slope[:-1], axis=1)[both]
     change = change / (steep[1:] + steep[:-1])[both]
     turn = np.sum(jump[1:] * jump[:-1], 1)[both] / (size[1:] * size[:-1])[both]
-    return bool(np.nanmedian(change) < 0.1 or np.nanmean(turn) < -0.25)
+    change, turn = change[np.isfinite(change)], turn[np.isfinite(turn)]  # no jump, but a shift
+    smooth = len(change) > 0 and np.median(change) < 0.1
+    return bool(smooth or (len(turn) > 0 and np.mean(turn) < -0.25))
 
 
 def twice(s: Settings) -> Settings:

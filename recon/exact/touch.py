@@ -50,10 +50,11 @@ def inverse(gram: Array, valid: Array, floor: float = DEPENDENT) -> tuple[Array,
         good = valid[j] & (a[j, j] > floor)
         pivot = xp.where(good, a[j, j], 1.0)
         column = a[:, j] / pivot
-        swept = a - column[:, None] * a[j][None]
-        for index, value in (((slice(None), j), column), (j, column), ((j, j), -1.0 / pivot)):
-            swept = arrays.put(swept, index, value)
-        return xp.where(good, swept, a), arrays.put(keep, j, good)
+        here = xp.arange(len(column)) == j
+        line = xp.where(here, -1.0 / pivot, column)
+        swept = xp.where(here[None], line[:, None], a - column[:, None] * a[j][None])
+        swept = xp.where(here[:, None], line[None], swept)
+        return xp.where(good, swept, a), xp.where(here, good, keep)
 
     a, keep = arrays.loop(gram.shape[0], sweep, (gram, xp.zeros_like(valid)))
     return xp.where(keep[:, None] & keep[None], -a, 0.0), keep
@@ -98,10 +99,10 @@ def pair(along: Array, rows: Array, inverse_gram: Array, level: Array, radius: A
 
     def onto(x: Array, target: Array) -> Array:
         for _ in range(3):  # Gram systems square the condition number; refinement undoes it
-            x = x + (inverse_gram @ (target - rows @ x)) @ rows
+            x = x + ((target - x @ rows.T) @ inverse_gram) @ rows
         return x
 
-    y = onto(along, xp.zeros_like(level))
+    none = xp.zeros_like(level)
+    y, foot = onto(xp.stack([along, xp.zeros_like(along)]), xp.stack([none, level]))
     y = y * (radius / xp.linalg.norm(y))
-    foot = onto(xp.zeros_like(y), level)
-    return xp.stack([onto(foot + y, level), onto(foot - y, level)])
+    return onto(xp.stack([foot + y, foot - y]), xp.stack([level, level]))

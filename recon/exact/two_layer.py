@@ -22,7 +22,7 @@ from jax import Array
 from recon.exact import arrays, asking, certify, lines, rounds, units
 from recon.exact.inputs import of_data, of_gradients
 from recon.exact.lines import Settings, State
-from recon.exact.recovery import Recovery, Status, promise
+from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check, need
 
@@ -34,7 +34,6 @@ ILL_CONDITIONED = (
     "are larger elsewhere. Ask the model in float64."
 )
 CHUNK = 64  # queries a JAX victim answers at once, the last chunk padded: one compile
-COARSE = 1e-4  # eps above which rounding is as large as units: half precision
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -47,9 +46,6 @@ def _ask(oracle: Oracle, x: Array) -> Reply:
     return oracle(x)
 
 
-IN_JAX = False
-
-
 def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
     """Run the rounds to their end by the driver that fits the oracle, growing the arrays.
 
@@ -57,11 +53,12 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     """
     told = int(state.width)
     most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
+    chunk = min(CHUNK, lines.most_rows(s.outputs, s.dim))
     while True:
         if isinstance(oracle, HostOracle):
             state = rounds.in_numpy(s, lambda x: [oracle(x)], state)
-        elif not IN_JAX:
-            state = rounds.in_numpy(s, partial(replies, oracle), state)
+        elif jax.default_backend() == "cpu":  # a compile of seconds would save milliseconds
+            state = rounds.in_numpy(s, partial(replies, oracle, chunk=chunk), state)
         else:
             state = jax.tree.map(np.asarray, _search(s, oracle, state))
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
@@ -72,23 +69,23 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
         s, state = rounds.twice(s), rounds.grow(s, state)
 
 
-def ask(oracle: AnyOracle, x: np.ndarray) -> Reply:
+def ask(oracle: AnyOracle, x: np.ndarray, chunk: int = CHUNK) -> Reply:
     """Checked replies to x [n, d] as NumPy float64, jitted if the oracle is JAX; ReplyError."""
     if isinstance(oracle, HostOracle):
         return Reply(*(np.asarray(a, np.float64) for a in oracle(x)))
-    parts = zip(*replies(oracle, x), strict=True)
+    parts = zip(*replies(oracle, x, chunk), strict=True)
     return check(Reply(*(np.concatenate(a) for a in parts)), *x.shape)
 
 
-def replies(oracle: Oracle, x: np.ndarray) -> Iterator[Reply]:
+def replies(oracle: Oracle, x: np.ndarray, chunk: int = CHUNK) -> Iterator[Reply]:
     """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile.
 
     The next chunk is under way while one is taken up.
     """
     before: list[tuple[Reply, int]] = []
-    for i in range(0, len(x), CHUNK):
-        here = x[i : i + CHUNK]
-        padded = np.concatenate([here, np.repeat(here[-1:], CHUNK - len(here), 0)])
+    for i in range(0, len(x), chunk):
+        here = x[i : i + chunk]
+        padded = np.concatenate([here, np.repeat(here[-1:], chunk - len(here), 0)])
         before.append((_ask(oracle, padded), len(here)))
         if len(before) == 2:
             yield _taken(*before.pop(0))
@@ -190,6 +187,11 @@ def _recover(
     while left:
         blur = 1.0 if inputs is None else inputs.blur
         s = Settings(dim, outputs, capacity, dtype, eps * blur)
+        if (needed := lines.bytes_needed(s)) > MEMORY:
+            raise ValueError(
+                f"replies of {outputs} outputs and {dim} inputs need {needed / 2**30:.0f} GiB of "
+                f"memory, more than the {MEMORY >> 30} GiB an attack may take"
+            )
         view = oracle if inputs is None else inputs.oracle(oracle, dtype)
         seed, line_seed, place_seed = arrays.split(seed, 3)
         places = [] if z is None else [certify.Place(z, certify.ROWS, certify.BETWEEN)]
@@ -218,6 +220,7 @@ def _one_line(
     watch: end after the search where these show inputs of different scale.
     """
     oracle, s, width, limit = task[:4]
+    chunk = min(CHUNK, lines.most_rows(s.outputs, s.dim))
     begin_seed, *check_seeds = arrays.split(seed, 3)
     told = -1 if width is None else width
     state = lines.begin(s, begin_seed, told, limit - before.queries)
@@ -242,7 +245,7 @@ def _one_line(
         far, x = units.far_points(s, state, network, error, far_seed)
         if 0 < len(far) <= limit - cost.queries:
             x = x.astype(s.dtype)
-            network = units.sharpen(network, far, x.astype(float), ask(oracle, x).value)
+            network = units.sharpen(network, far, x.astype(float), ask(oracle, x, chunk).value)
             before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
         expected = width is None or width == count
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
@@ -254,7 +257,7 @@ def _one_line(
         if cost.queries + len(x) > limit:
             detail = f"{found} The certificate needs {len(x)} queries more."
             return Recovery(network, Status.BUDGET, cost, detail=detail), seen
-        reply, points = ask(oracle, x), points._replace(x=x.astype(float))
+        reply, points = ask(oracle, x, chunk), points._replace(x=x.astype(float))
         verdict = certify.judge(network, points, *reply, line.scale, s.eps, places)
         before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
         detail = "" if expected else found
@@ -281,10 +284,7 @@ def _too_coarse(oracle: AnyOracle, dim: int, dtype: str, replies: str, cost: Cos
     value, gradient = (a[0] for a in ask(oracle, np.zeros((1, dim), dtype)))
     none = np.zeros((0, dim))
     tangent = TwoLayer(none, none[:, 0], np.zeros((len(value), 0)), gradient, value)
-    detail = (
-        f"Asked in {dtype}, answered in {replies}: too few digits to tell units from rounding. "
-        "Ask the model in float32, its parameters cast to float32."
-    )
+    detail = f"Asked in {dtype}, answered in {replies}. {TOO_COARSE}"
     cost = cost + Cost(1, 0, gradient.size + len(value), 1)
     return Recovery(tangent, Status.UNCERTIFIED, cost, detail=detail)
 

@@ -39,16 +39,17 @@ def read_off(s: Settings, state: State) -> tuple[TwoLayer, np.ndarray]:
     home = int(np.argmin(np.abs(state.angle)))
     inward = state.angle[right] <= state.angle[home]
     sign = np.where(inward, -1.0, 1.0)
-    jump = (state.gradient[right] - state.gradient[left]) * sign[:, None, None]
-    shift = (offset[right] - offset[left]) * sign[:, None]
-    peak = np.abs(jump).max((1, 2), initial=0.0)  # so that squares neither overflow nor vanish
-    peak = np.where(peak > 0, peak, 1.0)[:, None]
-    jump, shift = jump / peak[:, :, None], shift / peak
-    row = np.einsum("hkd,hk->hd", jump, jump @ state.v)
+    jump = state.gradient[right]
+    jump -= state.gradient[left]
+    size = np.maximum(jump.max((1, 2), initial=0.0), -jump.min((1, 2), initial=0.0))
+    peak = np.where(size > 0, size, 1.0)[:, None]  # so that squares neither overflow nor vanish
+    shift = (offset[right] - offset[left]) * sign[:, None] / peak
+    jump *= (sign / peak[:, 0])[:, None, None]
+    row = np.matmul((jump @ state.v)[:, None], jump)[:, 0]
     size = np.linalg.norm(row, axis=1)
     size = np.where(size > 0, size, 1.0)  # a shift of the intercept alone is no unit
     row = row * (np.where((row @ state.v > 0) == inward, -1.0, 1.0) / size)[:, None]
-    weight = np.einsum("hkd,hd->hk", jump, row)
+    weight = np.matmul(jump, row[:, :, None])[:, :, 0]
     square = np.sum(weight**2, 1)
     bias = np.sum(weight * shift, 1) / np.where(square > 0, square, 1.0)
     slope, constant = state.gradient[home].copy(), offset[home].copy()

@@ -7,7 +7,7 @@ data set, queries, student, reply, recipe and budget the best on validation imag
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,8 @@ from recon.experiments.services import RECIPES, REPLIES
 
 FILE = Path(__file__).with_name("hyper.csv")
 KEY = ("dataset", "queries", "student", "reply", "recipe")
-TUNED = (
-    *("learning_rate", "weight", "weight_decay", "temperature", "cooling", "steps", "batch"),
-    "outputs",
-)
+SET = ("budget", "loss", "sigma", "points", "unlabelled")  # by what is asked, or by a recipe
+TUNED = tuple(f.name for f in fields(Hyper) if f.name not in SET)
 
 
 @cache
@@ -29,7 +27,7 @@ def table() -> Mapping[tuple[Any, ...], dict[int, dict[str, Any]]]:
     """For each KEY the settings by budget, as hyper.csv holds them."""
     found: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
     for row in tables.rows(FILE):
-        settings = {name: row[name] for name in TUNED if row[name] is not None}
+        settings = {name: row[name] for name in TUNED if row.get(name) is not None}
         of = found.setdefault(tuple(row[name] for name in KEY), {})
         of[int(row["budget"] or 0)] = settings
     return found
@@ -71,7 +69,7 @@ def best(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     scores: dict[tuple, dict[tuple, list[Mapping[str, Any]]]] = {}
     for row in rows:
         of = scores.setdefault(tuple(row[name] for name in (*KEY, "budget")), {})
-        of.setdefault(tuple(row[name] for name in TUNED), []).append(row)
+        of.setdefault(tuple(row.get(name) for name in TUNED), []).append(row)
     chosen = []
     for key, settings in scores.items():
         means = {
@@ -83,7 +81,7 @@ def best(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             top = max(means, key=means.__getitem__)
             chosen.append(
                 dict(zip((*KEY, "budget"), key, strict=True))
-                | {name: value for name, value in zip(TUNED, top, strict=True) if value is not None}
+                | dict(zip(TUNED, top, strict=True))
                 | {
                     "agreement": means[top],
                     "worst_agreement": min(means.values()),

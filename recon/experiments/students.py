@@ -137,33 +137,11 @@ def student_of(cell: Cell, victim: Classifier) -> Student:
         return plain
     held = id(victim.variables), layers
     if held not in _KNOWN:
-        _KNOWN[held] = known(plain, victim, layers)
+        _KNOWN[held] = distill.knowing(plain, victim.variables, layers)
     return _KNOWN[held]
 
 
 _KNOWN: dict[Any, Student] = {}
-
-
-def known(plain: Student, victim: Classifier, layers: str) -> Student:
-    """A student of the victim's class that has the victim's layers of these names, fixed."""
-    masked = plain.surrogate
-    theirs = {k: v for k, v in victim.variables["params"].items() if k.startswith(layers)}
-    if not theirs or masked is None:
-        raise ValueError(f"the victim {victim.model} has no layer {layers!r}")
-
-    def init(key: Any) -> Any:
-        every = plain.init(key)["params"]
-        return {"params": {k: v for k, v in every.items() if k not in theirs}}
-
-    def whole(variables: Any) -> Any:
-        return {"params": {**theirs, **variables["params"]}}
-
-    return Student(
-        init,
-        lambda variables, x: plain.apply(whole(variables), x),
-        plain.warp,
-        lambda variables, x, temperature: masked(whole(variables), x, temperature),
-    )
 
 
 class Trained(NamedTuple):
@@ -247,6 +225,7 @@ def _row(cell: Cell, i: int, trained: Trained) -> Row:
     if hyper.loss == "membership":
         used["weight"] = None
     failure = " ".join(run.failures[r] for r in kept).strip() or None
+    used |= {"held_out": cell.held_out}
     return row | used | {"tuned": cell.tuned, "seconds": trained.seconds, "failure": failure}
 
 

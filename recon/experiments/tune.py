@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from recon import tables
-from recon.distill import OUTPUTS, Hyper
+from recon.distill import Hyper
 from recon.experiments import hyper
 from recon.experiments.common import Row
 from recon.experiments.rebuild import Panel, Rebuild
@@ -47,7 +47,7 @@ class Tune(Rebuild):
 DENSE = tuple(Panel(name, (1, 10, 100), seeds=2) for name in ("linear", "mlp"))
 MLP, CONV = DENSE[1], Panel("conv", (10, 100), seeds=1)
 BOTH, GRADIENT = ("gradient", "membership"), ("gradient",)
-FIRST = {"learning_rate": (3e-3, 1e-2, 3e-2), "weight": (0.1, 1.0), "outputs": tuple(OUTPUTS)}
+FIRST = {"learning_rate": (3e-3, 1e-2, 3e-2), "weight": (0.1, 1.0), "outputs": ("entropy", "odds")}
 FIRST |= {"steps": (2_000,)}
 NOISE = FIRST | {"learning_rate": (1e-3, 3e-3, 1e-2), "weight": (0.01, 0.1, 1.0)}
 MASKS = {"learning_rate": (3e-3, 1e-2), "weight": (0.1,), "outputs": ("odds",), "steps": (3_000,)}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from recon import tables
-from recon.reports import attack, bench, claims, filters, matching, plane, saliency, theory
+from recon.reports import attack, bench, filters, matching, plane, saliency, theory
+from recon.reports import claims as claims
 from recon.reports.style import STYLE, Row
 
 FIGURES: dict[str, Callable[[Any, list[Row]], None]] = {
@@ -46,13 +47,6 @@ def draw(name: str, place: str | Path) -> Path:
     path = Path(place) / f"{Path(place).name}.png"
     save(path, fill, rows)
     return path
-
-
-def write(name: str, results: Path) -> Path:
-    """The figure of experiment `name`, or "claims", anew from the rows in `results`."""
-    if name == "claims":
-        return tables.write_text(results / claims.FILE, claims.markdown(results))
-    return draw(name, folder(results, name))
 
 
 def save(path: Path, fill: Callable[[Any, list[Row]], None], rows: list[Row]) -> None:

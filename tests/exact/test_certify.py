@@ -5,37 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from recon.exact import certify
-from recon.exact.two_layer import CERTIFIED
-from recon.networks import TwoLayer
-from recon.oracles import Reply
+from recon.exact.recovery import promise
 
-DIM, WIDTH, PADDED = 8, 10, 32
+DIM, WIDTH = 8, 10
 SEEDS = range(20)
 EPS = float(np.finfo(np.float64).eps)
-EPS32 = float(np.finfo(np.float32).eps)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def double():
-    with jax.enable_x64(True):
-        yield
-
-
-def padded(network):
-    """With units of weight zero up to one size, as the search hands networks over."""
-    more = PADDED - network.width
-    return TwoLayer(
-        jnp.asarray(np.concatenate([network.rows, np.eye(1, DIM).repeat(more, 0)])),
-        jnp.asarray(np.concatenate([network.bias, np.ones(more)])),
-        jnp.asarray(np.pad(network.weights, ((0, 0), (0, more)))),
-        jnp.asarray(network.slope),
-        jnp.asarray(network.offset),
-    )
 
 
 def reply(network, x, dtype=np.float64):
@@ -44,7 +22,7 @@ def reply(network, x, dtype=np.float64):
     hidden = active * (x @ network.rows.T + network.bias)
     gradient = np.einsum("nh,kh,hd->nkd", active, network.weights, network.rows) + network.slope
     value = hidden @ network.weights.T + x @ network.slope.T + network.offset
-    return Reply(value.astype(dtype), gradient.astype(dtype))
+    return value.astype(dtype).astype(float), gradient.astype(dtype).astype(float)
 
 
 def scale_of(network):
@@ -54,17 +32,22 @@ def scale_of(network):
     )
 
 
+def line_of(truth, seed, eps):
+    u, v = np.random.default_rng(seed).normal(size=(2, DIM))
+    return certify.Line(u, v, eps**-0.5, scale_of(truth))
+
+
+def verdict(found, truth, seed, dtype=np.float64):
+    eps = float(np.finfo(dtype).eps)
+    line, places = line_of(truth, seed, eps), certify.normal_places(seed, DIM, certify.NORMAL)
+    asked = certify.points(seed + 1, found, line, eps, places)
+    asked = asked._replace(x=asked.x.astype(dtype).astype(float))
+    return certify.judge(found, asked, *reply(truth, asked.x, dtype), line.scale, eps, places)
+
+
 def judged(found, truth, seed, dtype=np.float64):
     """The largest deviation that the certificate sees, in units of what it lets pass."""
-    eps = float(np.finfo(dtype).eps)
-    keys = jax.random.split(jax.random.key(seed), 3)
-    u, v = (jax.random.normal(key, (DIM,)) for key in keys[:2])
-    line = (u, v, jnp.asarray(scale_of(truth)))
-    x = certify.points(keys[2], padded(found), found.width, eps, certify.NORMAL, *line)
-    answers = Reply(*map(jnp.asarray, reply(truth, x.astype(dtype), dtype)))
-    answers = Reply(*(a.astype(float) for a in answers))
-    worst = certify.deviation(padded(found), x.astype(dtype), answers, line[2])
-    return float(worst) / (CERTIFIED * eps)
+    return verdict(found, truth, seed, dtype).rounding
 
 
 def without(network, unit):
@@ -90,7 +73,9 @@ def test_the_truth_passes_by_a_wide_margin(random_truth, bias, dtype):
         truth = random_truth(seed, bias=bias)
         if dtype is np.float32:  # a victim whose parameters are float32 numbers
             truth = jax.tree.map(lambda a: a.astype(np.float32).astype(float), truth)
-        assert judged(truth, truth, seed, dtype) < 0.1
+        seen = verdict(truth, truth, seed, dtype)
+        assert seen.rounding < 0.5
+        assert seen.error < 0.1 * promise(float(np.finfo(dtype).eps)) / certify.SAFETY
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -134,24 +119,54 @@ def test_a_small_error_of_any_part_is_caught(random_truth):
         truth = random_truth(seed)
         scale = scale_of(truth)
         for name in ("weights", "slope"):
-            wrong = getattr(truth, name) + 2 * CERTIFIED * EPS * scale
+            wrong = getattr(truth, name) + 4 * certify.GRADIENT * EPS * scale
             assert judged(replace(truth, **{name: wrong}), truth, seed) > 1, name
         # values are judged by |f| + scale |x|, and the nearest fresh points have |x| near sqrt d
-        wrong = truth.offset + 20 * CERTIFIED * EPS * (scale + np.abs(truth.offset))
+        wrong = truth.offset + 20 * certify.VALUE * EPS * (scale + np.abs(truth.offset))
         assert judged(replace(truth, offset=wrong), truth, seed) > 1
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-4, 1e-2])
+def test_the_error_is_what_normal_points_see(random_truth, size):
+    for seed in SEEDS:
+        truth = random_truth(seed)
+        wrong = replace(truth, weights=truth.weights * (1 + size))
+        x = np.random.default_rng(seed).normal(size=(4000, DIM))
+        off = reply(wrong, x)[0] - reply(truth, x)[0]
+        worst = np.abs(off).max() / np.sqrt(np.mean(reply(truth, x)[0] ** 2))
+        assert verdict(wrong, truth, seed).error > worst / certify.SAFETY
+
+
+def test_the_users_inputs_are_asked_and_judged(random_truth):
+    """A network that is right but where the data lie: far out, along one input."""
+    truth = random_truth(0)
+    data = np.random.default_rng(0).normal(size=(200, DIM))
+    data[:, 0] += 1e3
+    bend = np.eye(1, DIM), np.array([-500.0])
+    wrong = replace(
+        truth,
+        rows=np.concatenate([truth.rows, bend[0]]),
+        bias=np.append(truth.bias, bend[1]),
+        weights=np.append(truth.weights, [[0.1]], axis=1),
+    )
+    places = [*certify.normal_places(0, DIM, 2), certify.Place(data, 32, 32)]
+    asked = certify.points(1, truth, line_of(truth, 0, EPS), EPS, places)
+    assert (asked.place == 2).sum() == 64
+    told = certify.judge(truth, asked, *reply(wrong, asked.x), scale_of(truth), EPS, places)
+    assert told.error > 1e-3
 
 
 def test_points_lie_beside_every_hyperplane_on_both_sides(random_truth):
     truth = random_truth(0)
-    keys = jax.random.split(jax.random.key(0), 3)
-    u, v = (jax.random.normal(key, (DIM,)) for key in keys[:2])
-    line = (u, v, jnp.asarray(scale_of(truth)))
-    x = certify.points(keys[2], padded(truth), WIDTH, EPS, 5, *line)
+    places = certify.normal_places(0, DIM, 5)
+    asked = certify.points(0, truth, line_of(truth, 0, EPS), EPS, places)
     groups = -(-WIDTH // certify.group_size(DIM))
-    assert len(x) == 5 + certify.ON_LINE + 4 * groups
-    on_line = x[5] - np.asarray(u)
-    np.testing.assert_allclose(on_line, on_line @ v / (v @ v) * np.asarray(v), atol=1e-12)
-    margin = (x[6:] @ truth.rows.T + truth.bias) / np.linalg.norm(x[6:], axis=1)[:, None]
+    assert len(asked.x) == certify.ON_LINE + 5 + 4 * groups
+    line = line_of(truth, 0, EPS)
+    on_line = asked.x[0] - line.u
+    np.testing.assert_allclose(on_line, on_line @ line.v / (line.v @ line.v) * line.v, atol=1e-12)
+    x = asked.x[certify.ON_LINE + 5 :]
+    margin = (x @ truth.rows.T + truth.bias) / np.linalg.norm(x, axis=1)[:, None]
     beside = np.abs(margin) < 1e-8
     assert (beside.sum(0) >= 4).all()
     for unit in range(WIDTH):
@@ -163,13 +178,16 @@ def test_a_deviation_that_is_not_a_number_is_infinite(random_truth):
     x = np.ones((2, DIM))
     value, gradient = reply(truth, x)
     value[1] = np.nan
-    answers = Reply(jnp.asarray(value), jnp.asarray(gradient))
-    assert certify.deviation(padded(truth), jnp.asarray(x), answers, jnp.asarray(1.0)) == np.inf
+    places = certify.normal_places(0, DIM, 2)
+    asked = certify.Points(x, np.zeros(2, int))
+    assert certify.judge(truth, asked, value, gradient, 1.0, EPS, places) == (np.inf, np.inf)
 
 
-def test_without_a_gradient_deviations_are_absolute(random_truth):
+def test_a_network_of_nothing_is_held_to_nothing(random_truth):
     nothing = jax.tree.map(np.zeros_like, random_truth(0))
-    x = np.ones((1, DIM))
-    answers = Reply(jnp.full((1, 1), 1e-3), jnp.zeros((1, 1, DIM)))
-    worst = certify.deviation(padded(nothing), jnp.asarray(x), answers, jnp.asarray(0.0))
-    assert worst == pytest.approx(1e-3)
+    asked = certify.Points(np.ones((1, DIM)), np.zeros(1, int))
+    places, gradient = certify.normal_places(0, DIM, 2), np.zeros((1, 1, DIM))
+    for value, right in ((0.0, True), (1e-3, False)):
+        told = certify.judge(nothing, asked, np.full((1, 1), value), gradient, 0.0, EPS, places)
+        assert (told == (0, 0)) == right
+        assert right or told.error > 1

@@ -32,43 +32,57 @@ def network(rows, bias, weights):
     return TwoLayer(*(jnp.asarray(a, float) for a in parts))
 
 
-begin = jax.jit(lines.begin, static_argnums=0)
-
-
 @partial(jax.jit, static_argnums=0)
 def _asked(s, state, victim):
-    x = rounds.queries(s, state, jnp.zeros((), int), s.capacity)
+    x = rounds.queries(s, state, 0, s.capacity)
     reply = Reply(victim(x), victim.gradient(x))
-    return rounds.settle(s, rounds.store(s, state, jnp.zeros((), int), x, reply))
+    return rounds.settle(s, rounds.store(s, state, 0, x, reply))
 
 
-def asked(s, victim, angles, seed=0):
+@pytest.fixture(params=["numpy", "jax"], scope="module")
+def form(request):
+    """The namespace whose arrays a state is made of."""
+    return {"numpy": np, "jax": jnp}[request.param]
+
+
+def asked(form, s, victim, angles, seed=0):
     """The state of a search that has asked at these angles, in this order."""
-    state = begin(s, jax.random.key(seed), jnp.asarray(-1), jnp.asarray(1000))
+    state = lines.begin(s, np.array([0, seed]), -1, 1000)
     n = len(angles)
     i = np.arange(s.capacity)
     pairs = np.where((i < n - 1)[:, None], np.stack([i, i + 1], 1), -1)
     state = state._replace(
-        size=jnp.asarray(n),
-        place=jnp.asarray(np.resize(np.asarray(angles, float), s.capacity)),
-        pairs=jnp.asarray(np.concatenate([pairs, np.full_like(pairs, -1)])),
+        size=np.asarray(n),
+        place=np.resize(np.asarray(angles, float), s.capacity),
+        pairs=np.stack([pairs, np.full_like(pairs, -1)], 1),
     )
-    return _asked(s, state, victim)
+    if form is jnp:
+        return _asked(s, state, victim)
+    return _asked.__wrapped__(s, state, jax.tree.map(np.asarray, victim))
+
+
+_intervals = jax.jit(lines.intervals, static_argnums=0)
+_compare = jax.jit(lines.compare, static_argnums=0)
+
+
+def intervals(form, s, state):
+    return (lines.intervals if form is np else _intervals)(s, state)
 
 
 def kinks_of(victim, state):
     """Angles [h] at which the line crosses the victim's hyperplanes."""
-    t = -(victim.rows @ state.u + victim.bias) / (victim.rows @ state.v)
+    victim, u, v = jax.tree.map(np.asarray, (victim, state.u, state.v))
+    t = -(victim.rows @ u + victim.bias) / (victim.rows @ v)
     return np.arctan(np.asarray(t))
 
 
 @pytest.mark.parametrize("bias", [0.0, 0.7, -40.0])
-def test_tangents_meet_at_the_kink_of_a_single_unit(bias):
+def test_tangents_meet_at_the_kink_of_a_single_unit(form, bias):
     victim = network([[0.6, 0.0, 0.8]], [bias], [[-2.5]])
     for seed in range(10):
-        state = asked(ONE, victim, [-1.5, 1.5], seed)
+        state = asked(form, ONE, victim, [-1.5, 1.5], seed)
         (kink,) = kinks_of(victim, state)
-        iv = lines.intervals(ONE, state)
+        iv = intervals(form, ONE, state)
         inside = -1.5 < kink < 1.5
         assert bool(iv.kink[0]) == inside
         assert not iv.kink[1:].any()
@@ -77,21 +91,21 @@ def test_tangents_meet_at_the_kink_of_a_single_unit(bias):
             assert abs(iv.meet[0] - kink) <= iv.blur[0] <= 1e-8
 
 
-def test_tangents_of_two_opposite_units_can_meet_outside_of_their_interval():
+def test_tangents_of_two_opposite_units_can_meet_outside_of_their_interval(form):
     victim = network([[1.0, 0, 0], [1.0, 0, 0]], [0.0, -0.5], [[2.0, -1.9]])
     for seed in range(10):
-        state = asked(ONE, victim, [-1.5, 1.5], seed)
+        state = asked(form, ONE, victim, [-1.5, 1.5], seed)
         kinks = kinks_of(victim, state)
         if np.abs(kinks).max() < 1.5:
-            iv = lines.intervals(ONE, state)
+            iv = intervals(form, ONE, state)
             assert iv.kink[0]
             assert not kinks.min() < iv.meet[0] < kinks.max()
 
 
-def test_intervals_come_in_the_order_of_their_angles():
+def test_intervals_come_in_the_order_of_their_angles(form):
     victim = network([[0.6, 0.0, 0.8]], [0.1], [[1.0]])
-    state = asked(ONE, victim, [0.5, -1.0, 1.2, -0.2])
-    iv = lines.intervals(ONE, state)
+    state = asked(form, ONE, victim, [0.5, -1.0, 1.2, -0.2])
+    iv = intervals(form, ONE, state)
     np.testing.assert_array_equal(iv.low[:3], [-1.0, -0.2, 0.5])
     np.testing.assert_array_equal(iv.high[:3], [-0.2, 0.5, 1.2])
     np.testing.assert_array_equal(iv.left[:3], [1, 3, 0])
@@ -99,9 +113,9 @@ def test_intervals_come_in_the_order_of_their_angles():
 
 
 @pytest.mark.parametrize("rate", [2.0, 20.0, 200.0])
-def test_the_density_of_poisson_kinks_is_estimated(rate):
+def test_the_density_of_poisson_kinks_is_estimated(form, rate):
     capacity, seeds = 512, 40
-    estimate = jax.jit(lines.density)
+    estimate = lines.density if form is np else jax.jit(lines.density)
     found = []
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
@@ -111,26 +125,24 @@ def test_the_density_of_poisson_kinks_is_estimated(rate):
         holds = np.histogram(kinks, ends)[0] > 0
         unused = np.zeros(capacity - 1 - count)
         low, high = np.append(ends[:-1], unused), np.append(ends[1:], unused)
-        none = jnp.zeros(capacity - 1)
-        kink = jnp.asarray(np.append(holds, unused.astype(bool)))
-        iv = lines.Intervals(none, none, jnp.asarray(low), jnp.asarray(high), none, none, kink)
+        none = np.zeros(capacity - 1)
+        kink = np.append(holds, unused.astype(bool))
+        iv = lines.Intervals(none, none, low, high, none, none, kink)
         found.append(float(estimate(iv)))
     assert np.mean(found) == pytest.approx(rate, rel=5 / np.sqrt(np.pi * rate * seeds) + 0.05)
     assert np.std(found) < 3 * np.sqrt(rate)
 
 
-def test_kinks_everywhere_have_no_finite_density():
-    ends = np.linspace(-1.5, 1.5, 16)
-    none, all_ = jnp.zeros(15), jnp.ones(15, bool)
-    iv = lines.Intervals(
-        none, none, jnp.asarray(ends[:-1]), jnp.asarray(ends[1:]), none, none, all_
-    )
+def test_kinks_everywhere_have_no_finite_density(form):
+    ends = form.linspace(-1.5, 1.5, 16)
+    none, all_ = form.zeros(15), form.ones(15, bool)
+    iv = lines.Intervals(none, none, ends[:-1], ends[1:], none, none, all_)
     assert lines.density(iv) == np.inf
 
 
-def compared(victim, state):
-    pairs = jnp.asarray([[0, 1]] * TWO.capacity)
-    differs, several, _ = jax.jit(lines.compare, static_argnums=0)(TWO, state, pairs)
+def compared(form, victim, state):
+    pairs = form.asarray([[0, 1]] * TWO.capacity)
+    differs, several, _ = (lines.compare if form is np else _compare)(TWO, state, pairs)
     return bool(differs[0]), bool(several[0])
 
 
@@ -151,32 +163,32 @@ ROWS = [[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]]
         ([ROWS[0], ROWS[0]], [0.3, -0.2], [[1.0, 1.0], [2.0, 2.0]], False),
     ],
 )
-def test_the_rank_of_a_jump_tells_several_units(rows, bias, weights, several):
+def test_the_rank_of_a_jump_tells_several_units(form, rows, bias, weights, several):
     victim = network(rows, bias, weights)
     for seed in range(10):
-        state = asked(TWO, victim, [-1.57, 1.57], seed)
-        assert compared(victim, state) == (True, several)
+        state = asked(form, TWO, victim, [-1.57, 1.57], seed)
+        assert compared(form, victim, state) == (True, several)
 
 
-def test_points_of_one_cell_do_not_differ():
+def test_points_of_one_cell_do_not_differ(form):
     victim = network(ROWS, [0.3, -0.2], [[1.0, 2.0], [2.0, -1.0]])
     for seed in range(20):
-        state = asked(TWO, victim, [0.0, 1e-4], seed)
+        state = asked(form, TWO, victim, [0.0, 1e-4], seed)
         kinks = kinks_of(victim, state)
         crossed = bool(((kinks > 0) & (kinks < 1e-4)).any())
-        assert compared(victim, state)[0] == crossed
+        assert compared(form, victim, state)[0] == crossed
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
-def test_a_shift_of_the_intercept_alone_is_a_difference(size):
+def test_a_shift_of_the_intercept_alone_is_a_difference(form, size):
     """Two parallel units of opposite weights: the gradient is the same on both sides."""
     victim = network([ROWS[0], ROWS[0]], [0.2, -0.2], [[size, -size], [0.0, 0.0]])
     differences = 0
     for seed in range(10):
-        state = asked(TWO, victim, [-1.5, 1.5], seed)
+        state = asked(form, TWO, victim, [-1.5, 1.5], seed)
         inside = np.abs(kinks_of(victim, state)).max() < 1.5
         if inside:
-            assert compared(victim, state)[0]
+            assert compared(form, victim, state)[0]
         differences += inside
     assert differences > 0
 

@@ -6,6 +6,8 @@ distribution of the features, and the user's data, each relative to the rms of f
 
 from __future__ import annotations
 
+from itertools import product
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +17,6 @@ from recon.exact.recovery import promise
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 BENDS = ("relu", "gelu", "tanh", "relu twice")
-FINE = 1e-4  # eps above which nothing is ever certified
 
 
 def relu(z):
@@ -29,9 +30,10 @@ def tanh(z):
 def gelu(z):
     """The usual approximation by tanh."""
     one, half, c, k = (z.dtype.type(a) for a in (1, 0.5, (2 / np.pi) ** 0.5, 0.044715))
-    t = np.tanh(c * (z + k * z**3))
+    y = np.clip(z, -30, 30)  # beyond, a cube overflows and tanh is one
+    t = np.tanh(c * (y + k * y**3))
     return half * z * (one + t), half * (one + t) + half * z * (one - t**2) * c * (
-        one + z.dtype.type(3) * k * z**2
+        one + z.dtype.type(3) * k * y**2
     )
 
 
@@ -76,15 +78,6 @@ def drawn(seed, bend, dtype, raw, given):
     return net, dim, scale, scale * (far + rng.normal(size=(500, dim))) if given else None
 
 
-def rounded(dtype):
-    """The function with its parameters as `dtype` holds them, computed in float64."""
-
-    class Held:
-        pass
-
-    return Held
-
-
 def errors(found, true, places):
     """The worst error [places] over the points of each, relative to the rms of f there."""
     worst = []
@@ -105,3 +98,27 @@ def attacked(seed, bend, dtype, raw, given):
     x = rng.normal(size=(2000, dim))
     places = [x, scale * x] + ([] if data is None else [data])
     return found, errors(found.network, net(np.float64), places)
+
+
+def count(seeds):
+    """Victims, those `ok`, and those wrong with `ok` (seed, kind and errors), over `seeds`."""
+    ok, wrong = dict.fromkeys(product(DTYPES, BENDS), 0), []
+    for dtype, bend in ok:
+        for seed in seeds:
+            found, worst = attacked(seed, bend, dtype, raw=seed % 2 > 0, given=seed % 4 > 1)
+            ok[dtype, bend] += found.ok
+            if found.ok and worst.max() > promise(float(jnp.finfo(dtype).eps)):
+                wrong.append((seed, dtype, bend, worst))
+    return ok, wrong
+
+
+@pytest.mark.parametrize("seeds", [4, pytest.param(125, marks=pytest.mark.slow)])
+def test_no_victim_is_wrong_with_ok(seeds):
+    """2,000 victims in the slow form: 125 of four kinds in four precisions."""
+    ok, wrong = count(range(7000, 7000 + seeds))
+    assert not wrong
+    for (dtype, bend), number in ok.items():
+        if dtype in ("bfloat16", "float16") or bend in ("gelu", "tanh"):
+            assert number == 0
+        elif bend == "relu":
+            assert number >= (0.9 if dtype == "float32" else 1.0) * seeds

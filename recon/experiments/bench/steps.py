@@ -17,8 +17,8 @@ from recon.distill import Bank, Hyper
 from recon.experiments.bench import torch_steps
 from recon.experiments.common import Row, Tell, silent
 
-LOSSES = ("membership", "top", "jacobian", "projection")
-SHAPE, CLASSES = (28, 28, 1), 10
+LOSSES, DEEP_LOSSES = ("membership", "top", "jacobian", "projection"), ("membership", "projection")
+SHAPE, DEEP_SHAPE, CLASSES = (28, 28, 1), (32, 32, 3), 10
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,19 @@ class Steps:
     """A training step of ours and of PyTorch's, and R runs at once and one after another.
 
     Claim:   none of the paper's.
-    Time:    5 minutes on 2 CPU cores.
+    Time:    10 minutes on 2 CPU cores.
     Expect:  on 2 CPU cores ours is 5 and 10 times faster with the projection, 1.5 to 2 times with
-             labels, the top class or the whole Jacobian; many runs at once lose time.
+             labels, the top class or the whole Jacobian; VGG11 and ResNet-18 are at least twice
+             as fast, most with the projection; many runs at once lose time.
 
     Both sides have the same weights, batch, loss and Adam, in float32, on all cores; they make
     `each` steps in turn, ours as the trainer does, and the median is taken, compilation apart.
     The whole Jacobian in PyTorch is timed in both of its forms, one backward pass after another
     and batched, and the faster one counts.  "projection" is our unbiased estimate of the
-    Jacobian's loss from one backward pass: it is held against PyTorch's whole Jacobian, which is
-    what it stands for.  "ratio" is the other's seconds divided by ours; "other" says who that is.
-    No PyTorch: no ratio.
+    Jacobian's loss from one backward pass.  "other_loss" says what PyTorch computes beside it: for
+    `models` the whole Jacobian, which is what it stands for; for `deep`, on images of 32 x 32 in
+    colour, the same projection.  "ratio" is the other's seconds divided by ours; "other" says who
+    that is.  No PyTorch: no ratio.
     """
 
     shown: ClassVar[tuple[str, ...]] = (
@@ -46,13 +48,18 @@ class Steps:
         "runs",
         "milliseconds",
         "other",
+        "other_loss",
         "other_milliseconds",
         "ratio",
     )
     models: tuple[str, ...] = ("mlp", "conv")
-    """Students."""
+    """Students for 28 x 28 grey images."""
     batch: int = 64
     """Queries a step."""
+    deep: tuple[str, ...] = ("vgg11", "resnet18")
+    """Students for 32 x 32 images in colour."""
+    deep_batch: int = 32
+    """Queries a step of theirs; a reading is one step."""
     repeats: int = 15
     """Readings of each; the median is taken."""
     each: int = 20
@@ -66,7 +73,8 @@ class Steps:
 
     def small(self) -> Steps:
         """The two-layer student, two readings."""
-        return replace(self, models=("mlp",), batch=8, repeats=2, each=2, runs=(1, 2), steps=5)
+        small = replace(self, models=("mlp",), deep=("vgg11-quarter",), batch=8, deep_batch=2)
+        return replace(small, repeats=2, each=2, runs=(1, 2), steps=5)
 
     def run(self, tell: Tell = silent) -> list[Row]:
         """A row for each model and loss, and for each number of runs."""
@@ -74,43 +82,50 @@ class Steps:
         with jax.enable_x64(False):
             for model in self.models:
                 for loss in LOSSES:
-                    rows.append(self._step(model, loss))
+                    peer = "jacobian" if loss == "projection" else loss
+                    rows.append(self._step(model, SHAPE, self.batch, loss, peer, self.each))
+                    tell(rows[-1])
+            for model in self.deep:
+                for loss in DEEP_LOSSES:
+                    rows.append(self._step(model, DEEP_SHAPE, self.deep_batch, loss, loss, 1))
                     tell(rows[-1])
             for count in self.runs:
                 rows.append(self._runs(count))
                 tell(rows[-1])
         return rows
 
-    def _step(self, model: str, loss: str) -> Row:
-        trained = distill.student(model, SHAPE, CLASSES)
-        bank, hyper = replies(self.batch, loss, self.seed), Hyper(budget=self.batch, loss=loss)
+    def _step(
+        self, model: str, shape: tuple[int, ...], batch: int, loss: str, peer: str, each: int
+    ) -> Row:
+        trained = distill.student(model, shape, CLASSES)
+        bank, hyper = replies(batch, loss, self.seed, shape), Hyper(budget=batch, loss=loss)
         state = distill.start(jax.random.key(self.seed), hyper, bank, trained)
-        calls: dict[str, Callable[[], Any]] = {"ours": Ours(state, hyper, bank, trained, self.each)}
+        calls: dict[str, Callable[[], Any]] = {"ours": Ours(state, hyper, bank, trained, each)}
         version = torch_steps.available()
         if version is not None:
-            peer = "jacobian" if loss == "projection" else loss
             variables = trained.init(jax.random.split(jax.random.key(self.seed))[0])
             numbers = (float(hyper.weight), float(hyper.learning_rate))
             for form in torch_steps.FORMS if peer == "jacobian" else ("",):
                 one = torch_steps.step(variables["params"], bank, peer, form, *numbers)
-                calls[form] = partial(_several, one, self.each)
-        seconds = {name: s / self.each for name, s in in_turn(calls, self.repeats).items()}
+                calls[form] = partial(_several, one, each)
+        seconds = {name: s / each for name, s in in_turn(calls, self.repeats).items()}
         ours = seconds.pop("ours")
         form, other = min(seconds.items(), key=lambda item: item[1], default=("", None))
-        name = None if version is None else f"PyTorch {version}" + (f", {form}" if form else "")
-        return _row("step", model, loss, 1, ours, name, other)
+        if version is None:
+            return _row("step", model, loss, 1, ours)
+        name = f"PyTorch {version}" + (f", {form}" if form else "")
+        return _row("step", model, loss, 1, ours, name, peer, other)
 
     def _runs(self, count: int) -> Row:
-        trained, bank = (
-            distill.student("mlp", SHAPE, CLASSES),
-            replies(4 * self.batch, "projection", 0),
-        )
+        trained = distill.student("mlp", SHAPE, CLASSES)
+        bank = replies(4 * self.batch, "projection", 0)
         hyper = Hyper(budget=len(bank), batch=self.batch, steps=self.steps)
         keys = jax.random.split(jax.random.key(self.seed), count)
         go = partial(distill.train_many, keys, hyper, bank, trained)
         mappers = {name: partial(go, mapper=name) for name in ("vmap", "loop")}
         seconds = in_turn(mappers, min(3, self.repeats))
-        return _row("runs", "mlp", "projection", count, seconds["vmap"], "in turn", seconds["loop"])
+        both = (seconds["vmap"], "in turn", "projection", seconds["loop"])
+        return _row("runs", "mlp", "projection", count, *both)
 
 
 class Ours:
@@ -129,12 +144,12 @@ def _several(call: Callable[[], Any], times: int) -> Any:
     return [call() for _ in range(times)][-1]
 
 
-def replies(n: int, loss: str, seed: int) -> Bank:
+def replies(n: int, loss: str, seed: int, shape: tuple[int, ...] = SHAPE) -> Bank:
     """What a random victim of the two-layer class replies to n random inputs."""
     keys = jax.random.split(jax.random.key(seed + 1), 2)
-    victim = distill.student("mlp", SHAPE, CLASSES)
+    victim = distill.student("mlp", shape, CLASSES)
     variables = victim.init(keys[0])
-    x = jax.random.uniform(keys[1], (n, int(np.prod(SHAPE))))
+    x = jax.random.uniform(keys[1], (n, int(np.prod(shape))))
     view = oracles.View(explanation="none" if loss == "membership" else "jacobian")
     bank = distill.buy(oracles.from_jax(victim.apply, variables, view), x)
     return bank.top() if loss == "top" else bank
@@ -158,7 +173,14 @@ def _value(result: Any) -> Any:
 
 
 def _row(
-    what: str, model: str, loss: str, runs: int, ours: float, name: str | None, other: float | None
+    what: str,
+    model: str,
+    loss: str,
+    runs: int,
+    ours: float,
+    name: str | None = None,
+    peer: str | None = None,
+    other: float | None = None,
 ) -> Row:
     return {
         "what": what,
@@ -167,6 +189,7 @@ def _row(
         "runs": runs,
         "milliseconds": 1e3 * ours,
         "other": name,
+        "other_loss": peer,
         "other_milliseconds": None if other is None else 1e3 * other,
         "ratio": None if other is None else other / ours,
         "cores": os.cpu_count(),

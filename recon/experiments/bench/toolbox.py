@@ -2,36 +2,26 @@
 
 Its FunctionallyEquivalentExtraction (after Jagielski et al., arXiv 1909.01838) learns two dense
 layers from values alone, for a known width and at least two outputs.  It need not end, so it runs
-in a process of its own that is killed at a time limit; what it has asked is counted in a file
-that both processes map, and so is known of a killed one too.
-
-    this process                                  the other
-    victim0.npz, victim1.npz, ...      ------>    serve: ART's version, then a line a victim
-    counts.npy [victims, 2]            <------    rows and calls of the predict function
-    extract -> [Extraction]            <------    answer0.npz, ... where one was returned
+in a process of its own that is killed at a time limit; what it has asked is counted in memory
+that both share, and so is known of a killed one too.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
+import multiprocessing
 import sys
-import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon import networks
 from recon.networks import TwoLayer
 from recon.oracles import Cost
 
 SAMPLES = 10  # input samples a hidden unit for its last least squares, our own choice
+START = 600.0  # seconds that ART may take to be imported
 
 
 class Extraction(NamedTuple):
@@ -57,119 +47,74 @@ def extract(victims: Sequence[TwoLayer], limit: float) -> list[Extraction]:
     has NumPy's seed i.  Raises RuntimeError if the other process dies before its time.
     """
     done: list[Extraction] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for i, victim in enumerate(victims):
-            victim.save(folder / f"victim{i}")
-        counts = np.lib.format.open_memmap(
-            folder / "counts.npy", mode="w+", dtype=np.int64, shape=(len(victims), 2)
-        )
-        while len(done) < len(victims):
-            done += _until_killed(folder, counts, victims, limit, first=len(done))
+    while len(done) < len(victims):
+        done += _until_killed(victims[len(done) :], limit, len(done))
     return done
 
 
-def _until_killed(
-    folder: Path,
-    counts: np.ndarray,
-    victims: Sequence[TwoLayer],
-    limit: float,
-    first: int,
-) -> list[Extraction]:
-    """The extractions from `first` on that one process does: all, or up to one it never ends."""
+def _until_killed(victims: Sequence[TwoLayer], limit: float, first: int) -> list[Extraction]:
+    """The extractions that one process does: all, or up to one it never ends."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    counts = context.Array("q", 2 * len(victims))  # rows and calls of each
+    arguments = (theirs, counts, list(victims), first)
+    child = context.Process(target=serve, args=arguments, daemon=True)
+    child.start()
+    theirs.close()
     done: list[Extraction] = []
-    program = f"from {__name__} import serve; serve()"
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", program, str(folder), str(first)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
-        try:
-            version = _line(child, 600.0)
-            if version is None or version["version"] is None:
-                absent = Extraction("absent", None, Cost(), None, "ART is not installed.", None)
-                return [absent] * (len(victims) - first)
-            for i in range(first, len(victims)):
-                answer = _line(child, limit)
-                rows, calls = (int(count) for count in counts[i])
-                outputs = victims[i].slope.shape[0]
-                cost = Cost(values=rows, numbers=rows * outputs, rounds=calls)
-                if answer is None:
-                    detail = f"Ended by the limit of {limit:g} s."
-                    end: Extraction = Extraction("limit", None, cost, limit, detail, None)
-                else:
-                    path = folder / f"answer{i}.npz"
-                    network = networks.load(path) if path.exists() else None
-                    end = Extraction(network=network, cost=cost, version=None, **answer)
-                done.append(end._replace(version=version["version"]))
-                if answer is None:
-                    break
-        finally:
-            child.kill()
+    try:
+        version = ours.recv() if ours.poll(START) else None
+        if version is None:
+            absent = Extraction("absent", None, Cost(), None, "ART is not installed.", None)
+            return [absent] * len(victims)
+        for i, victim in enumerate(victims):
+            ended = ours.recv() if ours.poll(limit) else None
+            rows, calls = counts[2 * i : 2 * i + 2]
+            cost = Cost(values=rows, numbers=rows * victim.slope.shape[0], rounds=calls)
+            if ended is None:
+                detail = f"Ended by the limit of {limit:g} s."
+                return [*done, Extraction("limit", None, cost, limit, detail, version)]
+            end, network, seconds, detail = ended
+            done.append(Extraction(end, network, cost, seconds, detail, version))
+    except EOFError:
+        child.join()
+        raise RuntimeError(f"ART's process ended early, with exit code {child.exitcode}") from None
+    finally:
+        child.kill()
     return done
 
 
-def _line(child: Any, limit: float) -> dict[str, Any] | None:
-    """The next line of the process, or None where it was killed at the limit."""
-    late = threading.Event()
-
-    def kill() -> None:
-        late.set()
-        child.kill()
-
-    timer = threading.Timer(limit, kill)
-    timer.start()
-    try:
-        text = child.stdout.readline()
-    finally:
-        timer.cancel()
-    if not text and not late.is_set():
-        raise RuntimeError(f"ART's process ended early, with exit code {child.wait()}")
-    return json.loads(text) if text else None
-
-
-# --- The other process ------------------------------------------------------------------------
-
-
-def serve() -> None:
-    """Extract the victims of a folder in order; arguments: folder, first victim."""
-    folder, first = Path(sys.argv[1]), int(sys.argv[2])
+def serve(answers: Any, counts: Any, victims: Sequence[TwoLayer], first: int) -> None:
+    """In the other process: send ART's version, then how the extraction of each victim ended."""
     warnings.simplefilter("ignore")  # of frameworks it does not find, and of divisions by zero
-    out, sys.stdout = sys.stdout, sys.stderr  # nothing else may print between our lines
-
-    def tell(line: dict[str, Any]) -> None:
-        print(json.dumps(line), file=out, flush=True)
-
+    sys.stdout = sys.stderr  # it prints
     try:
         import art.config
     except ModuleNotFoundError:
-        return tell({"version": None})
+        return answers.send(None)
     art.config.ART_NUMPY_DTYPE = np.float64
     import art.attacks.extraction
     import art.estimators.classification
 
-    tell({"version": art.__version__})
-    counts = np.load(folder / "counts.npy", mmap_mode="r+")
-    for i in range(first, len(counts)):
-        victim = networks.load(folder / f"victim{i}.npz")
-        np.random.seed(i)  # noqa: NPY002  (ART draws from NumPy's global generator)
-        start, end, detail = time.perf_counter(), "returned", ""
+    answers.send(art.__version__)
+    for i, victim in enumerate(victims):
+        np.random.seed(first + i)  # noqa: NPY002  (ART draws from NumPy's global generator)
+        start, end, network, detail = time.perf_counter(), "returned", None, ""
         try:
-            answer = _attack(_counting(victim, counts[i]), victim)
+            network = _attack(_counting(victim, counts, 2 * i), victim)
         except Exception as error:
             end = "raised"
             detail = f"{type(error).__name__}: {error}".partition("\n")[0]
-        seconds = time.perf_counter() - start
-        if end == "returned":
-            answer.save(folder / f"answer{i}")
-        tell({"end": end, "seconds": seconds, "detail": detail})
+        answers.send((end, network, time.perf_counter() - start, detail))
     return None
 
 
-def _counting(victim: TwoLayer, count: np.ndarray) -> Callable:
-    """The victim's values [n, K] at x [n, d]; count [2]: rows and calls."""
+def _counting(victim: TwoLayer, counts: Any, at: int) -> Callable:
+    """The victim's values [n, K] at x [n, d]; counts[at], counts[at + 1]: rows and calls."""
 
     def predict(x: np.ndarray) -> np.ndarray:
-        count[0] += len(x)
-        count[1] += 1
+        counts[at] += len(x)
+        counts[at + 1] += 1
         return victim(x.astype(np.float64))
 
     return predict
@@ -187,10 +132,5 @@ def _attack(predict: Callable, victim: TwoLayer) -> TwoLayer:
     attack = FunctionallyEquivalentExtraction(classifier, num_neurons=victim.width)
     samples = np.random.normal(size=(SAMPLES * (victim.width + 1), dim))  # noqa: NPY002
     attack.extract(samples)
-    return TwoLayer(
-        rows=attack.w_0.T,
-        bias=attack.b_0[:, 0],
-        weights=attack.w_1.T,
-        slope=np.zeros((outputs, dim)),
-        offset=attack.b_1[:, 0],
-    )
+    none = np.zeros((outputs, dim))
+    return TwoLayer(attack.w_0.T, attack.b_0[:, 0], attack.w_1.T, none, attack.b_1[:, 0])
