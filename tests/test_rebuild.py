@@ -18,7 +18,7 @@ from recon.experiments.tune import GRIDS
 
 TINY = replace(
     FIGURE2,
-    panels=(Panel("linear", (1, 20), seeds=2),),
+    panels=(Panel("linear", (20,), seeds=2),),
     replies=("membership", "gradient", "top"),
     recipes=("plain",),
     dataset="digits",
@@ -105,6 +105,17 @@ def test_seeds_ask_other_queries_and_gaussian_ones_are_standard_normal():
     assert abs(x.std() - 1) < 0.02
 
 
+@settings(max_examples=10)
+@given(st.integers(1, 12), st.integers(0, 5), st.integers(1, 3))
+def test_medoids_are_different_rows_though_rows_repeat(count, seed, spread):
+    x = np.random.default_rng(seed).integers(0, spread, (12, 3)) / 4
+    x = np.column_stack([x, np.arange(12) * 1e-3])  # so that a row has a name
+    dataset = replace(points(12), pool=data.Examples(x, np.zeros(12, np.int32)))
+    found = QUERIES["medoids"](dataset, count, seed)
+    assert len(np.unique(found[:, 3])) == count
+    np.testing.assert_array_equal(found, QUERIES["medoids"](dataset, count, seed))
+
+
 def test_medoids_are_rows_of_the_pool_and_means_are_of_clusters():
     rng = np.random.default_rng(0)
     centres = 100 * np.eye(4)[:3]
@@ -123,9 +134,9 @@ def test_medoids_are_rows_of_the_pool_and_means_are_of_clusters():
 
 def test_a_row_for_every_student_with_what_it_cost(rows):
     of = {(r["reply"], r["seed"], r["budget"]) for r in rows}
-    assert of == {(k, s, b) for k in TINY.replies for s in range(2) for b in (1, 20)}
+    assert of == {(k, s, b) for k in TINY.replies for s in range(2) for b in (20,)}
     assert len(rows) == len(of)
-    numbers = {r["reply"]: r["numbers"] for r in rows if r["budget"] == 20}
+    numbers = {r["reply"]: r["numbers"] for r in rows}
     assert numbers == {"gradient": 20 * 10 * 65, "top": 20 * (64 + 10), "membership": 20 * 10}
     for row in rows:
         assert 0 <= row["accuracy"] <= 1
@@ -194,24 +205,58 @@ def test_a_finished_run_is_not_measured_again(rows, monkeypatch):
     assert TINY.run(told.append) == rows == told
 
 
-def test_a_killed_run_goes_on_where_it_was(monkeypatch):
-    other, trained, train = replace(TINY, steps=29), [], students.train
+def test_a_killed_run_goes_on_where_it_was(rows, monkeypatch):
+    more = replace(TINY, panels=(Panel("linear", (20,), seeds=4),), replies=("gradient",))
+    trained, train = [], students.train
 
     def counted(group, note):
-        trained.append(group[0].reply)
+        trained.append(group[0].seed)
         return train(group, note)
 
     def stop(row):
-        if row["reply"] == "gradient":
+        if row["seed"] == 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(students, "train", counted)
     with pytest.raises(KeyboardInterrupt):
-        other.run(stop)
-    done = len(trained)
-    assert len(other.run()) == 12
-    assert len(trained) == 12
-    assert done == 5
+        more.run(stop)
+    assert trained == [2]  # two were there
+    assert [row["seed"] for row in more.run()] == [0, 1, 2, 3]
+    assert trained == [2, 3]
+
+
+def test_a_row_depends_on_its_own_cell_alone(rows, monkeypatch):
+    """Neither on the other seeds and budgets of a run, nor on their order."""
+    monkeypatch.setattr(cells, "load", lambda _: None)  # measured anew
+    monkeypatch.setattr(cells, "save", lambda *_: None)
+    other = replace(TINY, panels=(Panel("linear", (30, 20), seeds=1),), replies=("gradient",))
+    again = other.run(only={"budget": ("20",)})[0]
+    (first,) = [r for r in rows if (r["reply"], r["budget"], r["seed"]) == ("gradient", 20, 0)]
+    assert again | {"seconds": 0} == first | {"seconds": 0}
+
+
+def test_students_trained_at_once_are_those_trained_in_turn(rows, monkeypatch):
+    cell = next(c for c in TINY.plan() if (c.reply, c.hyper.budget) == ("gradient", 20))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    (pair,) = students.groups(
+        [replace(cell, hyper=replace(cell.hyper, learning_rate=r)) for r in (0.01, 0.03)]
+    )
+    measured = {row["learning_rate"]: row for row in students.measure(pair)}
+    (alone,) = [r for r in rows if (r["reply"], r["budget"], r["seed"]) == ("gradient", 20, 0)]
+    same = measured[alone["learning_rate"]]
+    assert same["gradient_loss"] == pytest.approx(alone["gradient_loss"], rel=1e-2)
+    assert measured[0.01]["gradient_loss"] != measured[0.03]["gradient_loss"]
+
+
+def test_a_row_of_services_that_changes_is_measured_anew(rows, monkeypatch):
+    cell = next(c for c in TINY.plan() if c.reply == "gradient")
+    before = students.settings([cell])
+    changed = {"plain": RECIPES["plain"]._replace(members=2)}
+    with monkeypatch.context() as patch:
+        patch.setattr(students, "RECIPES", RECIPES | changed)
+        assert students.settings([cell]) != before
+    monkeypatch.setattr(students, "REPLIES", REPLIES | {"gradient": REPLIES["smoothgrad"]})
+    assert students.settings([cell]) != before
 
 
 def test_other_settings_are_measured_anew(rows, monkeypatch):
@@ -333,12 +378,11 @@ def test_the_gain_of_a_recipe_is_over_the_same_seeds():
 
 
 def test_only_chooses_cells_by_their_columns():
-    todo = replace(TINY, steps=1)
-    rows = todo.run(only={"reply": ("top",), "budget": ("1",), "seed": ("1",)})
-    assert [(r["reply"], r["budget"], r["seed"]) for r in rows] == [("top", 1, 1)]
+    rows = TINY.run(only={"reply": ("top",), "budget": ("20",), "seed": ("1",)})
+    assert [(r["reply"], r["budget"], r["seed"]) for r in rows] == [("top", 20, 1)]
     for only, sentence in (
         ({"colour": ("red",)}, "no column 'colour'; there are dataset"),
-        ({"budget": ("7",)}, "no budget is '7'; there are 1, 20"),
+        ({"budget": ("7",)}, "no budget is '7'; there are 20"),
     ):
         with pytest.raises(SettingsError, match=sentence):
             TINY.run(only=only)
