@@ -5,15 +5,13 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from recon import cells, data, distill, victims, workers
+from recon import cells, data, distill, victims
 from recon.experiments import EXPERIMENTS, Rebuild, SettingsError, students
 from recon.experiments.common import grouped
-from recon.experiments.mnist import ABLATION, FIGURE2, SELECTION, Ablation
+from recon.experiments.mnist import ABLATION, FIGURE2, SELECTION
 from recon.experiments.rebuild import Panel, check
-from recon.experiments.services import QUERIES, RECIPES, REPLIES, order
+from recon.experiments.services import RECIPES, REPLIES
 from recon.experiments.tune import GRIDS
 
 TINY = replace(
@@ -80,53 +78,6 @@ def test_ten_queries_of_the_two_layer_and_the_small_conv_have_ten_seeds():
     for cell in grouped(told, by):
         if cell[0]["budget"] == 10 and cell[0]["victim"] in ("mlp", "conv"):
             assert len(cell) >= 10
-
-
-# --- what a seed asks
-
-
-@settings(max_examples=20)
-@given(st.integers(0, 2**31 - 1), st.integers(2, 60), st.data())
-def test_a_seeds_queries_depend_on_the_seed_and_the_pool_alone(seed, size, data):
-    dataset = points(size)
-    few = data.draw(st.integers(1, size))
-    for queries in ("pool", "gaussian"):
-        every = QUERIES[queries](dataset, size, seed)
-        np.testing.assert_array_equal(QUERIES[queries](dataset, few, seed), every[:few])
-    assert sorted(order(size, seed)) == [*range(size)]
-
-
-def test_seeds_ask_other_queries_and_gaussian_ones_are_standard_normal():
-    dataset = points(400)
-    first, second = (QUERIES["pool"](dataset, 10, seed) for seed in (0, 1))
-    assert not np.array_equal(first, second)
-    x = QUERIES["gaussian"](points(5, 50), 2_000, 0)
-    assert abs(x.mean()) < 0.02
-    assert abs(x.std() - 1) < 0.02
-
-
-@settings(max_examples=10)
-@given(st.integers(1, 12), st.integers(0, 5), st.integers(1, 3))
-def test_medoids_are_different_rows_though_rows_repeat(count, seed, spread):
-    x = np.random.default_rng(seed).integers(0, spread, (12, 3)) / 4
-    x = np.column_stack([x, np.arange(12) * 1e-3])  # so that a row has a name
-    dataset = replace(points(12), pool=data.Examples(x, np.zeros(12, np.int32)))
-    found = QUERIES["medoids"](dataset, count, seed)
-    assert len(np.unique(found[:, 3])) == count
-    np.testing.assert_array_equal(found, QUERIES["medoids"](dataset, count, seed))
-
-
-def test_medoids_are_rows_of_the_pool_and_means_are_of_clusters():
-    rng = np.random.default_rng(0)
-    centres = 100 * np.eye(4)[:3]
-    x = np.concatenate([c + rng.normal(size=(20, 4)) for c in centres]).astype(np.float32)
-    part = data.Examples(x, np.zeros(60, np.int32))
-    dataset = data.Dataset("points", 3, (2, 2, 1), part, part, part)
-    middles = QUERIES["means"](dataset, 3, 1)
-    assert all(np.linalg.norm(middles - c, axis=1).min() < 2 for c in centres)
-    medoids = QUERIES["medoids"](dataset, 3, 1)
-    assert len({row.tobytes() for row in medoids}) == 3
-    assert all((x == row).all(axis=1).any() for row in medoids)
 
 
 # --- what is measured
@@ -282,58 +233,6 @@ def test_other_settings_are_measured_anew(rows, monkeypatch):
         cells._surroundings.cache_clear()
 
 
-def test_a_damaged_cell_is_measured_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("RECON_CACHE", str(tmp_path))
-    cells.save({"a": 1}, [{"b": 2}])
-    assert cells.load({"a": 1}) == [{"b": 2}]
-    assert cells.load({"a": 2}) is None
-    (path,) = (tmp_path / "cells").iterdir()
-    whole = path.read_text()
-    for damaged in (whole[:-3], whole.replace('"b": 2', '"b": 3'), whole.split("\n")[1], ""):
-        path.write_text(damaged)
-        assert cells.load({"a": 1}) is None
-
-
-def test_a_folder_that_cannot_be_written_is_said_and_does_not_stop(tmp_path, monkeypatch):
-    (tmp_path / "cells").write_text("in the way")
-    monkeypatch.setenv("RECON_CACHE", str(tmp_path))
-    with pytest.warns(UserWarning, match="RECON_CACHE"):
-        cells.save({"a": 1}, [{"b": 2}])
-
-
-def test_comments_do_not_change_what_code_does_and_numbers_do(tmp_path):
-    for name in cells.MEASURING:
-        path = tmp_path / (name if name.endswith(".py") else f"{name}/a.py")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text('"""Doc."""\nx = 1\n')
-    before = cells.code(tmp_path)
-    (tmp_path / "models.py").write_text('"""Other."""\nx = 1  # one\n')
-    assert cells.code(tmp_path) == before
-    (tmp_path / "models.py").write_text('"""Other."""\nx = 2\n')
-    assert cells.code(tmp_path) != before
-
-
-# --- workers
-
-
-def doubled(cell, note):
-    if cell < 0:
-        raise ValueError("no such cell")
-    return [{"cell": 2 * cell}]
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_cells_come_in_order_and_once_and_errors_come_through(processes, tmp_path, monkeypatch):
-    monkeypatch.setenv("RECON_CACHE", str(tmp_path))
-    each = workers.map_cells(doubled, [3, 1, 2], str, processes)
-    assert [rows[0]["cell"] for rows in each] == [6, 2, 4]
-    never = workers.map_cells(lambda *_: pytest.fail("again"), [1, 2, 3], str)
-    assert [rows[0]["cell"] for rows in never] == [2, 4, 6]
-    with pytest.raises(ValueError, match="no such cell"):
-        list(workers.map_cells(doubled, [5, -1], str, processes))
-    assert cells.load("5") == [{"cell": 10}]  # what was done is kept
-
-
 def test_cells_are_trained_alone_on_a_cpu_and_together_elsewhere(monkeypatch):
     todo = TINY.plan()
     assert students.groups(todo) == [(cell,) for cell in todo]
@@ -342,36 +241,6 @@ def test_cells_are_trained_alone_on_a_cpu_and_together_elsewhere(monkeypatch):
     assert sorted(map(str, sum(together, ()))) == sorted(map(str, todo))
     for group in together:
         assert len({(c.reply, c.seed, c.hyper.steps, c.hyper.batch) for c in group}) == 1
-
-
-# --- summaries
-
-
-def test_a_summary_is_the_mean_over_seeds_and_counts_failures():
-    of = {"victim": "a", "student": "a", "queries": "pool", "reply": "top", "recipe": "plain"}
-    of |= {"budget": 1, "agreement": 0.5, "victim_accuracy": 1.0, "gradient_loss": None}
-    of |= {"seconds": 2.0}
-    made = [of | {"accuracy": a, "failure": None} for a in (0.1, 0.2, 0.9)]
-    made.append(of | {"accuracy": 0.0, "failure": "a sentence"})
-    (row,) = TINY.summary(made)
-    assert (row["runs"], row["failed"], row["lowest"], row["highest"]) == (4, 1, 0.1, 0.9)
-    assert row["accuracy"] == pytest.approx(0.4)
-    assert row["median"] == 0.2
-    assert TINY.seconds(made) == 8.0
-
-
-def test_the_gain_of_a_recipe_is_over_the_same_seeds():
-    of = {"victim": "a", "student": "a", "queries": "pool", "reply": "gradient", "budget": 1}
-    of |= {"agreement": 0.5, "victim_accuracy": 1.0, "gradient_loss": 0.1, "seconds": 1.0}
-
-    def row(recipe, seed, accuracy, failure=None):
-        return of | {"recipe": recipe, "seed": seed, "accuracy": accuracy, "failure": failure}
-
-    made = [row("plain", s, a) for s, a in enumerate((0.1, 0.5, 0.9))]
-    made += [row("autodiff", 1, 0.4), row("autodiff", 2, 0.0, "failed")]
-    ablation = Ablation("", panels=())
-    gains = {few["recipe"]: few["gain"] for few in ablation.summary(made)}
-    assert gains == {"plain": 0.0, "autodiff": pytest.approx(-0.1)}
 
 
 # --- what is refused
