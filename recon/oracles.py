@@ -8,11 +8,11 @@ can run on the accelerator; `from_host` wraps anything else (scikit-learn, PyTor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from recon.replies import PLAIN, Cost, Reply, ReplyError, View, ViewError, check
 __all__ = [
     "AnyOracle",
     "Cost",
+    "Form",
     "HostOracle",
     "Oracle",
     "Reply",
@@ -40,6 +41,19 @@ __all__ = [
 ]
 
 PADDING = 32  # rows to a multiple of which a batch is filled up, so that few shapes are compiled
+CHUNK = 64  # queries that are traced to learn a victim's form, and answered at once in a stream
+
+
+class Form(NamedTuple):
+    """Outputs K; dtypes of queries and of replies (the coarsest); what it cost to learn them, and
+    the gradients [n, K, d] seen on the way.
+    """
+
+    outputs: int
+    asked: str
+    replied: str
+    cost: Cost
+    gradient: np.ndarray
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["params", "key"], meta_fields=["f", "view"])
@@ -52,6 +66,7 @@ class Oracle:
     view: what the service computes from f; key: of the noise of its explanations.
     """
 
+    traced: ClassVar[bool] = True
     f: Callable[[Any, jax.Array], jax.Array]
     params: Any
     view: View = field(default=PLAIN, kw_only=True)
@@ -96,6 +111,68 @@ class Oracle:
         reply = Reply(*(None if part is None else np.asarray(part)[:n] for part in reply))
         return check(reply, n, dim, known, self.view, first)
 
+    def values(self, x: Any) -> np.ndarray:
+        """Checked values [n, K] as a NumPy array; raises ReplyError."""
+        return check_values(np.asarray(_value(self, x)))
+
+    def stream(self, x: np.ndarray, chunk: int = CHUNK) -> Iterator[Reply]:
+        """Unchecked replies to x [n, d] in float64, in chunks of one shape: one compile.
+
+        The next chunk is under way while one is taken up.
+        """
+        before: list[tuple[Reply, int]] = []
+        for i in range(0, len(x), chunk):
+            here = x[i : i + chunk]
+            padded = np.concatenate([here, np.repeat(here[-1:], chunk - len(here), 0)])
+            before.append((_reply(self, padded, i), len(here)))
+            if len(before) == 2:
+                yield _taken(*before.pop(0))
+        yield from (_taken(*last) for last in before)
+
+    def form(self, dim: int) -> tuple[Oracle, Form]:
+        """The oracle, and what it answers to x [n, dim]; asks nothing.
+
+        It is asked in the dtype of its parameters; float64 where it has none.
+        """
+        leaves = [a.dtype for a in jax.tree.leaves(self.params) if hasattr(a, "dtype")]
+        floats = [a for a in leaves if jnp.issubdtype(a, jnp.floating)]
+        with jax.numpy_dtype_promotion("standard"):
+            asked = str(jnp.result_type(*floats)) if floats else "float64"
+        shape = jax.eval_shape(_reply, self, jax.ShapeDtypeStruct((CHUNK, dim), asked), 0)
+        if shape.value.ndim != 2 or shape.gradient.shape[1:] != (shape.value.shape[1], dim):
+            raise ReplyError(
+                f"f must map [{dim}] to [K] or a scalar; one query gives values of shape "
+                f"{shape.value.shape} and gradients of shape {shape.gradient.shape}"
+            )
+        none = np.zeros((0, *shape.gradient.shape[1:]))
+        return self, Form(shape.value.shape[1], asked, str(shape.value.dtype), Cost(), none)
+
+    def scaled(self, shift: np.ndarray, scale: np.ndarray, dtype: str) -> Oracle:
+        """The oracle as a function of z, x = shift + scale z, in float64; it asks in `dtype`."""
+        return _Scaled(self.f, self.params, self, shift, scale, dtype)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "key", "inner", "shift", "scale"],
+    meta_fields=["f", "view", "dtype"],
+)
+@dataclass(frozen=True)
+class _Scaled(Oracle):
+    inner: Any
+    shift: Any
+    scale: Any
+    dtype: str
+
+    def __call__(self, z: jax.Array, first: Any = 0) -> Reply:
+        x = self.shift[None] + self.scale[None] * z.astype(jnp.float64)
+        reply = self.inner(x.astype(self.dtype), first)
+        return Reply(reply.value, reply.gradient.astype(jnp.float64) * self.scale[None, None])
+
+
+def _taken(reply: Reply, n: int) -> Reply:
+    return Reply(*(np.asarray(a, np.float64)[:n] for a in reply))
+
 
 @jax.jit
 def _reply(oracle: Oracle, x: jax.Array, first: Any) -> Reply:
@@ -111,6 +188,7 @@ def _value(oracle: Oracle, x: jax.Array) -> Any:
 class HostOracle:
     """A victim that is not JAX; every reply is checked before it is used."""
 
+    traced: ClassVar[bool] = False
     fn: Callable[[np.ndarray], Any]
     value_fn: Callable[[np.ndarray], Any] | None = None
     outputs: int | None = None  # K, once known
@@ -141,6 +219,34 @@ class HostOracle:
             answer = answer[0]
         alone = View(self.view.outputs, "none")
         return check((answer, None), x.shape[0], x.shape[1], known, alone, first)
+
+    values = value
+
+    def stream(self, x: np.ndarray, chunk: int = CHUNK) -> Iterator[Reply]:
+        """The checked reply to x [n, d] in float64: one call, however many rows."""
+        yield Reply(*(np.asarray(a, np.float64) for a in self(x)))
+
+    def form(self, dim: int) -> tuple[HostOracle, Form]:
+        """The oracle, held to the K it has, and what it answers; asks once, at the origin.
+
+        It is asked in float64.
+        """
+        reply = self(np.zeros((1, dim)))
+        outputs = reply.value.shape[1]
+        dtypes = [a.dtype for a in reply if jnp.issubdtype(a.dtype, jnp.floating)]
+        coarsest = max(dtypes, key=lambda a: jnp.finfo(a).eps, default=np.dtype(np.float64))
+        cost = Cost(1, 0, outputs * (dim + 1), 1)
+        of = Form(outputs, "float64", str(coarsest), cost, reply.gradient)
+        return replace(self, outputs=outputs), of
+
+    def scaled(self, shift: np.ndarray, scale: np.ndarray, dtype: str) -> HostOracle:
+        """The oracle as a function of z, x = shift + scale z."""
+
+        def fn(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            value, gradient = self(shift[None] + scale[None] * z)
+            return value, gradient * scale[None, None]
+
+        return HostOracle(fn, outputs=self.outputs)
 
 
 AnyOracle = Oracle | HostOracle

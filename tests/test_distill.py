@@ -64,6 +64,10 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
+start = partial(training._start, many=False)  # jitted: op by op they compile for seconds
+step = partial(training._step, many=False)
+
+
 def for_loss(bank, loss):
     return bank.top() if loss == "top" else bank
 
@@ -357,11 +361,11 @@ def test_scalar_victims_are_rebuilt_and_scored_by_what_they_are(scalar, outputs)
 def test_the_loss_of_a_regression_is_the_share_of_the_variance(scalar):
     _, _, bank = scalar
     hyper = Hyper(outputs="values", budget=30)
-    state = distill.start(jax.random.key(7), hyper, bank, ONE)
+    state = start(jax.random.key(7), hyper, bank, ONE)
     values = np.asarray(bank.values)[:30]
     np.testing.assert_allclose(state.scales.outputs, values.var(), rtol=1e-5)
     error = np.asarray(ONE.apply(state.variables, bank.x[:30])) - values
-    got = distill.step(state, hyper, bank, ONE, 30)[1]["membership"]
+    got = step(state, hyper, bank, ONE, 30)[1]["membership"]
     np.testing.assert_allclose(got, (error**2).mean() / values.var(), rtol=1e-4)
 
 
@@ -496,7 +500,7 @@ def test_one_step_is_what_it_was():
     weights = jnp.cos(jnp.arange(OUTPUTS * DIM, dtype=jnp.float32)).reshape(OUTPUTS, DIM)
     x = jnp.sin(jnp.arange(4 * DIM, dtype=jnp.float32)).reshape(4, DIM)
     bank = distill.buy(lambda x: jnp.tanh(weights @ x), x)
-    start = {
+    variables = {
         "params": {
             "hidden": {
                 "kernel": weights.T @ jnp.ones((OUTPUTS, 8)) / 9,
@@ -505,12 +509,12 @@ def test_one_step_is_what_it_was():
             "output": {"kernel": jnp.tile(weights[:, :1].T, (8, 1)), "bias": jnp.zeros(OUTPUTS)},
         }
     }
-    student = dataclasses.replace(MLP, init=lambda key: start)
+    student = dataclasses.replace(MLP, init=lambda key: variables)
     hyper = Hyper(loss="jacobian", budget=4, steps=2, weight_decay=0.1, temperature=0.5)
-    state = distill.start(jax.random.key(0), hyper, bank, student)
+    state = start(jax.random.key(0), hyper, bank, student)
     seen = []
     for _ in range(2):
-        state, losses_ = distill.step(state, hyper, bank, student, None)
+        state, losses_ = step(state, hyper, bank, student, None)
         seen.append([float(losses_[name]) for name in ("loss", "gradient", "membership")])
     np.testing.assert_allclose(seen, GOLDEN, rtol=1e-6)
 
@@ -553,7 +557,7 @@ def test_every_loss_goes_down(curved, loss):
 def test_only_the_budget_is_seen(curved):
     """Rows beyond the budget may hold anything."""
     spoiled = jax.tree.map(lambda v: v.at[5:].set(jnp.nan) if v.dtype == jnp.float32 else v, curved)
-    for batch in (3, 5, 64):
+    for batch in (3, 64):
         hyper = Hyper(budget=5, steps=5, batch=batch)
         clean, dirty = (distill.train(jax.random.key(17), hyper, b, MLP) for b in (curved, spoiled))
         assert dirty.ok
@@ -574,15 +578,15 @@ def test_only_the_budget_is_seen_beside_a_run_that_sees_the_whole_bank(curved):
 
 def test_a_whole_bank_is_used_as_rows_of_its_number_are(curved):
     hyper = Hyper(budget=len(curved), outputs="odds")
-    state = distill.start(jax.random.key(18), hyper, curved, MLP)
-    steps = [distill.step(state, hyper, curved, MLP, rows) for rows in (None, len(curved))]
+    state = start(jax.random.key(18), hyper, curved, MLP)
+    steps = [step(state, hyper, curved, MLP, rows) for rows in (None, len(curved))]
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), *(losses for _, losses in steps))
 
 
 def test_a_budget_within_the_batch_is_used_whole(curved):
-    state = distill.start(jax.random.key(18), Hyper(budget=4), curved, MLP)
-    wide = distill.step(state, Hyper(budget=4, loss="jacobian"), curved, MLP, rows=9)[1]
-    exact = distill.step(state, Hyper(budget=4, loss="jacobian"), curved, MLP, rows=4)[1]
+    state = start(jax.random.key(18), Hyper(budget=4), curved, MLP)
+    wide = step(state, Hyper(budget=4, loss="jacobian"), curved, MLP, rows=9)[1]
+    exact = step(state, Hyper(budget=4, loss="jacobian"), curved, MLP, rows=4)[1]
     np.testing.assert_allclose(wide["loss"], exact["loss"], rtol=1e-5)
     gradients = np.asarray(curved.gradient[:4])
     np.testing.assert_allclose(state.scales.gradient, (gradients**2).sum((1, 2)).mean(), rtol=1e-5)
@@ -591,7 +595,7 @@ def test_a_budget_within_the_batch_is_used_whole(curved):
 def test_runs_at_once_and_in_turn_agree_and_budgets_share_a_compile(curved, probe):
     keys = jax.random.split(jax.random.key(19), 3)
     hypers = Hyper(
-        budget=np.array([1, 4, 9]), learning_rate=np.array([0.01, 0.02, 0.03]), steps=40, batch=4
+        budget=np.array([4, 6, 9]), learning_rate=np.array([0.01, 0.02, 0.03]), steps=40, batch=4
     )
     more = {"weight_decay": np.array([0.0, 0.1, 1.0]), "temperature": np.array([0.1, 0.5, 1.0])}
     hypers = dataclasses.replace(hypers, weight=jnp.array([0.0, 0.1, 1.0]), **more)
@@ -610,9 +614,8 @@ def test_runs_at_once_and_in_turn_agree_and_budgets_share_a_compile(curved, prob
     )
     assert runs["vmap"].curves["loss"].shape == (3, 40)
     assert runs["vmap"].curves["accuracy"].shape == (3, 1)
-    # Run 0 of the loop has a batch of one row, which draws other projections: 1 and 2 are paired.
     for a, b in zip(*(jax.tree.leaves(r.variables) for r in runs.values()), strict=True):
-        np.testing.assert_allclose(a[1:], b[1:], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     for a, b in zip(*map(jax.tree.leaves, (runs["loop"].variables, single.variables)), strict=True):
         np.testing.assert_allclose(a[2], b, rtol=1e-5, atol=1e-6)
     assert runs["loop"].curves["loss"].shape == (3, 40)
@@ -627,7 +630,7 @@ def test_runs_at_once_and_in_turn_agree_and_budgets_share_a_compile(curved, prob
 
 def test_a_scan_and_a_loop_take_the_same_steps(curved, monkeypatch):
     hyper = Hyper(budget=N, steps=30, batch=4)
-    state = distill.start(jax.random.key(20), hyper, curved, MLP)
+    state = start(jax.random.key(20), hyper, curved, MLP)
     scan = distill.advance(state, hyper, curved, MLP, 4, False, 30)
     monkeypatch.setattr(training, "_convolves", lambda *_: True)
     loop = distill.advance(state, hyper, curved, MLP, 4, False, 30)
@@ -754,8 +757,8 @@ def test_without_a_budget_the_whole_bank_is_used(curved):
 
 def test_weight_decay_is_decoupled_from_the_loss(curved):
     free, held = (Hyper(budget=N, weight_decay=decay) for decay in (0.0, 0.5))
-    state = distill.start(jax.random.key(3), free, curved, MLP)
-    steps = [distill.step(state, hyper, curved, MLP, rows=N)[0].variables for hyper in (free, held)]
+    state = start(jax.random.key(3), free, curved, MLP)
+    steps = [step(state, hyper, curved, MLP, rows=N)[0].variables for hyper in (free, held)]
     for before, a, b in zip(*map(jax.tree.leaves, (state.variables, *steps)), strict=True):
         np.testing.assert_allclose(b, a - free.learning_rate * 0.5 * before, atol=1e-7)
 
@@ -827,7 +830,9 @@ def test_a_reply_that_is_not_finite_fails_the_run(curved, probe, many):
     assert run.failures[0].startswith("run 0 stopped at step 1 of 20: a reply,")
     assert np.isnan(run.curves["loss"]).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.variables))
-    fine = go(keys, Hyper(budget=3, steps=20), broken, MLP, probe)  # a row that is not in use
+    fine = go(
+        keys, Hyper(budget=3, steps=20), broken, MLP, probe, chunk=5
+    )  # a row that is not in use
     assert fine.ok
 
 
@@ -883,7 +888,7 @@ def killed_at(step):
 def test_a_killed_run_goes_on_to_the_same_bits(curved, probe, tmp_path, many):
     keys = jax.random.split(jax.random.key(25), 2) if many else jax.random.key(25)
     go = distill.train_many if many else distill.train
-    hyper = Hyper(budget=9, steps=50, batch=4, weight_decay=0.1, temperature=0.5)
+    hyper = Hyper(budget=9, steps=40, batch=4, weight_decay=0.1, temperature=0.5)
     options = {"chunk": 20, "measure": 1}
     whole = go(keys, hyper, curved, MLP, probe, **options)
     with pytest.raises(Killed):
@@ -908,8 +913,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(curved, probe, tmp_path, many):
         progress=lambda done, curves: seen.append((done, curves["loss"].shape[0])),
         **options,
     )
-    assert seen == [(40, 20), (50, 10)]
-    assert whole.measured == resumed.measured == (20, 40, 50)
+    assert seen == [(40, 20)]
+    assert whole.measured == resumed.measured == (20, 40)
     assert same((whole.variables, whole.curves), (resumed.variables, resumed.curves))
     again = go(keys, hyper, curved, MLP, probe, save=tmp_path / "run", **options)
     assert same((whole.variables, whole.curves), (again.variables, again.curves))
@@ -1062,7 +1067,7 @@ def test_a_run_with_unlabelled_inputs_gives_the_mean_of_its_weights_and_resumes(
     bank = dataclasses.replace(curved, unlabelled=100 * curved.x)
     hyper = Hyper(unlabelled=4, budget=4, steps=20)
     whole = distill.train(jax.random.key(3), hyper, bank, student, chunk=10)
-    state = distill.start(jax.random.split(jax.random.key(3), 1)[0], hyper, bank, student)
+    state = start(jax.random.split(jax.random.key(3), 1)[0], hyper, bank, student)
     assert state.average is not None
     plain = distill.train(
         jax.random.key(3), dataclasses.replace(hyper, unlabelled=0), bank, student, chunk=10

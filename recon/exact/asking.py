@@ -13,7 +13,7 @@ import numpy as np
 
 from recon.exact import arrays
 from recon.exact.recovery import Recovery, Status
-from recon.oracles import AnyOracle, Cost, Oracle, check, check_values
+from recon.oracles import AnyOracle, Cost, check
 
 
 def theorem2_constants(width: int, delta: float, separation: float) -> tuple[float, float]:
@@ -81,8 +81,7 @@ def jax_key(key: Any) -> jax.Array:
 
 def ask_values(oracle: AnyOracle, x: np.ndarray) -> tuple[np.ndarray, float, Cost]:
     """Checked values [n] of a scalar oracle at x [n, d], in float64; their roundoff and cost."""
-    value = _values(oracle, x) if isinstance(oracle, Oracle) else oracle.value(x)
-    value = check_values(np.asarray(value))
+    value = oracle.values(x)
     check_scalar(value.shape[1])
     cost = Cost(values=len(x), numbers=len(x), rounds=1)
     return value[:, 0].astype(np.float64), roundoff(value.dtype), cost
@@ -95,11 +94,6 @@ def ask_gradient(oracle: AnyOracle, x: np.ndarray) -> tuple[float, np.ndarray, f
     rounding = roundoff(reply.value.dtype, reply.gradient.dtype)
     cost = Cost(gradients=1, numbers=1 + len(x), rounds=1)
     return float(reply.value[0, 0]), reply.gradient[0, 0].astype(np.float64), rounding, cost
-
-
-@jax.jit
-def _values(oracle: Oracle, x: jax.Array) -> jax.Array:
-    return oracle.value(x)
 
 
 def roundoff(*dtypes: Any) -> float:

@@ -32,7 +32,7 @@ from recon.exact.asking import (
     roundoff,
 )
 from recon.exact.recovery import Status
-from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, ReplyError
+from recon.oracles import AnyOracle, Cost, Oracle, ReplyError
 
 
 class Hyperplanes(NamedTuple):
@@ -74,7 +74,7 @@ def recover_z(
     with jax.enable_x64(True):
         u, v = jax.random.normal(jax_key(key), (2, dim), jnp.float64)
         line = (u, v, jnp.float64(eps), jnp.float64(l), jnp.int64(limit))
-        if isinstance(oracle, Oracle):
+        if oracle.traced:
             reply = jax.eval_shape(oracle, u[None])
             check_scalar(reply.value.shape[1])
             precision = roundoff(reply.value.dtype, reply.gradient.dtype)
@@ -211,7 +211,7 @@ def _kernel(
 
 
 def _on_host(
-    oracle: HostOracle, u: Any, v: Any, eps: Any, l: Any, budget: Any, width: int
+    oracle: AnyOracle, u: Any, v: Any, eps: Any, l: Any, budget: Any, width: int
 ) -> tuple[_State, float]:
     """The same search for a victim outside JAX, with the roundoff of its replies."""
 

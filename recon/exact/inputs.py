@@ -9,15 +9,11 @@ them the victim's gradients do, as an input that is measured in small units has 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from recon.networks import TwoLayer
-from recon.oracles import AnyOracle, HostOracle, Oracle, Reply
 
 SPREAD = 64.0  # between the gradients of inputs, above which these are of different scale
 
@@ -32,17 +28,6 @@ class Inputs:
     def seen(self, x: np.ndarray) -> np.ndarray:
         """z [n, d] of the user's x [n, d]."""
         return (x - self.shift[None]) / self.scale[None]
-
-    def oracle(self, oracle: AnyOracle, dtype: str) -> AnyOracle:
-        """The oracle as a function of z; it asks in `dtype`."""
-        if isinstance(oracle, Oracle):
-            return _Scaled(oracle.f, oracle.params, oracle, self.shift, self.scale, dtype)
-
-        def fn(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            value, gradient = oracle(self.shift[None] + self.scale[None] * z)
-            return value, gradient * self.scale[None, None]
-
-        return HostOracle(fn, outputs=oracle.outputs)
 
     def restored(self, network: TwoLayer) -> TwoLayer:
         """The network as a function of x, its rows of length one."""
@@ -97,21 +82,3 @@ def of_gradients(gradient: np.ndarray) -> Inputs | None:
 
 def _power(scale: np.ndarray) -> np.ndarray:
     return np.asarray(2.0 ** np.round(np.log2(scale)))
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["params", "key", "inner", "shift", "scale"],
-    meta_fields=["f", "view", "dtype"],
-)
-@dataclass(frozen=True)
-class _Scaled(Oracle):
-    inner: Any
-    shift: Any
-    scale: Any
-    dtype: str
-
-    def __call__(self, z: jax.Array, first: Any = 0) -> Reply:
-        x = self.shift[None] + self.scale[None] * z.astype(jnp.float64)
-        reply = self.inner(x.astype(self.dtype), first)
-        return Reply(reply.value, reply.gradient.astype(jnp.float64) * self.scale[None, None])

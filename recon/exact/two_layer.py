@@ -9,7 +9,6 @@ then a second line; a network that no certificate vouches for is never `ok`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,14 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from recon.exact import arrays, asking, certify, lines, rounds, units
 from recon.exact.inputs import of_data, of_gradients
 from recon.exact.lines import Settings, State
 from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
 from recon.networks import TwoLayer
-from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, Reply, ReplyError, check, need
+from recon.oracles import CHUNK, AnyOracle, Cost, Oracle, Reply, ReplyError, check, need
 
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
@@ -33,17 +31,11 @@ ILL_CONDITIONED = (
     " All deviations are of the size of rounding, but too large beside f itself: terms cancel, or "
     "are larger elsewhere. Ask the model in float64."
 )
-CHUNK = 64  # queries a JAX victim answers at once, the last chunk padded: one compile
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _search(s: Settings, oracle: Oracle, state: State) -> State:
     return rounds.in_jax(s, oracle, state)
-
-
-@jax.jit
-def _ask(oracle: Oracle, x: Array) -> Reply:
-    return oracle(x)
 
 
 def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
@@ -55,12 +47,10 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
     chunk = min(CHUNK, lines.most_rows(s.outputs, s.dim))
     while True:
-        if isinstance(oracle, HostOracle):
-            state = rounds.in_numpy(s, lambda x: [oracle(x)], state)
-        elif jax.default_backend() == "cpu":  # a compile of seconds would save milliseconds
-            state = rounds.in_numpy(s, partial(replies, oracle, chunk=chunk), state)
-        else:
+        if oracle.traced and jax.default_backend() != "cpu":
             state = jax.tree.map(np.asarray, _search(s, oracle, state))
+        else:  # on a CPU a compile of seconds would save milliseconds
+            state = rounds.in_numpy(s, partial(oracle.stream, chunk=chunk), state)
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
         if int(state.phase) != lines.FULL or 2 * s.capacity > most or bytes_grown > MEMORY:
             return s, state
@@ -70,57 +60,9 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
 
 
 def ask(oracle: AnyOracle, x: np.ndarray, chunk: int = CHUNK) -> Reply:
-    """Checked replies to x [n, d] as NumPy float64, jitted if the oracle is JAX; ReplyError."""
-    if isinstance(oracle, HostOracle):
-        return Reply(*(np.asarray(a, np.float64) for a in oracle(x)))
-    parts = zip(*replies(oracle, x, chunk), strict=True)
+    """Checked replies to x [n, d] as NumPy arrays in float64; raises ReplyError."""
+    parts = zip(*oracle.stream(x, chunk), strict=True)
     return check(Reply(*(np.concatenate(a) for a in parts)), *x.shape)
-
-
-def replies(oracle: Oracle, x: np.ndarray, chunk: int = CHUNK) -> Iterator[Reply]:
-    """Replies to x [n, d] of a JAX victim, unchecked, in chunks of one shape: one compile.
-
-    The next chunk is under way while one is taken up.
-    """
-    before: list[tuple[Reply, int]] = []
-    for i in range(0, len(x), chunk):
-        here = x[i : i + chunk]
-        padded = np.concatenate([here, np.repeat(here[-1:], chunk - len(here), 0)])
-        before.append((_ask(oracle, padded), len(here)))
-        if len(before) == 2:
-            yield _taken(*before.pop(0))
-    yield from (_taken(*last) for last in before)
-
-
-def _taken(reply: Reply, n: int) -> Reply:
-    return Reply(*(np.asarray(a, np.float64)[:n] for a in reply))
-
-
-def form(oracle: AnyOracle, dim: int) -> tuple[int, str, str, Cost, np.ndarray]:
-    """Outputs K, the dtype of queries, the dtype of replies, what it cost to learn them, and the
-    gradients [n, K, d] seen on the way.
-
-    A JAX victim is asked in the dtype of its parameters, and costs nothing; one on the host
-    is asked in float64, once at the origin beforehand.
-    """
-    if isinstance(oracle, HostOracle):
-        reply = oracle(np.zeros((1, dim)))
-        outputs = reply.value.shape[1]
-        dtypes = [a.dtype for a in reply if jnp.issubdtype(a.dtype, jnp.floating)]
-        coarsest = max(dtypes, key=lambda a: jnp.finfo(a).eps, default=np.dtype(np.float64))
-        return outputs, "float64", str(coarsest), Cost(1, 0, outputs * (dim + 1), 1), reply.gradient
-    leaves = [a.dtype for a in jax.tree.leaves(oracle.params) if hasattr(a, "dtype")]
-    floats = [a for a in leaves if jnp.issubdtype(a, jnp.floating)]
-    with jax.numpy_dtype_promotion("standard"):
-        asked = str(jnp.result_type(*floats)) if floats else "float64"
-    shape = jax.eval_shape(_ask, oracle, jax.ShapeDtypeStruct((CHUNK, dim), asked))
-    if shape.value.ndim != 2 or shape.gradient.shape[1:] != (shape.value.shape[1], dim):
-        raise ReplyError(
-            f"f must map [{dim}] to [K] or a scalar; one query gives values of shape "
-            f"{shape.value.shape} and gradients of shape {shape.gradient.shape}"
-        )
-    none = np.zeros((0, *shape.gradient.shape[1:]))
-    return shape.value.shape[1], asked, str(shape.value.dtype), Cost(), none
 
 
 def recover(
@@ -173,9 +115,7 @@ def _recover(
     inputs, z = (None, None) if data is None else of_data(data, dim)
     if budget is not None and budget < 1:
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
-    outputs, dtype, replies, cost, seen = form(oracle, dim)
-    if isinstance(oracle, HostOracle):
-        oracle = replace(oracle, outputs=outputs)
+    oracle, (outputs, dtype, replies, cost, seen) = oracle.form(dim)
     eps = float(max(jnp.finfo(dtype).eps, jnp.finfo(replies).eps))
     if eps > COARSE:
         return _too_coarse(oracle, dim, dtype, replies, cost)
@@ -192,7 +132,7 @@ def _recover(
                 f"replies of {outputs} outputs and {dim} inputs need {needed / 2**30:.0f} GiB of "
                 f"memory, more than the {MEMORY >> 30} GiB an attack may take"
             )
-        view = oracle if inputs is None else inputs.oracle(oracle, dtype)
+        view = oracle if inputs is None else oracle.scaled(inputs.shift, inputs.scale, dtype)
         seed, line_seed, place_seed = arrays.split(seed, 3)
         places = [] if z is None else [certify.Place(z, certify.ROWS, certify.BETWEEN)]
         if inputs is not None:  # standard normal points of the user's scale
