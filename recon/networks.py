@@ -45,8 +45,9 @@ class TwoLayer:
         """Jacobians [n, K, d] for x [n, d]; at a kink, the side where the unit is off."""
         on = (x @ self.rows.T + _row(self.bias, x) > 0).astype(self.weights.dtype)
         active = on[:, None, :] * self.weights[None]
-        flat = active.reshape(-1, active.shape[-1]) @ self.rows  # one product of matrices
-        return flat.reshape(*active.shape[:2], -1) + self.slope[None]
+        n, outputs, width = active.shape
+        flat = active.reshape(n * outputs, width) @ self.rows  # one product of matrices
+        return flat.reshape(n, outputs, self.rows.shape[1]) + self.slope[None]
 
     @property
     def width(self) -> int:

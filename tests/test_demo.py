@@ -20,8 +20,8 @@ NAMES = tuple(digits.NETWORKS)
 def main(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECON_CACHE", str(tmp_path_factory.mktemp("cache")))
-        panels = (Panel("mlp", (1, 10), seeds=1),)
-        few = replace(demonstration.REBUILD, panels=panels, victim_steps=200)
+        panels = (Panel("linear", (1, 10), seeds=1),)
+        few = replace(demonstration.REBUILD, panels=panels, victim_steps=200, steps=200)
         patch.setattr(demonstration, "REBUILD", few)
         yield demonstration.main
 
