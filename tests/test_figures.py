@@ -76,6 +76,19 @@ def test_a_figure_has_the_name_of_its_experiment(name):
     assert name in EXPERIMENTS
 
 
+def test_a_figure_says_how_many_students_failed(rows_of):
+    from matplotlib.figure import Figure
+
+    rows = [row | {"failure": None} for row in rows_of("fig2-mnist")]
+    figure = Figure()
+    reports.FIGURES["fig2-mnist"](figure, rows)
+    assert "failed" not in figure.get_supxlabel()
+    rows[0]["failure"] = "run 0 stopped"
+    figure = Figure()
+    reports.FIGURES["fig2-mnist"](figure, rows)
+    assert "1 students failed" in " ".join(figure.get_supxlabel().split())
+
+
 def test_no_rows_is_an_error_that_says_so(tmp_path):
     with pytest.raises(FileNotFoundError):
         reports.draw("lemma2", tmp_path)

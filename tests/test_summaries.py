@@ -1,7 +1,11 @@
-"""Few rows of many students: means over seeds, failures counted, gains on the same seeds."""
+"""Few rows of many students: means, failures, gains; and ensembles, which answer as one."""
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from recon import distill
+from recon.distill import ensemble
 from recon.experiments import Rebuild
 from recon.experiments.mnist import Ablation
 
@@ -33,3 +37,17 @@ def test_the_gain_of_a_recipe_is_over_the_same_seeds():
     ablation = Ablation("", panels=())
     gains = {few["recipe"]: few["gain"] for few in ablation.summary(made)}
     assert gains == {"plain": 0.0, "autodiff": pytest.approx(-0.1)}
+
+
+def test_the_members_that_fit_best_answer_by_their_mean_logits():
+    logits = jnp.asarray([[[3.0, 0.0, 1.0]], [[0.0, 2.0, 1.5]], [[0.0, 2.0, 1.0]]])  # [R, n, K]
+    member = distill.Student(lambda key: None, lambda variables, x: variables + 0 * x[:, :1])
+    assert ensemble.mean(member) is ensemble.mean(member)
+    mean = ensemble.mean(member).apply(logits, jnp.zeros((1, 4)))
+    np.testing.assert_allclose(mean, [[1.0, 4 / 3, 3.5 / 3]], rtol=1e-6)
+    losses = np.full((4, 100), 0.5)
+    losses[:, -1] = 9.0  # one step is a draw: the mean over the last five decides
+    losses[2, -5:], losses[3, -5:] = 0.1, 0.2
+    losses[0, 50:] = np.nan  # it failed
+    assert ensemble.closest(losses, 2).tolist() == [2, 3]
+    assert ensemble.closest(losses, 4).tolist() == [2, 3, 1, 0]
