@@ -485,7 +485,7 @@ def test_students_by_name_or_module_are_one_object_and_fit_their_inputs():
             distill.student(*given, **options)
     net = Own(OUTPUTS)
     by_hand = Student(
-        lambda key: net.init(key, jnp.zeros(DIM)), models.logits(net), None, models.surrogate(net)
+        lambda key: net.init(key, jnp.zeros(DIM)), models.logits(net), None, models.logits(net)
     )
     bank = distill.buy(lambda x: x[:OUTPUTS], jnp.eye(DIM))
     with pytest.raises(ValueError, match=r"takes no \(variables, x, temperature\)"):
