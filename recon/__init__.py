@@ -11,6 +11,7 @@ The floors of the house; an import only goes down:
        distill       gradient matching: a student trained on a victim's replies
     1  workers       where cells are measured
        cells         finished cells kept on disk
+       ledger        replies kept on disk as they come
        oracles       how a victim is asked: the one door
        replies       what a service says it shows, what it answers, what that cost
        explanations  Jacobian, top-class gradient, SmoothGrad

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recon import exact, oracles, victims
+from recon import exact, ledger, oracles, victims
 from recon.explanations import EXPLANATIONS
 from recon.oracles import Cost, Reply, ReplyError, View, ViewError
 
@@ -269,7 +269,7 @@ def test_a_record_keeps_what_the_view_has(view, tmp_path):
     asked = []
     host = oracles.from_host(lambda x: asked.append(len(x)) or shown(view, x), view=view)
     for _ in range(2):
-        oracle = oracles.recorded(host, tmp_path / "replies")
+        oracle = ledger.recorded(host, tmp_path / "replies")
         reply = oracles.ask(oracle, x)[0]
         for got, want in zip(reply, shown(view, x), strict=True):
             assert (got is None) == (want is None)
@@ -373,7 +373,7 @@ def test_a_record_serves_an_attack_that_was_cut_off(tmp_path):
 
     def attack(most: float) -> exact.Recovery:
         oracle = oracles.from_host(partial(service, most=most))
-        recorded = oracles.recorded(oracle, tmp_path / "replies")
+        recorded = ledger.recorded(oracle, tmp_path / "replies")
         return exact.recover(recorded, dim=6, key=jax.random.key(1), width=5)
 
     with pytest.raises(ConnectionError, match="the service is down"):
