@@ -60,6 +60,8 @@ class Steps:
     """Students for 32 x 32 images in colour."""
     deep_batch: int = 32
     """Queries a step of theirs; a reading is one step."""
+    deep_repeats: int = 5
+    """Readings of them, which take seconds."""
     repeats: int = 15
     """Readings of each; the median is taken."""
     each: int = 20
@@ -74,7 +76,7 @@ class Steps:
     def small(self) -> Steps:
         """The two-layer student, two readings."""
         small = replace(self, models=("mlp",), deep=("vgg11-quarter",), batch=8, deep_batch=2)
-        return replace(small, repeats=2, each=2, runs=(1, 2), steps=5)
+        return replace(small, repeats=2, deep_repeats=2, each=2, runs=(1, 2), steps=5)
 
     def run(self, tell: Tell = silent) -> list[Row]:
         """A row for each model and loss, and for each number of runs."""
@@ -83,11 +85,16 @@ class Steps:
             for model in self.models:
                 for loss in LOSSES:
                     peer = "jacobian" if loss == "projection" else loss
-                    rows.append(self._step(model, SHAPE, self.batch, loss, peer, self.each))
+                    rows.append(
+                        self._step(model, SHAPE, self.batch, loss, peer, self.each, self.repeats)
+                    )
                     tell(rows[-1])
             for model in self.deep:
                 for loss in DEEP_LOSSES:
-                    rows.append(self._step(model, DEEP_SHAPE, self.deep_batch, loss, loss, 1))
+                    readings = (1, self.deep_repeats)
+                    rows.append(
+                        self._step(model, DEEP_SHAPE, self.deep_batch, loss, loss, *readings)
+                    )
                     tell(rows[-1])
             for count in self.runs:
                 rows.append(self._runs(count))
@@ -95,7 +102,14 @@ class Steps:
         return rows
 
     def _step(
-        self, model: str, shape: tuple[int, ...], batch: int, loss: str, peer: str, each: int
+        self,
+        model: str,
+        shape: tuple[int, ...],
+        batch: int,
+        loss: str,
+        peer: str,
+        each: int,
+        repeats: int,
     ) -> Row:
         trained = distill.student(model, shape, CLASSES)
         bank, hyper = replies(batch, loss, self.seed, shape), Hyper(budget=batch, loss=loss)
@@ -108,7 +122,7 @@ class Steps:
             for form in torch_steps.FORMS if peer == "jacobian" else ("",):
                 one = torch_steps.step(variables["params"], bank, peer, form, *numbers)
                 calls[form] = partial(_several, one, each)
-        seconds = {name: s / each for name, s in in_turn(calls, self.repeats).items()}
+        seconds = {name: s / each for name, s in in_turn(calls, repeats).items()}
         ours = seconds.pop("ours")
         form, other = min(seconds.items(), key=lambda item: item[1], default=("", None))
         if version is None:
