@@ -205,7 +205,11 @@ class HostOracle:
         if not self.view.axes:
             return self._values(x, first, known)
         x = np.array(x)  # the victim's own, to scribble on
-        answer = self.fn(x)
+        try:
+            answer = self.fn(x)
+        except Exception as error:
+            error.add_note(f"The victim was asked about x of shape {x.shape}, {x.dtype}.")
+            raise
         if self.view.outputs == "none" and not isinstance(answer, tuple):
             answer = (None, answer)
         return check(answer, x.shape[0], x.shape[1], known, self.view, first)
@@ -317,6 +321,11 @@ def need(
     of: str | None = None,
 ) -> None:
     """ViewError, a sentence, unless the oracle's view has one of the words that are given."""
+    if not isinstance(oracle, Oracle | HostOracle):
+        raise TypeError(
+            f"a victim is given as oracles.from_jax(f) or oracles.from_host(fn), not as a bare "
+            f"{type(oracle).__name__}"
+        )
     view = oracle.view
     for name, words in (("outputs", outputs), ("explanation", explanation), ("of", of)):
         words = (words,) if isinstance(words, str) else words

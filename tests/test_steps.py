@@ -57,6 +57,6 @@ def test_readings_take_turns_after_one_that_is_not_counted():
 
 def test_without_pytorch_there_is_no_ratio(monkeypatch):
     monkeypatch.setattr(torch_steps, "available", lambda: None)
-    row = steps.Steps(repeats=1)._step("mlp", steps.SHAPE, 4, "top", "top", 2)
+    row = steps.Steps()._step("mlp", steps.SHAPE, 4, "top", "top", 2, 1)
     assert row["milliseconds"] > 0
     assert all(row[name] is None for name in ("other", "other_loss", "other_milliseconds", "ratio"))

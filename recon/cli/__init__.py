@@ -1,8 +1,8 @@
-"""The command line: parse, call, print.
+"""recon: how much of a model leaks through its explanations.
 
     recon attack --dim 100 --width 64       recover a random network from its gradients
     recon run fig2-mnist --data-dir DIR     an experiment: rows, record and figure in results/
-    recon run fig2-mnist --small            the same in a minute, only shown
+    recon run fig2-mnist --small            the same in a few minutes at most, only shown
     recon tune masks --data-dir DIR         a grid of hyperparameters
     recon plot all                          figures and claims again, from the committed rows
     recon list                              what can be run, its claim and how long it takes

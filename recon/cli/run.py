@@ -87,6 +87,8 @@ def _measure(args: Run, known: dict[str, Any], results: Path, what: str) -> int:
     from recon.experiments import SettingsError
 
     names = [name.replace("_", "-") for name in args.names]
+    if not names:
+        return refuse(f"Which {what}? There are {', '.join(known)}.")
     for name in names:
         if name not in known:
             return refuse(f"There is no {what} {name!r}; there are {', '.join(known)}.")

@@ -177,7 +177,7 @@ def _one_line(
         found = f"Units found: {count}."
         if int(state.phase) != lines.DONE:
             status = Status.BUDGET if int(state.phase) == lines.SPENT else Status.NOISY
-            detail = found if status is Status.BUDGET else f"Kinks seen: {count}.{_clipped(state)}"
+            detail = found if status is Status.BUDGET else f"Kinks seen: {count}.{_hint(state)}"
             return Recovery(network, status, cost, detail=detail), seen
         if watch and of_gradients(seen) is not None:
             return Recovery(network, Status.UNCERTIFIED, cost, detail=found), seen
@@ -204,19 +204,26 @@ def _one_line(
         if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
             status = Status.RECOVERED if expected else Status.OTHER_WIDTH
             return Recovery(network, status, cost, verdict.error, detail), seen
-        detail = found + (_clipped(state) if verdict.rounding > 1 else ILL_CONDITIONED)
+        detail = found + (_hint(state) if verdict.rounding > 1 else ILL_CONDITIONED)
         outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, detail)
         state = rounds.bracket(s, state, limit - before.queries)
     return outcome, seen
 
 
-def _clipped(state: State) -> str:
-    """A hint where f is constant at both ends of the line, and not between them."""
+def _hint(state: State) -> str:
+    """What the replies look like: values that sum to one, or constant at both ends of the line."""
     n = int(state.filled)
+    t = np.tan(state.angle[:n])[:, None]
+    value = state.along[:n, 0] + t * state.along[:n, 1] + state.offset[:n]
+    if value.shape[1] > 1 and np.abs(value.sum(1) - 1).max(initial=0.0) < 1e-3:
+        return " The values sum to one, as probabilities do: ask for logits."
     ends = state.gradient[[np.argmin(state.angle[:n]), np.argmax(state.angle[:n])]]
     if ends.any() or not state.gradient[:n].any():
         return ""
-    return " Far from the origin the gradients vanish: the victim may clip its inputs to a range."
+    return (
+        " Far from the origin the gradients vanish: the victim may clip its inputs to a range, or "
+        "saturate, as sigmoids do."
+    )
 
 
 def _too_coarse(oracle: AnyOracle, dim: int, dtype: str, replies: str, cost: Cost) -> Recovery:
