@@ -27,9 +27,9 @@ class Steps:
 
     Claim:   none of the paper's.
     Time:    10 minutes on 2 CPU cores.
-    Expect:  on 2 CPU cores ours is 5 and 10 times faster with the projection, 1.5 to 2 times with
-             labels, the top class or the whole Jacobian; VGG11 and ResNet-18 take a fifth to a
-             half of PyTorch's time, read on a busy machine; many runs at once lose time.
+    Expect:  on 2 CPU cores ours is 3 and 9 times faster with the projection, 1.3 to 2 times with
+             labels, the top class or the whole Jacobian; VGG11 and ResNet-18 take 0.9 to 1.6
+             times PyTorch 2.14's time; many runs at once gain or lose a fifth.
 
     Both sides have the same weights, batch, loss and Adam, in float32, on all cores; they make
     `each` steps in turn, ours as the trainer does, and the median is taken, compilation apart.
