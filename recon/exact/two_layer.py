@@ -214,7 +214,7 @@ def _hint(state: State) -> str:
     """What the replies look like: values that sum to one, or constant at both ends of the line."""
     n = int(state.filled)
     t = np.tan(state.angle[:n])[:, None]
-    value = state.along[:n, 0] + t * state.along[:n, 1] + state.offset[:n]
+    value = state.along[:n, :, 0] + t * state.along[:n, :, 1] + state.offset[:n]
     if value.shape[1] > 1 and np.abs(value.sum(1) - 1).max(initial=0.0) < 1e-3:
         return " The values sum to one, as probabilities do: ask for logits."
     ends = state.gradient[[np.argmin(state.angle[:n]), np.argmax(state.angle[:n])]]
