@@ -51,13 +51,11 @@ class Cell:
         return f"{who}, {self.queries}: {what}, seed {self.seed}"
 
 
+@lru_cache(maxsize=2)
 def load(name: str, held_out: int = 0) -> data.Dataset:
     """The data set; with held_out, that many training images in place of the test part."""
     dataset = data.load(name)
     return data.validation(dataset, held_out) if held_out else dataset
-
-
-_dataset = lru_cache(maxsize=2)(load)
 
 
 def place(cell: Cell) -> tuple[str, int]:
@@ -79,7 +77,7 @@ def victim_of(cell: Cell, note: Note = quiet) -> Classifier:
         def tell(step: int, of: int, loss: float) -> None:
             note(f"training the victim {cell.victim}: step {step:,} of {of:,}, loss {loss:.2g}")
 
-        dataset = _dataset(*place(cell))
+        dataset = load(*place(cell))
         training = Training(steps=cell.victim_steps)
         _VICTIMS[trained] = victims.classifier(dataset, cell.victim, 0, training, tell)
     return _VICTIMS[trained]
@@ -95,7 +93,7 @@ def probe(cell: Cell) -> Probe:
 
 @lru_cache(maxsize=8)
 def _probe(dataset: str, held_out: int, victim: str, steps: int) -> Probe:
-    test, trained = _dataset(dataset, held_out).test, _VICTIMS[dataset, held_out, victim, steps]
+    test, trained = load(dataset, held_out).test, _VICTIMS[dataset, held_out, victim, steps]
     classes = jax.jit(lambda x: jnp.argmax(trained.f(trained.variables, x), axis=-1))
     x = np.asarray(test.x, np.float32)
     parts = [classes(x[i : i + 1_000]) for i in range(0, len(x), 1_000)]
@@ -105,7 +103,7 @@ def _probe(dataset: str, held_out: int, victim: str, steps: int) -> Probe:
 def replies_to(cell: Cell, victim: Classifier) -> Bank:
     """What the victim's service replies to the cell's queries; the service's noise has key 0."""
     view = REPLIES[cell.reply].view
-    dataset, budget = _dataset(*place(cell)), int(cell.hyper.budget)
+    dataset, budget = load(*place(cell)), int(cell.hyper.budget)
     size = len(dataset.pool.x)
     if cell.queries == "pool" and 2 * budget > size:  # most of it: bought once for all seeds
         asked = (*place(cell), cell.victim, cell.victim_steps, cell.reply)
@@ -131,7 +129,7 @@ def _buy(victim: Classifier, view: View, x: np.ndarray) -> Bank:
 
 def student_of(cell: Cell, victim: Classifier) -> Student:
     """The student's model; with the victim's layers that its recipe lets it know, if any."""
-    dataset, layers = _dataset(*place(cell)), RECIPES[cell.recipe].known
+    dataset, layers = load(*place(cell)), RECIPES[cell.recipe].known
     plain = distill.student(cell.student, dataset.shape, dataset.classes)
     if not layers:
         return plain
@@ -166,7 +164,7 @@ def train(group: Sequence[Cell], note: Note = quiet) -> Trained:
     largest = max(group, key=lambda cell: int(cell.hyper.budget))
     bank, recipe = replies_to(largest, victim), RECIPES[first.recipe]
     if recipe.fixed.get("unlabelled"):
-        pool = _dataset(*place(first)).pool.x
+        pool = load(*place(first)).pool.x
         bank = replace(bank, unlabelled=jnp.asarray(pool, jnp.float32))
     every = [cell.hyper for cell in group for _ in range(recipe.members)]
     key = jax.random.fold_in(jax.random.key(0), first.seed)
