@@ -145,7 +145,7 @@ def bench(*cases):
 
 def pretend(monkeypatch, answer):
     """Every tangent attack is `answer(network)`."""
-    monkeypatch.setattr(exact, "recover", lambda oracle, **_: answer(oracle.params))
+    monkeypatch.setitem(exact.METHODS, "tangent", lambda oracle, **_: answer(oracle.params))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_replies_at_fault_are_no_refusal(monkeypatch):
     def recover(oracle, **_):
         raise ReplyError("query row 3: the value is not finite")
 
-    monkeypatch.setattr(exact, "recover", recover)
+    monkeypatch.setitem(exact.METHODS, "tangent", recover)
     with pytest.raises(ReplyError):
         bench(Case(6, 3, 1, ("tangent",), runs=1)).run()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import tyro
@@ -22,16 +21,9 @@ from recon.networks import TwoLayer
 from recon.oracles import Oracle
 
 
-class Attacked(NamedTuple):
-    """What a person reads, flat and ready for JSON, and the recovery itself."""
-
-    summary: dict[str, Any]
-    recovery: Recovery
-
-
 @dataclass(frozen=True)
 class Attack:
-    """Recover one random victim (`victims.random_network`) through its oracle alone."""
+    """Recover one random network (`victims.random_network`) through its oracle alone."""
 
     dim: int = 100
     """Inputs d of the victim."""
@@ -53,12 +45,16 @@ class Attack:
     """bisect, membership: failure probability asked for."""
     separation: float = 0.1
     """bisect, membership: the assumed c, |<A_i, A_j>| <= 1 - c."""
+    json: bool = False
+    """Print one JSON object, nothing else."""
+    out: Path | None = None
+    """Save the recovered network here, as .npz."""
 
-    def run(self) -> Attacked:
-        """Attack; ValueError for settings that no attack of this method takes.
+    def run(self) -> tuple[dict[str, Any], Recovery]:
+        """What a person reads, flat, and the recovery; ValueError for what no attack takes.
 
-        `summary`: seconds is the whole attack, with what it compiles; max_error is
-        `relative_error` over 10,000 points, None without a network.
+        seconds is the whole attack, with what it compiles; max_error is `relative_error` over
+        10,000 points, None without a network.
         """
         with jax.enable_x64(True):
             victim_key, attack_key, error_key = jax.random.split(jax.random.key(self.seed), 3)
@@ -69,7 +65,7 @@ class Attack:
             )
             oracle = victims.oracle_of(victim)
             seconds, got = timed(lambda: self._attack(oracle, attack_key))
-            return Attacked(self._summary(got, victim, error_key, seconds), got)
+            return self._summary(got, victim, error_key, seconds), got
 
     @property
     def shape(self) -> str:
@@ -77,21 +73,15 @@ class Attack:
         return f"{self.dim}-{self.width}-{self.outputs}"
 
     def _attack(self, oracle: Oracle, key: Any) -> Recovery:
-        if self.method == "tangent":
-            width = self.width if self.width_known else None
-            return exact.recover(oracle, dim=self.dim, key=key, width=width, budget=self.budget)
-        if not self.width_known:
-            raise ValueError(f"method {self.method} has to know the width")
-        if self.bias:
-            raise ValueError(f"method {self.method} is for networks without biases")
-        bisect = self.method == "bisect"
-        learn = exact.learn_model if bisect else exact.learn_model_membership
-        options: dict[str, Any] = {
-            "delta": self.delta,
-            "separation": self.separation,
-            "budget": self.budget,
-        }
-        return learn(oracle, self.dim, self.width, key, **options)
+        rest: dict[str, Any] = {"budget": self.budget}
+        if self.method != "tangent":
+            if not self.width_known:
+                raise ValueError(f"method {self.method} has to know the width")
+            if self.bias:
+                raise ValueError(f"method {self.method} is for networks without biases")
+            rest |= {"delta": self.delta, "separation": self.separation}
+        width = self.width if self.width_known else None
+        return exact.METHODS[self.method](oracle, dim=self.dim, key=key, width=width, **rest)
 
     def _summary(self, got: Recovery, victim: TwoLayer, key: Any, seconds: float) -> dict[str, Any]:
         error, cost = relative_error(got.network, victim, key), asdict(got.cost)
@@ -102,15 +92,11 @@ class Attack:
             "found_width": None if got.network is None else got.network.width,
             "queries": got.cost.queries,
             **cost,
-            "max_error": _finite(error),
-            "certificate": _finite(got.certificate),
+            # JSON has no infinity
+            "max_error": error if math.isfinite(error) else None,
+            "certificate": got.certificate if math.isfinite(got.certificate) else None,
             "seconds": seconds,
         }
-
-
-def _finite(number: float | None) -> float | None:
-    """JSON has no infinity."""
-    return number if number is not None and math.isfinite(number) else None
 
 
 def described(summary: dict[str, Any]) -> dict[str, str]:
@@ -134,27 +120,15 @@ def described(summary: dict[str, Any]) -> dict[str, str]:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class Args:
-    """Recover one random network through its oracle alone."""
-
-    attack: tyro.conf.OmitArgPrefixes[Attack] = dataclasses.field(default_factory=Attack)
-    json: bool = False
-    """Print one JSON object, nothing else."""
-    out: Path | None = None
-    """Save the recovered network here, as .npz."""
-
-
 def attack(argv: Sequence[str]) -> int:
     """`recon attack`."""
-    args = tyro.cli(Args, prog="recon attack", description=Args.__doc__, args=argv)
-    settings = args.attack
+    settings = tyro.cli(Attack, prog="recon attack", description=Attack.__doc__, args=argv)
     try:
         with console.status(f"Attacking a {settings.shape} network ..."):
             summary, recovery = settings.run()
     except ValueError as error:
         return refuse(error)
-    if args.json:
+    if settings.json:
         print(json.dumps(summary))
     else:
         table = Table(title=f"{settings.method} on {settings.shape}", show_header=False)
@@ -164,9 +138,9 @@ def attack(argv: Sequence[str]) -> int:
             colour = "green" if summary["ok"] else "red"
             table.add_row(name, f"[{colour}]{text}[/]" if name == "status" else text)
         show(table)
-    if args.out is not None:
+    if settings.out is not None:
         if recovery.ok and recovery.network is not None:
-            console.print(f"Saved {recovery.network.save(args.out)}")
+            console.print(f"Saved {recovery.network.save(settings.out)}")
         else:
             console.print("Not saved: the network was not recovered.")
     return 0 if recovery.ok else 1

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from recon import data, reports, tables
+from recon import data, exact, reports, tables
 from recon.demo import digits
-from recon.experiments import EXACT, Row
+from recon.experiments.common import EXACT, Row
 from recon.experiments.mnist import SMALL
 from recon.reports.demo import demo_rows
 from recon.reports.matching import LABELS, figure2
@@ -91,7 +91,7 @@ def demo(args: Args) -> int:
             subject = stage(f"Training the {name}", digits.train, name, train_key, args.width)
             stage.say(f"Trained the {_title(subject)}")
             subjects.append(subject)
-        for method in digits.METHODS:
+        for method in exact.METHODS:
             for subject, (_, attack_key) in zip(subjects, keys, strict=True):
                 if method not in digits.methods(subject):
                     continue
@@ -206,7 +206,7 @@ def _outcome(got: digits.Attacked) -> str:
 
 
 def _queries(row: Row) -> str:
-    gradients, values = row["gradient_queries"], row["value_queries"]
+    gradients, values = row["gradients"], row["values"]
     if not values:
         return f"{gradients:,}"
     return f"{gradients:,} + {values:,} values" if gradients else f"{values:,} values"

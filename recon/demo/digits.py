@@ -11,6 +11,7 @@ draws them.  `methods` says which attacks are defined for a network.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,6 @@ NETWORKS: dict[str, Callable[..., victims.Trained]] = {
     "classifier": victims.digits_classifier,
     "scalar": victims.digits_scalar,
 }
-METHODS = ("tangent", "bisect", "membership")  # ours, Algorithm 1, Appendix C
 POINTS = 10_000  # Gaussian x behind the worst error
 
 
@@ -58,7 +58,7 @@ def train(name: str, key: Any, width: int) -> Subject:
 def methods(subject: Subject) -> tuple[str, ...]:
     """The attacks defined for a network: the paper's take one output and no biases."""
     biased = np.any(subject.network.bias != 0) or np.any(subject.network.offset != 0)
-    return METHODS[:1] if subject.outputs > 1 or biased else METHODS
+    return ("tangent",) if subject.outputs > 1 or biased else tuple(exact.METHODS)
 
 
 def attack(subject: Subject, method: str, key: Any, budget: int | None = None) -> Attacked:
@@ -89,10 +89,7 @@ def attack(subject: Subject, method: str, key: Any, budget: int | None = None) -
         "ok": got.ok,
         "units_found": 0 if got.network is None else got.network.width,
         "queries": got.cost.queries,
-        "gradient_queries": got.cost.gradients,
-        "value_queries": got.cost.values,
-        "numbers": got.cost.numbers,
-        "rounds": got.cost.rounds,
+        **asdict(got.cost),
         "seconds": warm,
         "seconds_first": first,
     }
@@ -110,14 +107,12 @@ def _told(subject: Subject, method: str) -> int | None:
 
 
 def _attack(subject: Subject, method: str, key: Any, budget: int | None) -> Recovery:
-    oracle = victims.oracle_of(subject.network)
-    width, dim = subject.network.rows.shape
-    if method == "tangent":
-        told = _told(subject, method)
-        return exact.recover(oracle, dim=dim, key=key, width=told, budget=budget)
-    learn = exact.learn_model if method == "bisect" else exact.learn_model_membership
-    separation = max(measured_separation(subject.network), 1e-12)
-    return learn(oracle, dim, width, key, separation=separation)
+    rest: dict[str, Any] = {"budget": budget}
+    if method != "tangent":
+        rest = {"separation": max(measured_separation(subject.network), 1e-12)}
+    oracle, width = victims.oracle_of(subject.network), _told(subject, method)
+    dim = subject.network.rows.shape[1]
+    return exact.METHODS[method](oracle, dim=dim, key=key, width=width, **rest)
 
 
 def decisions(network: TwoLayer, x: np.ndarray) -> np.ndarray:

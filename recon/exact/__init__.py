@@ -27,19 +27,16 @@ __all__ = [
 ]
 
 
-def _bisect(
-    oracle: AnyOracle, *, dim: int, key: Any, width: int, budget: int | None = None
-) -> Recovery:
-    return learn_model(oracle, dim, width, key, budget=budget)
+def _bisect(oracle: AnyOracle, *, dim: int, key: Any, width: int, **rest: Any) -> Recovery:
+    return learn_model(oracle, dim, width, key, **rest)
 
 
-def _membership(
-    oracle: AnyOracle, *, dim: int, key: Any, width: int, budget: int | None = None
-) -> Recovery:
-    return learn_model_membership(oracle, dim, width, key, budget=budget)
+def _membership(oracle: AnyOracle, *, dim: int, key: Any, width: int, **rest: Any) -> Recovery:
+    return learn_model_membership(oracle, dim, width, key, **rest)
 
 
-# All take (oracle, dim=, key=, width=, budget=) and return a Recovery.
+# All take (oracle, dim=, key=, width=, budget=) and return a Recovery; the paper's two also what
+# their own functions take.
 METHODS: dict[str, Callable[..., Recovery]] = {
     "tangent": recover,
     "bisect": _bisect,

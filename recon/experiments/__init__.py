@@ -11,8 +11,6 @@ from recon.experiments.bench.steps import Steps
 from recon.experiments.common import (
     EXACT,
     Experiment,
-    Head,
-    Row,
     SettingsError,
     Summarised,
     head,
@@ -40,10 +38,7 @@ EXPERIMENTS: dict[str, Experiment] = {
 __all__ = [
     "EXACT",
     "EXPERIMENTS",
-    "Experiment",
-    "Head",
     "Rebuild",
-    "Row",
     "SettingsError",
     "Summarised",
     "head",

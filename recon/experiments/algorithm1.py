@@ -16,23 +16,18 @@ import numpy as np
 from recon import oracles, victims
 from recon.exact import asking, binary_search, paper
 from recon.exact.recovery import Recovery
-from recon.experiments.common import (
-    EXACT,
-    Measured,
-    Row,
-    columns,
-    interval,
-    relative_error,
-)
+from recon.experiments.common import EXACT, Measured, Row, columns, interval, relative_error
 from recon.networks import TwoLayer
 
 
 class Outcome(NamedTuple):
-    """One run of Algorithm 1: how it ended and, where it failed, why."""
+    """One run of Algorithm 1: how it ended and, where it failed, why; the eps and l it used."""
 
     recovery: Recovery
     error: float  # relative, inf without a network
     cause: str  # "" | "far" | "close" | "wrong" | "other"
+    eps: float
+    reach: float
 
 
 def measured_separation(network: TwoLayer) -> float:
@@ -50,8 +45,8 @@ def sharp_epsilon(width: int, delta: float, separation: float) -> float:
     return 2 * math.sqrt(separation) * delta / width**2
 
 
-def attack(key: Any, dim: int, width: int, delta: float, rule: str) -> tuple[Outcome, float, float]:
-    """Algorithm 1 on a new random victim; also the eps and the reach l that it used."""
+def attack(key: Any, dim: int, width: int, delta: float, rule: str) -> Outcome:
+    """Algorithm 1 on a new random victim."""
     victim_key, attack_key, error_key = jax.random.split(key, 3)
     victim = victims.random_network(victim_key, dim, width)
     separation = measured_separation(victim)
@@ -61,16 +56,14 @@ def attack(key: Any, dim: int, width: int, delta: float, rule: str) -> tuple[Out
     oracle = victims.oracle_of(victim)
     got = paper.learn_model(oracle, dim, width, attack_key, eps=eps, reach=reach)
     error = relative_error(got.network if got.ok else None, victim, error_key, 1_000)
-    cause = ""
-    if got.ok:
-        cause = "" if error <= EXACT else "wrong"
-    else:
+    cause = "" if error <= EXACT else "wrong"
+    if not got.ok:
         line_key = jax.random.split(attack_key)[0]  # as learn_model splits it: the same line
         line = binary_search.recover_z(oracle, dim, width, line_key, eps, reach)
         t = np.sort(-(np.asarray(victim.rows) @ line.u) / (np.asarray(victim.rows) @ line.v))
         far, close = np.abs(t).max() >= reach, width > 1 and np.diff(t).min() <= eps
         cause = "far" if far else "close" if close else "other"
-    return Outcome(got, error, cause), eps, reach
+    return Outcome(got, error, cause, eps, reach)
 
 
 @dataclass(frozen=True)
@@ -115,14 +108,11 @@ class Theorem1(Measured):
                 cell = partial(attack, dim=2 * width, width=width, delta=delta, rule=rule)
                 yield self._row(width, delta, rule, [cell(key) for key in keys])
 
-    def _row(
-        self, width: int, delta: float, rule: str, runs: list[tuple[Outcome, float, float]]
-    ) -> Row:
-        outcomes = [outcome for outcome, _, _ in runs]
-        causes = Counter(outcome.cause for outcome in outcomes)
-        failures = len(outcomes) - causes[""]
-        low, high = interval(failures, len(outcomes))
-        won = [outcome for outcome in outcomes if outcome.cause == ""]
+    def _row(self, width: int, delta: float, rule: str, runs: list[Outcome]) -> Row:
+        causes = Counter(outcome.cause for outcome in runs)
+        failures = len(runs) - causes[""]
+        low, high = interval(failures, len(runs))
+        won = [outcome for outcome in runs if outcome.cause == ""]
         gradients = [o.recovery.cost.gradients / width for o in won]
         values = [o.recovery.cost.values / width for o in won]
         return {
@@ -130,15 +120,15 @@ class Theorem1(Measured):
             "width": width,
             "dim": 2 * width,
             "delta": delta,
-            "runs": len(outcomes),
+            "runs": len(runs),
             "failures": failures,
-            "failure_rate": failures / len(outcomes),
+            "failure_rate": failures / len(runs),
             "low": low,
             "high": high,
             **{cause: causes[cause] for cause in ("far", "close", "other", "wrong")},
-            "eps_mean": float(np.mean([eps for _, eps, _ in runs])),
-            "reach": runs[0][2],
-            "bound_per_unit": float(np.mean([math.log2(2 * reach / e) for _, e, reach in runs])),
+            "eps_mean": float(np.mean([o.eps for o in runs])),
+            "reach": runs[0].reach,
+            "bound_per_unit": float(np.mean([math.log2(2 * o.reach / o.eps) for o in runs])),
             "gradients_per_unit": float(np.mean(gradients)) if won else None,
             "gradients_per_unit_min": min(gradients, default=None),
             "gradients_per_unit_max": max(gradients, default=None),
@@ -173,14 +163,9 @@ class Figure1(Measured):
 
     def victim(self) -> TwoLayer:
         """The planted network."""
-        angles = np.array(self.angles)
-        return TwoLayer(
-            rows=np.stack([np.cos(angles), np.sin(angles)], axis=1),
-            bias=np.zeros(2),
-            weights=np.array([self.weights]),
-            slope=np.zeros((1, 2)),
-            offset=np.zeros(1),
-        )
+        rows = np.stack([np.cos(self.angles), np.sin(self.angles)], axis=1)
+        weights = np.array([self.weights])
+        return TwoLayer(rows, np.zeros(2), weights, np.zeros((1, 2)), np.zeros(1))
 
     def rows(self) -> Iterator[Row]:
         """Units, queries and kinks."""

@@ -47,7 +47,9 @@ class Experiment(Protocol):
 
 
 class Measured:
-    """An experiment that yields its rows, computed in float64."""
+    """An experiment that yields its rows, computed in float64 unless x64 says no."""
+
+    x64: ClassVar[bool] = True
 
     def rows(self) -> Iterator[Row]:
         """Each row as it is ready."""
@@ -56,7 +58,7 @@ class Measured:
     def run(self, tell: Tell = silent) -> list[Row]:
         """Rows, one a cell; `tell` hears each."""
         found = []
-        with jax.enable_x64(True):
+        with jax.enable_x64(self.x64):
             for row in self.rows():
                 found.append(row)
                 tell(row)

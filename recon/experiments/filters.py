@@ -60,15 +60,9 @@ class Filters(Rebuild):
         few = []
         for cell in grouped(rows, ("victim", "student", "reply", "budget", "seed", "layer")):
             cosines = [row["cosine"] for row in cell]
-            few.append(
-                cell[0]
-                | {
-                    "filters": len(cell),
-                    "found": sum(cosine > FOUND for cosine in cosines),
-                    "cosine_median": float(np.median(cosines)),
-                    "cosine_min": min(cosines),
-                }
-            )
+            found = {"filters": len(cell), "found": sum(cosine > FOUND for cosine in cosines)}
+            found |= {"cosine_median": float(np.median(cosines)), "cosine_min": min(cosines)}
+            few.append(cell[0] | found)
         return few
 
     def seconds(self, rows: list[Row]) -> float:

@@ -14,10 +14,6 @@ import numpy as np
 from recon.experiments.common import Measured, Row, columns, interval
 
 
-def _key(seed: int, dim: int) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(seed), dim)
-
-
 def lemma2_bound(epsilon: float, separation: float) -> float:
     """The bound of Lemma 2 on P(|t1 - t2| <= epsilon), as printed; it may exceed 1."""
     return 3 ** (4 / 3) * (epsilon / separation) ** (2 / 3)
@@ -87,16 +83,16 @@ class _Lemma(Measured):
 
     def count(self, hits: Any, dim: int, settings: tuple[Any, ...]) -> tuple[np.ndarray, int]:
         """hits(key, *settings) summed over all chunks, and how many lines were drawn."""
-        keys = jax.random.split(_key(self.seed, dim), -(-self.draws // self.chunk))
+        key = jax.random.fold_in(jax.random.key(self.seed), dim)
+        keys = jax.random.split(key, -(-self.draws // self.chunk))
         counted = np.sum([np.asarray(hits(key, *settings)) for key in keys], axis=0)
         return counted, len(keys) * self.chunk
 
 
 def seen_of(hits: int, draws: int) -> Row:
     """The columns of a measured probability."""
-    low, high = interval(hits, draws)
     of = {"draws": draws, "hits": hits, "probability": hits / draws}
-    return of | {"low": low, "high": high}
+    return of | dict(zip(("low", "high"), interval(hits, draws), strict=True))
 
 
 @dataclass(frozen=True)
@@ -124,20 +120,14 @@ class Lemma2(_Lemma):
         """One a dimension, separation and epsilon."""
         settings = jnp.asarray(self.separations), jnp.asarray(self.epsilons)
         for dim in self.dims:
-            hits, draws = self.count(
-                partial(_close_pairs, dim=dim, draws=self.chunk), dim, settings
-            )
+            close = partial(_close_pairs, dim=dim, draws=self.chunk)
+            hits, draws = self.count(close, dim, settings)
             for (i, j), seen in np.ndenumerate(hits):
                 separation, epsilon = self.separations[i], self.epsilons[j]
                 of = {"dim": dim, "separation": separation, "epsilon": epsilon}
-                yield of | seen_of(int(seen), draws) | self._theory(separation, epsilon)
-
-    def _theory(self, separation: float, epsilon: float) -> Row:
-        return {
-            "exact": lemma2_exact(epsilon, separation),
-            "bound": lemma2_bound(epsilon, separation),
-            "sharp_bound": lemma2_sharp(epsilon, separation),
-        }
+                of |= seen_of(int(seen), draws) | {"exact": lemma2_exact(epsilon, separation)}
+                of |= {"bound": lemma2_bound(epsilon, separation)}
+                yield of | {"sharp_bound": lemma2_sharp(epsilon, separation)}
 
 
 @partial(jax.jit, static_argnames=("dim", "draws"))

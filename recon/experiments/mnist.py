@@ -136,10 +136,7 @@ SELECTION = Rebuild(
     nearest to these.  Ten drawn images lack three or four of the ten classes.  Seeds of medoids
     and means vary the clusters and the first weights alone.
     """,
-    panels=(
-        Panel("mlp", (10, 100), seeds=(10, 5)),
-        Panel("conv", (10,), seeds=10),
-    ),
+    panels=(Panel("mlp", (10, 100), seeds=(10, 5)), Panel("conv", (10,), seeds=10)),
     queries=("pool", "medoids", "means"),
 )
 

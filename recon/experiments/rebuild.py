@@ -91,12 +91,8 @@ class Rebuild:
         for panel in self.panels:
             seeds = panel.seeds
             of = (seeds,) * len(panel.budgets) if isinstance(seeds, int) else seeds
-            axes = (
-                self.queries,
-                panel.replies or self.replies,
-                panel.recipes or self.recipes,
-                zip(panel.budgets, of, strict=True),
-            )
+            services = panel.replies or self.replies, panel.recipes or self.recipes
+            axes = self.queries, *services, zip(panel.budgets, of, strict=True)
             for queries, reply, recipe, (budget, runs) in product(*axes):
                 if reply in RECIPES[recipe].replies:
                     found += self._cells(panel, queries, reply, recipe, budget, runs)
@@ -117,19 +113,9 @@ class Rebuild:
             varied[replace(one, **RECIPES[recipe].fixed)] = None
         for one in varied:
             for seed in range(runs):
-                yield Cell(
-                    dataset=self.dataset,
-                    victim=panel.victim,
-                    student=student,
-                    queries=queries,
-                    reply=reply,
-                    recipe=recipe,
-                    seed=seed,
-                    hyper=one,
-                    tuned=tuned,
-                    victim_steps=self.victim_steps,
-                    held_out=self.held_out,
-                )
+                who = self.dataset, panel.victim, student
+                place = self.victim_steps, self.held_out
+                yield Cell(*who, queries, reply, recipe, seed, one, tuned, *place)
 
     def base(
         self, queries: str, student: str, reply: str, recipe: str, budget: int
@@ -151,7 +137,23 @@ class Rebuild:
         only: values by column, of which cells are measured.  SettingsError for what cannot be
         run, DataError where the data is missing, both before anything is trained.
         """
-        return run(self.plan(), type(self).measure, tell, note, only, processes)
+        todo, rows = chosen(self.plan(), only or {}), list[Row]()
+        with jax.enable_x64(False):
+            check(todo)
+            for cell in todo:
+                students.victim_of(cell, note)
+            together = students.groups(todo)
+
+            def named(group: Sequence[Cell]) -> Any:
+                return [type(self).measure.__module__, *students.settings(group)]
+
+            each = workers.map_cells(type(self).measure, together, named, processes, note)
+            for done, found in enumerate(each, 1):
+                note(f"{done} of {len(together)} cells")
+                rows += found
+                for row in found:
+                    tell(row)
+        return rows
 
     def summary(self, rows: list[Row]) -> list[Row]:
         """Mean, median, lowest and highest accuracy over seeds; failed students only count."""
@@ -161,35 +163,6 @@ class Rebuild:
     def seconds(self, rows: list[Row]) -> float:
         """The training time of all students; victims and replies are not in it."""
         return sum(row["seconds"] for row in rows)
-
-
-def run(
-    todo: Sequence[Cell],
-    measure: Callable[..., list[Row]],
-    tell: Tell = silent,
-    note: Callable[[str], None] = quiet,
-    only: Only | None = None,
-    processes: int = 1,
-) -> list[Row]:
-    """The rows of the cells that `only` leaves, kept or measured now."""
-    todo = chosen(todo, only or {})
-    rows: list[Row] = []
-    with jax.enable_x64(False):
-        check(todo)
-        for cell in todo:
-            students.victim_of(cell, note)
-        together = students.groups(todo)
-
-        def named(group: Sequence[Cell]) -> Any:
-            return [measure.__module__, *students.settings(group)]
-
-        each = workers.map_cells(measure, together, named, processes, note)
-        for done, found in enumerate(each, 1):
-            note(f"{done} of {len(together)} cells")
-            rows += found
-            for row in found:
-                tell(row)
-    return rows
 
 
 def chosen(todo: Sequence[Cell], only: Only) -> list[Cell]:
@@ -235,11 +208,8 @@ def check(todo: Sequence[Cell]) -> None:
             raise SettingsError("a student that knows layers is of its victim's class")
         if recipe.fixed.get("unlabelled") and cell.queries == "gaussian":
             raise SettingsError("unlabelled images are not of the kind of gaussian queries")
-    sizes = {
-        place: len(students.load(*place).pool.x) for place in {students.place(c) for c in todo}
-    }
     for cell in todo:
-        budget, pool = int(cell.hyper.budget), sizes[students.place(cell)]
+        budget, pool = int(cell.hyper.budget), len(students.load(*students.place(cell)).pool.x)
         if cell.queries != "gaussian" and budget > pool:
             raise SettingsError(
                 f"a budget of {budget:,} is not in 1 ... {pool:,}, the pool of {cell.dataset}"

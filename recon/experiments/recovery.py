@@ -13,14 +13,7 @@ import numpy as np
 
 from recon import exact, victims
 from recon.exact.recovery import Recovery, Status
-from recon.experiments.common import (
-    EXACT,
-    Measured,
-    Row,
-    columns,
-    interval,
-    relative_error,
-)
+from recon.experiments.common import EXACT, Measured, Row, columns, interval, relative_error
 from recon.networks import TwoLayer
 
 FAR = 1e7  # scale of the points that see units which are off near the origin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -11,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon import data, explanations, victims
-from recon.experiments.common import Row, Tell, columns, silent
+from recon.experiments.common import Measured, Row, columns
 from recon.experiments.students import load
 
 BRIGHT = 0.5  # a pixel above this is part of what is drawn
 
 
 @dataclass(frozen=True)
-class Saliency:
+class Saliency(Measured):
     """Saliency maps by SmoothGrad over its points N and its noise sigma.
 
     Claim:   the paper picked "the hyperparameters for SmoothGrad that produced the best saliency
@@ -37,6 +38,7 @@ class Saliency:
     """
 
     shown: ClassVar[tuple[str, ...]] = columns("victim points sigma inside repeat chosen")
+    x64: ClassVar[bool] = False
     victims: tuple[str, ...] = ("mlp", "conv")
     """Victims, whose maps are scored."""
     points: tuple[int, ...] = (5, 20, 50)
@@ -61,21 +63,19 @@ class Saliency:
         few = replace(self, victims=("mlp",), dataset="digits", victim_steps=500)
         return replace(few, points=(5, 20), sigmas=(0.1, 0.4), images=50, held_out=200)
 
-    def run(self, tell: Tell = silent) -> list[Row]:
-        """Rows, one a victim, N and sigma; DataError where the data is missing."""
-        with jax.enable_x64(False):
-            dataset = load(self.dataset, self.held_out)
-            x = jnp.asarray(dataset.test.x[: self.images], jnp.float32)
-            drawn = jnp.asarray(_drawn(np.asarray(x), dataset.shape), jnp.float32)
-            names = {"dataset": dataset.name, "height": dataset.shape[0]}
-            rows: list[Row] = [names | _row(None, None, None, None, None, np.asarray(x[0]))]
-            for victim in self.victims:
-                rows += [names | row for row in self._victim(dataset, victim, x, drawn)]
-        points, sigma = choose(rows, self.steady)
+    def rows(self) -> Iterator[Row]:
+        """One a victim, N and sigma; DataError where the data is missing."""
+        dataset = load(self.dataset, self.held_out)
+        x = jnp.asarray(dataset.test.x[: self.images], jnp.float32)
+        drawn = jnp.asarray(_drawn(np.asarray(x), dataset.shape), jnp.float32)
+        rows = [_row(None, None, None, None, None, x[0])]
+        for victim in self.victims:
+            rows += self._victim(dataset, victim, x, drawn)
+        best = choose(rows, self.steady)
         for row in rows:
-            row["chosen"] = (row["points"], row["sigma"]) == (points, sigma)
-            tell(row)
-        return rows
+            chosen = (row["points"], row["sigma"]) == best
+            names = {"dataset": dataset.name, "height": dataset.shape[0]}
+            yield names | row | {"chosen": chosen}
 
     def _victim(self, dataset: data.Dataset, name: str, x: Any, drawn: Any) -> list[Row]:
         training = victims.Training(steps=self.victim_steps)
@@ -83,9 +83,8 @@ class Saliency:
         f = partial(victim.f, victim.variables)
         plain = jax.jit(jax.vmap(lambda x: explanations.top_gradient(f, x)))(x)
         rows = [_row(name, 0, 0.0, _inside(plain, drawn), 1.0, plain[0])]
-        keys = [
-            jax.random.split(key, len(x)) for key in jax.random.split(jax.random.key(self.seed))
-        ]
+        split = partial(jax.random.split, num=len(x))
+        keys = jax.vmap(split)(jax.random.split(jax.random.key(self.seed)))
         for n in self.points:
             explain = partial(explanations.smooth_top_gradient, f, n=n)
             each = jax.jit(
@@ -131,15 +130,9 @@ def _inside(maps: jax.Array, drawn: jax.Array) -> float:
     return float(jnp.mean(jnp.sum(size * drawn, axis=1) / jnp.sum(size, axis=1)))
 
 
-def _row(
-    victim: str | None,
-    points: int | None,
-    sigma: float | None,
-    inside: float | None,
-    repeat: float | None,
-    shown: Any,
-) -> Row:
+def _row(victim: Any, points: Any, sigma: Any, inside: Any, repeat: Any, shown: Any) -> Row:
+    """A row without its data set; `shown` [d] is drawn as its map."""
     size = np.abs(np.asarray(shown))
     levels = np.clip(255 * size / max(float(np.quantile(size, 0.99)), 1e-30), 0, 255)
     row = {"victim": victim, "points": points, "sigma": sigma, "inside": inside, "repeat": repeat}
-    return row | {"map": levels.astype(np.uint8).tobytes().hex(), "chosen": False}
+    return row | {"map": levels.astype(np.uint8).tobytes().hex()}

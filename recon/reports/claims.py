@@ -7,7 +7,6 @@ it is about (columns that are not named: gradient, plain, pool, the victim's cla
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,16 +82,11 @@ def reaching(points: list[tuple[int, float]], accuracy: float) -> tuple[str, flo
     Linear between the points in the logarithm of the budget.  (">", the last budget) where it is
     never reached, ("<=", the first) where the curve starts there.
     """
-    before: tuple[int, float] | None = None
-    for budget, value in points:
-        if value >= accuracy:
-            if before is None:
-                return "<=", float(budget)
-            share = (accuracy - before[1]) / (value - before[1])
-            span = math.log(budget) - math.log(before[0])
-            return "=", math.exp(math.log(before[0]) + share * span)
-        before = budget, value
-    return ">", float(points[-1][0])
+    first = next((i for i, (_, value) in enumerate(points) if value >= accuracy), None)
+    if not first:
+        return ("<=", float(points[0][0])) if first == 0 else (">", float(points[-1][0]))
+    (low, start), (high, end) = points[first - 1 : first + 1]
+    return "=", low * (high / low) ** ((accuracy - start) / (end - start))
 
 
 def fewer(table: Table, asked: Sequence[Of], against: str = "plain") -> str:
@@ -101,9 +95,8 @@ def fewer(table: Table, asked: Sequence[Of], against: str = "plain") -> str:
     for of in asked:
         reached, budget = table.cell(of).mean, of["budget"]
         other = {k: v for k, v in of.items() if k != "budget"}
-        sign, needed = reaching(
-            table.curve(other | {"reply": "membership", "recipe": against}), reached
-        )
+        curve = table.curve(other | {"reply": "membership", "recipe": against})
+        sign, needed = reaching(curve, reached)
         factor = f"{float(f'{needed / budget:.2g}'):,.9g}"
         queries = "query" if budget == 1 else "queries"
         text = f"{factor} x at {budget:,} {of['reply']} {queries} ({100 * reached:.1f} %)"
@@ -136,9 +129,8 @@ def _smoothgrad(table: Table, asked: Sequence[Of]) -> str:
     """The largest gap of the means, over every panel and budget that has both."""
     gaps = []
     for of in asked:
-        plain, smooth = (
-            dict(table.curve(of | {"reply": reply})) for reply in ("gradient", "smoothgrad")
-        )
+        both = (table.curve(of | {"reply": reply}) for reply in ("gradient", "smoothgrad"))
+        plain, smooth = map(dict, both)
         gaps += [(abs(smooth[n] - plain[n]), of["victim"], n) for n in plain.keys() & smooth.keys()]
     more = [g for g in gaps if g[2] >= 10]
     if not more:

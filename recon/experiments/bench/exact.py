@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
 from recon import exact, victims
-from recon.exact.recovery import Recovery
 from recon.experiments.bench import toolbox
 from recon.experiments.common import Measured, Row, columns, grouped, relative_error, timed
 from recon.networks import TwoLayer
@@ -44,33 +44,17 @@ class Timed(NamedTuple):
     version: str | None = None
 
 
-Learn = Callable[[Oracle, Case, Any], Recovery]
-
-OURS: dict[str, Learn] = {
-    "tangent": lambda oracle, case, key: exact.recover(
-        oracle, dim=case.dim, key=key, width=case.width
-    ),
-    "tangent, width unknown": lambda oracle, case, key: exact.recover(
-        oracle, dim=case.dim, key=key
-    ),
-    "bisect": lambda oracle, case, key: exact.learn_model(oracle, case.dim, case.width, key),
-    "membership": lambda oracle, case, key: exact.learn_model_membership(
-        oracle, case.dim, case.width, key
-    ),
-}
+UNKNOWN = "tangent, width unknown"
+OURS = ("tangent", UNKNOWN, "bisect", "membership")
 TOOLBOX = "ART"
-BATCH = "gradients alone"  # as many as the tangent method asked, in one batch: no attack
+COUNTS = tuple(field.name for field in fields(Cost))
+BATCH = "gradients alone"  # as many as the tangent method asked, in one batch, and dropped
 
-EVERY = (*OURS, BATCH, "ART")
+EVERY = (*OURS, BATCH, TOOLBOX)
 CASES = (
-    Case(20, 8, 10, EVERY),
-    Case(20, 10, 10, EVERY),
-    Case(100, 16, 10, EVERY),
-    Case(100, 32, 10, EVERY),
+    *(Case(dim, width, 10, EVERY) for dim, width in ((20, 8), (20, 10), (100, 16), (100, 32))),
     Case(100, 64, 10, EVERY, runs=3),
-    Case(100, 16, 1, EVERY),
-    Case(100, 32, 1, EVERY),
-    Case(100, 64, 1, EVERY),
+    *(Case(100, width, 1, EVERY) for width in (16, 32, 64)),
     Case(784, 128, 1, EVERY, repeats=1),
     Case(4096, 2048, 1, ("tangent", BATCH), runs=3),
 )
@@ -137,30 +121,24 @@ class Bench(Measured):
                 rows.append(self._row(case, run, method, got, networks[run], error_key))
         if TOOLBOX in case.methods:
             answers = toolbox.extract(networks[: self.toolbox_runs], self.limit)
-            for run, answer in enumerate(answers):
-                got = of_art(answer)
+            for run, got in enumerate(map(of_art, answers)):
                 rows.append(self._row(case, run, TOOLBOX, got, networks[run], keys[run][2]))
         return compared(rows)
 
     def _row(
         self, case: Case, run: int, method: str, got: Timed, victim: TwoLayer, key: Any
     ) -> Row:
-        outcome, error, cost = got.outcome, None, got.cost
+        outcome, error = got.outcome, None
         if outcome == "returned":
             error = relative_error(got.network, victim, key, self.points)
             outcome = "ok" if error <= RIGHT else "wrong"
         return {
             "network": f"{case.dim}-{case.width}-{case.outputs}",
-            "dim": case.dim,
-            "width": case.width,
-            "outputs": case.outputs,
+            **dict(zip(("dim", "width", "outputs"), case, strict=False)),
             "run": run,
             "method": method,
             "outcome": outcome,
-            "gradients": cost.gradients if cost else None,
-            "values": cost.values if cost else None,
-            "numbers": cost.numbers if cost else None,
-            "rounds": cost.rounds if cost else None,
+            **(asdict(got.cost) if got.cost else dict.fromkeys(COUNTS)),
             "seconds": float(np.median(got.warm)) if got.warm else None,
             "seconds_min": min(got.warm, default=None),
             "seconds_max": max(got.warm, default=None),
@@ -186,9 +164,15 @@ class Bench(Measured):
             cells = [row[name] for row in rows if row[name] is not None]
             worst = name in ("first_seconds", "error")
             cell = (max(cells) if worst else float(np.median(cells))) if cells else None
-            counted = name in ("gradients", "values", "numbers", "rounds")
-            together[name] = round(cell) if counted and cell is not None else cell
+            together[name] = round(cell) if name in COUNTS and cell is not None else cell
         return together
+
+
+_reply = jax.jit(lambda oracle, x: oracle(x))
+
+
+def _ask(oracle: Oracle, x: jax.Array) -> None:
+    jax.block_until_ready(_reply(oracle, x))
 
 
 def ours(case: Case, victim: TwoLayer, key: Any) -> dict[str, Timed]:
@@ -198,14 +182,14 @@ def ours(case: Case, victim: TwoLayer, key: Any) -> dict[str, Timed]:
     calls: dict[str, Callable[[], Any]] = {}
     for method in case.methods:
         if method in OURS:
-            calls[method] = partial(attacked, OURS[method], oracle, case, key)
+            calls[method] = partial(attacked, method, oracle, case, key)
             first, got = timed(calls[method])
             done[method] = got if got.outcome == "not defined" else got._replace(first=first)
         elif method == BATCH:
             asked = done["tangent"].cost
             assert asked is not None, "the tangent method is defined for every network"
             x = jax.random.normal(key, (asked.gradients, case.dim))
-            calls[method] = partial(batch, oracle, x)
+            calls[method] = partial(_ask, oracle, x)
             first, _ = timed(calls[method])
             cost = Cost(asked.gradients, 0, asked.numbers, 1)
             done[method] = Timed("reference", None, cost, first, (), "")
@@ -217,20 +201,11 @@ def ours(case: Case, victim: TwoLayer, key: Any) -> dict[str, Timed]:
     return done
 
 
-@jax.jit
-def _ask(oracle: Oracle, x: jax.Array) -> Any:
-    return oracle(x)
-
-
-def batch(oracle: Oracle, x: jax.Array) -> None:
-    """Replies to x [n, d] in one batch, computed and dropped."""
-    jax.block_until_ready(_ask(oracle, x))
-
-
-def attacked(learn: Learn, oracle: Oracle, case: Case, key: Any) -> Timed:
+def attacked(method: str, oracle: Oracle, case: Case, key: Any) -> Timed:
     """One attack of ours, to its end; a ValueError is a refusal, as no reply can be at fault."""
+    learn, width = exact.METHODS[method.partition(",")[0]], case.width
     try:
-        got = learn(oracle, case, key)
+        got = learn(oracle, dim=case.dim, key=key, width=None if method == UNKNOWN else width)
     except ReplyError:
         raise
     except ValueError as error:
@@ -242,12 +217,23 @@ def attacked(learn: Learn, oracle: Oracle, case: Case, key: Any) -> Timed:
 
 def of_art(got: toolbox.Extraction) -> Timed:
     """ART's result in the same form: an exception before any query is a refusal."""
-    refused = got.end == "raised" and got.cost.queries == 0
-    outcome = "not defined" if refused else got.end
-    asked = outcome not in ("absent", "not defined")
-    cost, seconds = (got.cost, got.seconds) if asked else (None, None)
-    warm = () if seconds is None else (seconds,)
-    return Timed(outcome, got.network, cost, seconds, warm, got.detail, got.version)
+    if got.end == "absent" or (got.end == "raised" and got.cost.queries == 0):
+        outcome = "absent" if got.end == "absent" else "not defined"
+        return Timed(outcome, None, None, None, (), got.detail, got.version)
+    warm = () if got.seconds is None else (got.seconds,)
+    return Timed(got.end, got.network, got.cost, got.seconds, warm, got.detail, got.version)
+
+
+def _queries(row: Row) -> float | None:
+    return None if row["gradients"] is None else row["gradients"] + row["values"]
+
+
+RATIOS: dict[str, tuple[str, Callable[[Row], float | None]]] = {
+    "times_queries": ("tangent", _queries),
+    "times_numbers": ("tangent", itemgetter("numbers")),
+    "times_seconds": ("tangent", itemgetter("seconds")),
+    "times_batch": (BATCH, itemgetter("seconds")),
+}
 
 
 def compared(rows: list[Row]) -> list[Row]:
@@ -256,20 +242,7 @@ def compared(rows: list[Row]) -> list[Row]:
 
     def times(row: Row, method: str, measure: Callable[[Row], float | None]) -> float | None:
         base = by_method.get((row["run"], method))
-        one, other = measure(row), None if base is None else measure(base)
+        one, other = measure(row), base and measure(base)
         return one / other if one is not None and other else None
 
-    return [
-        row
-        | {
-            "times_queries": times(row, "tangent", _queries),
-            "times_numbers": times(row, "tangent", lambda r: r["numbers"]),
-            "times_seconds": times(row, "tangent", lambda r: r["seconds"]),
-            "times_batch": times(row, BATCH, lambda r: r["seconds"]),
-        }
-        for row in rows
-    ]
-
-
-def _queries(row: Row) -> float | None:
-    return None if row["gradients"] is None else row["gradients"] + row["values"]
+    return [row | {name: times(row, *of) for name, of in RATIOS.items()} for row in rows]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any, ClassVar
 
 import jax
@@ -15,14 +16,14 @@ import numpy as np
 from recon import distill, oracles
 from recon.distill import Bank, Hyper
 from recon.experiments.bench import torch_steps
-from recon.experiments.common import Row, Tell, silent
+from recon.experiments.common import Measured, Row, columns
 
 LOSSES, DEEP_LOSSES = ("membership", "top", "jacobian", "projection"), ("membership", "projection")
 SHAPE, DEEP_SHAPE, CLASSES = (28, 28, 1), (32, 32, 3), 10
 
 
 @dataclass(frozen=True)
-class Steps:
+class Steps(Measured):
     """A training step of ours and of PyTorch's, and R runs at once and one after another.
 
     Claim:   none of the paper's.
@@ -41,17 +42,10 @@ class Steps:
     that is.  No PyTorch: no ratio.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
-        "what",
-        "model",
-        "loss",
-        "runs",
-        "milliseconds",
-        "other",
-        "other_loss",
-        "other_milliseconds",
-        "ratio",
+    shown: ClassVar[tuple[str, ...]] = columns(
+        "what model loss runs milliseconds other other_loss other_milliseconds ratio"
     )
+    x64: ClassVar[bool] = False
     models: tuple[str, ...] = ("mlp", "conv")
     """Students for 28 x 28 grey images."""
     batch: int = 64
@@ -78,39 +72,20 @@ class Steps:
         small = replace(self, models=("mlp",), deep=("vgg11-quarter",), batch=8, deep_batch=2)
         return replace(small, repeats=2, deep_repeats=2, each=2, runs=(1, 2), steps=5)
 
-    def run(self, tell: Tell = silent) -> list[Row]:
-        """A row for each model and loss, and for each number of runs."""
-        rows = []
-        with jax.enable_x64(False):
-            for model in self.models:
-                for loss in LOSSES:
-                    peer = "jacobian" if loss == "projection" else loss
-                    rows.append(
-                        self._step(model, SHAPE, self.batch, loss, peer, self.each, self.repeats)
-                    )
-                    tell(rows[-1])
-            for model in self.deep:
-                for loss in DEEP_LOSSES:
-                    readings = (1, self.deep_repeats)
-                    rows.append(
-                        self._step(model, DEEP_SHAPE, self.deep_batch, loss, loss, *readings)
-                    )
-                    tell(rows[-1])
-            for count in self.runs:
-                rows.append(self._runs(count))
-                tell(rows[-1])
-        return rows
+    def rows(self) -> Iterator[Row]:
+        """One for each model and loss, and for each number of runs."""
+        for model, loss in product(self.models, LOSSES):
+            peer = "jacobian" if loss == "projection" else loss
+            yield self._step(model, SHAPE, self.batch, loss, peer, self.each, self.repeats)
+        for model, loss in product(self.deep, DEEP_LOSSES):
+            yield self._step(model, DEEP_SHAPE, self.deep_batch, loss, loss, 1, self.deep_repeats)
+        for count in self.runs:
+            yield self._runs(count)
 
     def _step(
-        self,
-        model: str,
-        shape: tuple[int, ...],
-        batch: int,
-        loss: str,
-        peer: str,
-        each: int,
-        repeats: int,
-    ) -> Row:
+        self, model: str, shape: tuple[int, ...], batch: int,
+        loss: str, peer: str, each: int, repeats: int,
+    ) -> Row:  # fmt: skip
         trained = distill.student(model, shape, CLASSES)
         bank, hyper = replies(batch, loss, self.seed, shape), Hyper(budget=batch, loss=loss)
         state = distill.start(jax.random.key(self.seed), hyper, bank, trained)
@@ -121,7 +96,7 @@ class Steps:
             numbers = (float(hyper.weight), float(hyper.learning_rate))
             for form in torch_steps.FORMS if peer == "jacobian" else ("",):
                 one = torch_steps.step(variables["params"], bank, peer, form, *numbers)
-                calls[form] = partial(_several, one, each)
+                calls[form] = partial(lambda one: [one() for _ in range(each)][-1], one)
         seconds = {name: s / each for name, s in in_turn(calls, repeats).items()}
         ours = seconds.pop("ours")
         form, other = min(seconds.items(), key=lambda item: item[1], default=("", None))
@@ -154,10 +129,6 @@ class Ours:
         return losses["loss"][-1]
 
 
-def _several(call: Callable[[], Any], times: int) -> Any:
-    return [call() for _ in range(times)][-1]
-
-
 def replies(n: int, loss: str, seed: int, shape: tuple[int, ...] = SHAPE) -> Bank:
     """What a random victim of the two-layer class replies to n random inputs."""
     keys = jax.random.split(jax.random.key(seed + 1), 2)
@@ -186,25 +157,9 @@ def _value(result: Any) -> Any:
     return result.curves["loss"] if isinstance(result, distill.Run) else result
 
 
-def _row(
-    what: str,
-    model: str,
-    loss: str,
-    runs: int,
-    ours: float,
-    name: str | None = None,
-    peer: str | None = None,
-    other: float | None = None,
-) -> Row:
-    return {
-        "what": what,
-        "model": model,
-        "loss": loss,
-        "runs": runs,
-        "milliseconds": 1e3 * ours,
-        "other": name,
-        "other_loss": peer,
-        "other_milliseconds": None if other is None else 1e3 * other,
-        "ratio": None if other is None else other / ours,
-        "cores": os.cpu_count(),
-    }
+def _row(what: str, model: str, loss: str, runs: int, ours: float, *other: Any) -> Row:
+    """other: who it is, its loss and its seconds, where there is one."""
+    name, peer, seconds = other or (None, None, None)
+    row = {"what": what, "model": model, "loss": loss, "runs": runs, "milliseconds": 1e3 * ours}
+    row |= {"other": name, "other_loss": peer, "other_milliseconds": seconds and 1e3 * seconds}
+    return row | {"ratio": seconds and seconds / ours, "cores": os.cpu_count()}

@@ -57,8 +57,7 @@ def _until_killed(victims: Sequence[TwoLayer], limit: float, first: int) -> list
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     counts = context.Array("q", 2 * len(victims))  # rows and calls of each
-    arguments = (theirs, counts, list(victims), first)
-    child = context.Process(target=serve, args=arguments, daemon=True)
+    child = context.Process(target=serve, args=(theirs, counts, list(victims), first), daemon=True)
     child.start()
     theirs.close()
     done: list[Extraction] = []
