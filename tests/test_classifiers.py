@@ -65,11 +65,11 @@ def test_seed_and_precision(digits):
 
 
 def test_whatever_changes_the_result_changes_the_file(digits, cache, monkeypatch):
-    def untrained(model, init, f, dataset, *_):
+    def untrained(init, *_):
         shapes = jax.eval_shape(init, jax.random.key(0), jax.numpy.zeros(64))
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
-    monkeypatch.setattr(classifiers, "_train", untrained)  # what is kept does not matter here
+    monkeypatch.setattr(classifiers, "fit", untrained)  # what is kept does not matter here
     short = Training(steps=2)
     flipped = data.Examples(digits.train.x, digits.train.y[::-1].copy())
     variants = [

@@ -12,7 +12,7 @@ from recon.demo import digits
 from recon.experiments import EXACT, relative_error
 from recon.experiments.rebuild import Panel
 
-WIDTH = 3
+WIDTH = 4
 NAMES = tuple(digits.NETWORKS)
 
 

@@ -16,25 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon import data, oracles
-
-Tell = Callable[[int, int, float], None]  # steps done, steps in all, loss of the last batch
+from recon.victims.training import Tell, Training, cross_entropy, fit, silent
 
 FORMAT = 1  # of what is kept: raise it when training changes, so that nothing old is taken
-EVERY = 100  # steps between two reports
 PINNED = Path(__file__).parents[2] / "results" / "victims"  # in a checkout: those of the tables
-
-
-@dataclass(frozen=True)
-class Training:
-    """Adam with a cosine decay to zero, cross-entropy, no augmentation.
-
-    The paper names no training; these settings are our own, the same for every model and data
-    set, and were not tuned.  With `batch` above the number of examples, all are a batch.
-    """
-
-    steps: int = 4_000
-    batch: int = 64
-    learning_rate: float = 2e-3
 
 
 @dataclass(frozen=True)
@@ -58,16 +43,12 @@ class Classifier:
         return oracles.from_jax(self.f, self.variables)
 
 
-def _silent(step: int, steps: int, loss: float) -> None:
-    """Tell nobody."""
-
-
 def classifier(
     dataset: data.Dataset,
     model: str,
     seed: int = 0,
     training: Training | None = None,
-    tell: Tell = _silent,
+    tell: Tell = silent,
     keep: bool = True,
 ) -> Classifier:
     """The model `model` of `models.MODELS`, trained on the train part of `dataset`.
@@ -89,10 +70,10 @@ def classifier(
     path = _path(dataset, model, (FORMAT, module, seed, training))
     kept = (_load(PINNED / path.name, template) or _load(path, template)) if keep else None
     if kept is None:
-        # The same victim whatever precision is in force; optax mixes its int count with floats.
-        with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-            variables = _train(model, module.init, f, dataset, seed, training, tell)
-            kept = variables, accuracy(f, variables, dataset.test)
+        name, key = f"{model} on {dataset.name}", jax.random.key(seed)
+        part = dataset.train
+        variables = fit(module.init, f, cross_entropy, part, training, key, seed, tell, name)
+        kept = variables, accuracy(f, variables, dataset.test)
         if keep:
             _save(path, *kept)
     return Classifier(dataset.name, model, seed, f, *kept)
@@ -121,51 +102,6 @@ def sizes() -> list[dict[str, Any]]:
         | {kind: models.parameters(name, shape, 10) for kind, shape in data.SHAPES.items()}
         for name in models.MODELS
     ]
-
-
-def _train(
-    model: str,
-    init: Callable[..., Any],
-    f: Callable[[Any, Any], Any],
-    dataset: data.Dataset,
-    seed: int,
-    training: Training,
-    tell: Tell,
-) -> Any:
-    """A Python loop over a jitted step: on CPU a convolution inside a scan is 10 times slower."""
-    import optax
-
-    optimizer = optax.adam(optax.cosine_decay_schedule(training.learning_rate, training.steps))
-
-    @jax.jit
-    def step(variables: Any, state: Any, x: jax.Array, y: jax.Array) -> Any:
-        def objective(variables: Any) -> jax.Array:
-            log = jax.nn.log_softmax(f(variables, x))
-            return -jnp.take_along_axis(log, y[:, None], axis=1).mean()
-
-        loss, gradient = jax.value_and_grad(objective)(variables)
-        updates, state = optimizer.update(gradient, state)
-        return optax.apply_updates(variables, updates), state, loss
-
-    x, y = dataset.train
-    variables = jax.jit(init)(jax.random.key(seed), jnp.zeros(x.shape[1]))
-    state = optimizer.init(variables)
-    random = np.random.default_rng(seed)
-    batch = min(training.batch, len(y))
-    order = np.zeros(0, np.int64)
-    for done in range(1, training.steps + 1):
-        if len(order) < batch:  # a new epoch; the last incomplete batch is left out
-            order = random.permutation(len(y))
-        rows, order = order[:batch], order[batch:]
-        variables, state, loss = step(variables, state, np.asarray(x[rows], np.float32), y[rows])
-        if done % EVERY == 0 or done == training.steps:
-            if not math.isfinite(loss):
-                raise FloatingPointError(
-                    f"the training of {model} on {dataset.name} has loss {float(loss)} after "
-                    f"step {done}; a smaller learning rate may help"
-                )
-            tell(done, training.steps, float(loss))
-    return jax.tree.map(np.asarray, variables)
 
 
 def _path(dataset: data.Dataset, model: str, settings: Any) -> Path:

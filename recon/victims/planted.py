@@ -1,0 +1,102 @@
+"""Random two-layer networks with a known truth, inside the paper's assumptions and outside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recon import oracles
+from recon.networks import TwoLayer
+
+
+def random_network(
+    key: Any, dim: int, width: int, outputs: int = 1, bias: bool = False
+) -> TwoLayer:
+    """A random two-layer network that meets the paper's assumptions (1-3) almost surely.
+
+    Rows are uniform on the unit sphere (assumption 1), weights standard normal; with
+    `bias`, hidden and output biases are standard normal too.  The distributions are our
+    own choice, the paper names none.  Float64 under `jax.enable_x64(True)`.
+    """
+    row_key, weight_key, bias_key, offset_key = jax.random.split(key, 4)
+    rows = jax.random.normal(row_key, (width, dim))
+    rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
+    return TwoLayer(
+        rows=rows,
+        bias=jax.random.normal(bias_key, (width,)) if bias else jnp.zeros(width),
+        weights=jax.random.normal(weight_key, (outputs, width)),
+        slope=jnp.zeros((outputs, dim)),
+        offset=jax.random.normal(offset_key, (outputs,)) if bias else jnp.zeros(outputs),
+    )
+
+
+def oracle_of(network: TwoLayer) -> oracles.Oracle:
+    """The oracle of a recorded network; all of one shape share a compiled attack."""
+    return oracles.from_jax(TwoLayer.__call__, network)
+
+
+def _biases(key: Any, dim: int, width: int) -> TwoLayer:
+    return random_network(key, dim, width, bias=True)
+
+
+def _wide(key: Any, dim: int, width: int) -> TwoLayer:
+    return random_network(key, dim, 3 * dim)
+
+
+def _outputs(key: Any, dim: int, width: int) -> TwoLayer:
+    return random_network(key, dim, width, outputs=10)
+
+
+def _faint(key: Any, dim: int, width: int) -> TwoLayer:
+    network = random_network(key, dim, width)
+    return replace(network, weights=network.weights.at[:, 0].set(1e-9))
+
+
+def _far(key: Any, dim: int, width: int) -> TwoLayer:
+    network = random_network(key, dim, width)
+    return replace(network, bias=network.bias.at[0].set(-1e6))
+
+
+def _paired(key: Any, dim: int, width: int, sign: float) -> TwoLayer:
+    """Every odd unit's row is `sign` times the row before it.
+
+    The first, third, ... pair share their hyperplane, the others are parallel.
+    """
+    network = random_network(key, dim, width, bias=True)
+    first = np.arange(0, width - 1, 2)
+    same = first[::2]
+    return replace(
+        network,
+        rows=network.rows.at[first + 1].set(sign * network.rows[first]),
+        bias=network.bias.at[same + 1].set(sign * network.bias[same]),
+    )
+
+
+KINDS: dict[str, Callable[[Any, int, int], TwoLayer]] = {
+    "biases": _biases,
+    "wide": _wide,
+    "antiparallel": partial(_paired, sign=-1.0),
+    "repeated": partial(_paired, sign=1.0),
+    "faint": _faint,
+    "far": _far,
+    "outputs": _outputs,
+}
+
+
+def random_outside(key: Any, kind: str, dim: int, width: int) -> TwoLayer:
+    """A random two-layer network outside the paper's assumptions; the kinds are our own choice.
+
+    biases: hidden and output biases; wide: 3 `dim` units, whatever `width` says;
+    antiparallel, repeated: units in pairs whose rows are negatives or copies, the pairs
+    in turn on one hyperplane and on two parallel ones; faint: unit 0 has weight 1e-9;
+    far: unit 0 is off within 1e6 of the origin; outputs: 10 outputs.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no kind {kind!r}; there are {', '.join(KINDS)}")
+    return KINDS[kind](key, dim, width)
