@@ -33,8 +33,8 @@ test-slow: install
 	@$(RUN) -m pytest -m slow
 
 test-torch: $(VENV)/installed-bench
-	@$(RUN) -m pytest tests/test_explanations.py tests/test_steps.py tests/test_distill.py \
-	  tests/test_models.py tests/test_readme.py
+	@$(RUN) -m pytest tests/test_explanations.py tests/test_steps.py \
+	  tests/distill/test_students.py tests/test_readme.py
 
 NEWEST := .venv-newest
 test-newest:
