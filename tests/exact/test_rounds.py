@@ -70,24 +70,26 @@ def _asked(s, state, x, reply):
 
 
 _absorbed = jax.jit(rounds.absorb, static_argnums=0)
+_queries = jax.jit(rounds.queries, static_argnums=(0, 3))
 
 
-@pytest.mark.slow  # one run in five differs: a decision at the edge of rounding falls otherwise
 @pytest.mark.parametrize(("outputs", "told"), [(1, -1), (3, 40)])
 def test_a_round_is_the_same_in_numpy_and_traced(random_truth, outputs, told):
-    """Every round of a search from the same state and replies, but for the points drawn."""
+    """Every round of a search from the same state and replies, but for the points drawn.
+
+    JAX may read NumPy's memory, and late: it is given a copy, as NumPy writes in place.
+    """
     truth = random_truth(1, 6, 40, outputs)
     s = lines.Settings(6, outputs, 128, "float64", float(np.finfo(np.float64).eps))
     state = lines.begin(s, np.array([0, 1], np.uint32), told, 1000)
     seen = 0
     with jax.enable_x64(True):
         while state.phase == lines.RUNNING:
-            asked = int(state.size + 2 * state.touches)
-            x = rounds.queries(s, state, 0, asked)
-            traced_x = jax.jit(rounds.queries, static_argnums=(0, 3))(s, state, 0, asked)
-            np.testing.assert_allclose(x, traced_x, rtol=1e-12)
+            assert state.size + 2 * state.touches <= 64
+            x = rounds.queries(s, state, 0, 64)
+            np.testing.assert_allclose(x, _queries(s, state, 0, 64), rtol=1e-12)
             reply = oracles.Reply(truth(x), truth.gradient(x))
-            theirs = _absorbed(s, _asked(s, state, x, reply))
+            theirs = _absorbed(s, _asked(s, jax.tree.map(np.copy, state), x, reply))
             state = rounds.absorb(s, rounds.store(s, state, 0, x, reply))
             for name in set(lines.State._fields) - {"key", "points"}:
                 mine, other = getattr(state, name), np.asarray(getattr(theirs, name))
