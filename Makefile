@@ -21,20 +21,24 @@ install: $(VENV)/installed
 demo: install
 	@$(RUN) -m recon demo
 
+# A process for each core, up to four; one that runs out of tests takes half of what another
+# has left.  PyTorch has threads of its own, so test-torch is one process.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
+
 # What tests compile is kept for the next run, which then takes less than half the CPU time.
 test test-slow test-torch test-newest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
 test test-slow test-torch test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 test test-slow test-torch test-newest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
 
 test: install
-	@$(RUN) -m pytest -m "not slow"
+	@$(RUN) -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: install
-	@$(RUN) -m pytest -m slow
+	@$(RUN) -m pytest $(PARALLEL) -m slow
 
 test-torch: $(VENV)/installed-bench
-	@$(RUN) -m pytest tests/test_explanations.py tests/test_steps.py tests/test_distill.py \
-	  tests/test_models.py tests/test_readme.py
+	@$(RUN) -m pytest tests/test_explanations.py tests/test_steps.py \
+	  tests/distill/test_students.py tests/test_readme.py
 
 NEWEST := .venv-newest
 test-newest:
@@ -42,7 +46,7 @@ test-newest:
 	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
 	  --upgrade-strategy eager -e '.[plot,data,test]'
 	@$(NEWEST)/bin/python -m pip list | grep -iE '^(jax|jaxlib|flax|optax|numpy|scipy) '
-	@$(NEWEST)/bin/python -m pytest -m "not slow"
+	@$(NEWEST)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: install
 	@$(RUN) -m ruff check

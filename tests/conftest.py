@@ -29,6 +29,14 @@ from recon.oracles import Cost
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Each worker of pytest-xdist compiles into a cache of its own, as do the processes it starts:
+# JAX writes an entry while others may read it.
+if (_worker := os.environ.get("PYTEST_XDIST_WORKER")) and (
+    _cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")
+):
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(_cache, _worker)
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+
 # No deadline, as the first example of every shape compiles.  CI repeats the same examples, so
 # that a submission does not fail by another one's luck; at a desk every run tries new ones.
 settings.register_profile("recon", deadline=None, derandomize="CI" in os.environ)
