@@ -46,7 +46,7 @@ def plan(s: Settings, state: State) -> State:
     told = state.width.astype(float) / np.pi
     rate = arrays.either(state.width < 0, lambda: lines.density(iv), lambda: told)
     near = xp.minimum(iv.meet - iv.low, iv.high - iv.meet)
-    crowd = rate * (near + 0.25 * (width - near))
+    crowd = xp.where(state.ranked, 0.0, rate * (near + 0.25 * (width - near)))  # ranks tell
     inside = (iv.meet > iv.low - iv.blur) & (iv.meet < iv.high + iv.blur)
     multi = open_ & (state.multi[iv.left] | ~inside | (crowd > CROWDED))
     multi = multi | (open_ & by_one)
@@ -149,10 +149,11 @@ def settle(s: Settings, state: State) -> State:
         here = state.pairs[xp.minimum(index, n - 1)].reshape(-1, 2)
         parts = lines.compare(s, state, here)
         parts = xp.stack([part.astype(float) for part in parts], 1)
-        return arrays.put(found, index, parts.reshape(-1, 2, 3))
+        return arrays.put(found, index, parts.reshape(-1, 2, 4))
 
-    found = arrays.loop(-(-state.size // s.chunk), one, xp.zeros((n, 2, 3)))
-    jump, several, step = found[..., 0] > 0, found[..., 1] > 0, found[..., 2]
+    found = arrays.loop(-(-state.size // s.chunk), one, xp.zeros((n, 2, 4)))
+    jump, several, step, middle = (found[..., i] for i in range(4))
+    jump, several = jump > 0, several > 0
     left = state.pairs[:, :, 0]
     # the half that changes nothing passes what was known of the interval to the other half
     parent = state.parent[:, None]
@@ -161,12 +162,13 @@ def settle(s: Settings, state: State) -> State:
     multi = several | (inherits & state.multi[parent])
     single = inherits & state.single[parent]
     owner = xp.where(left >= 0, left, n).reshape(-1)
-    found = {"jump": jump, "multi": multi, "single": single, "tries": tries}
+    found = {"jump": jump, "multi": multi, "single": single, "tries": tries, "middle": middle}
     kept = {
         name: arrays.put(getattr(state, name), owner, a.reshape(-1)) for name, a in found.items()
     }
     return state._replace(
         **kept,
+        ranked=state.ranked | several.any(),
         scale=xp.maximum(state.scale, xp.max(step)),  # units may cancel in every gradient
         filled=state.filled + state.size,
         queries=state.queries + state.size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from recon import exact, victims
 from recon.exact import lines, rounds
 from recon.networks import TwoLayer
 from recon.oracles import Reply
@@ -142,7 +144,7 @@ def test_kinks_everywhere_have_no_finite_density(form):
 
 def compared(form, victim, state):
     pairs = form.asarray([[0, 1]] * TWO.capacity)
-    differs, several, _ = (lines.compare if form is np else _compare)(TWO, state, pairs)
+    differs, several, *_ = (lines.compare if form is np else _compare)(TWO, state, pairs)
     return bool(differs[0]), bool(several[0])
 
 
@@ -199,3 +201,42 @@ def test_biases_of_a_bias_free_network_are_exactly_zero(random_truth, attack):
         assert not found.bias.any()
         assert not found.offset.any()
         assert found.width == 10
+
+
+@pytest.mark.parametrize("form", [np, jnp])
+@pytest.mark.parametrize(("outputs", "units"), [(2, 2), (3, 2), (10, 2), (10, 7), (40, 12)])
+def test_the_middle_lies_among_the_kinks(form, outputs, units):
+    """For orthogonal rows always, whatever the signs and sizes of the weights."""
+    rng = np.random.default_rng(outputs * units)
+    for _ in range(50):
+        basis, _ = np.linalg.qr(rng.standard_normal((50, units)))
+        rows = basis.T * 10 ** rng.uniform(-1, 1, (units, 1))
+        weights = rng.standard_normal((outputs, units)) * 10 ** rng.uniform(-1, 1, units)
+        u, v = rng.standard_normal((2, 50))
+        bias = rng.standard_normal(units)
+        jump = weights @ rows
+        along = np.stack([jump @ u + weights @ bias, jump @ v], 1)
+        t = -(rows @ u + bias) / (rows @ v)
+        middle = np.tan(lines.middle(form.asarray(jump[None]), form.asarray(along[None])))[0]
+        assert t.min() < middle < t.max()
+
+
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_hardly_a_query_is_wasted_on_several_outputs(random_truth, attack, outputs):
+    """One for each cell of the line, where least squares took a quarter more."""
+    result = attack(random_truth(3, 96, 48, outputs), width=48)
+    assert result.ok
+    assert result.cost.queries < 1.45 * 48
+
+
+def test_outputs_in_proportion_are_one_output():
+    """Ranks tell nothing there: what a binary service answers, logits z and -z."""
+    with jax.enable_x64(True):
+        one = jax.tree.map(np.asarray, victims.random_network(jax.random.key(1), 24, 20))
+        two = replace(one, weights=np.concatenate([one.weights, -one.weights]))
+        two = replace(two, slope=np.zeros((2, 24)), offset=np.zeros(2))
+        both = [
+            exact.recover(victims.oracle_of(net), dim=24, key=0, width=20) for net in (one, two)
+        ]
+    assert all(got.ok for got in both)
+    assert both[1].cost.queries < 1.5 * both[0].cost.queries
