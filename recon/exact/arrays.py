@@ -42,6 +42,22 @@ def put(a: Any, index: Any, value: Any) -> Any:
     return a
 
 
+def replace(a: Any, mask: Any, source: Any, index: Any) -> Any:
+    """a [n, d] with source[index] where mask [n] holds; a NumPy array is written in place."""
+    if namespace(a) is np:
+        a[mask] = source[index[mask]]
+        return a
+    return jnp.where(mask[:, None], source[index], a)
+
+
+def squares(a: Any) -> Any:
+    """Sums of the squares of a [n, ...], [n]: in NumPy without an array of squares."""
+    if namespace(a) is np:
+        flat = a.reshape(len(a), -1)
+        return np.einsum("nd,nd->n", flat, flat)
+    return jnp.sum(a**2, tuple(range(1, a.ndim)))
+
+
 def loop(count: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:
     """carry = body(i, carry) for i in range(count)."""
     if isinstance(count, jax.Array) or any(
