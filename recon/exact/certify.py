@@ -167,10 +167,9 @@ def _beside(
     margin = _margins(rng, network, line, eps)[group]
     near = FAR * (rows.shape[1] ** 0.5 + float(np.linalg.norm(bias[keep])))
     far = line.reach * float(np.linalg.norm(line.v))
-    pairs = [
-        touch.touch(rng, rows, inverse, np.where(keep, side * radius - bias, 0.0), radius)
-        for side, radius in ((margin, near), (-margin, far))
-    ]
+    along, radius = rng.standard_normal((2, rows.shape[1])), np.array([near, far])
+    level = np.stack([margin * near, -margin * far]) - bias[None]
+    pairs = touch.pairs(along, rows, inverse, np.where(keep[None], level, 0.0), radius)
     return *pairs, _alone(rng, unit_rows[~keep], bias[~keep], margin[~keep], near)
 
 

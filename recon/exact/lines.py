@@ -137,7 +137,7 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
         key=key,
         u=arrays.normal(u_key, (d,)),
         v=arrays.normal(v_key, (d,)),
-        mix=arrays.normal(mix_key, (k,)),
+        mix=arrays.normal(mix_key, (k,)) if k > 1 else xp.ones(1),
         width=width,
         budget=budget,
         filled=zero,
@@ -278,12 +278,13 @@ def compare(s: Settings, state: State, pairs: Array) -> tuple[Array, Array, Arra
     """
     xp = namespace(pairs)
     left, right = pairs[:, 0], pairs[:, 1]
-    jump = state.gradient[right] - state.gradient[left]
+    jump = state.gradient[right]
+    jump -= state.gradient[left]
     offset, noise = intercepts(state)
     offset = offset[right] - offset[left]
     tiny = ROUNDING * s.eps * state.scale
     noise = (noise[left] + noise[right])[:, None]
-    size = xp.sqrt(xp.sum(jump**2, (1, 2)))
+    size = xp.sqrt(arrays.squares(jump))
     differs = (size > tiny) | (xp.abs(offset) > noise).any(1)
     if s.outputs == 1:
         return differs, xp.zeros_like(differs), size
