@@ -70,6 +70,11 @@ class Settings(NamedTuple):
         return max(1, min(8, self.capacity // max(self.group, 1)))
 
     @property
+    def large(self) -> bool:
+        """Whether a victim with so many kinks is large."""
+        return self.capacity * self.dim >= arrays.LARGE
+
+    @property
     def chunk(self) -> int:
         """Rows taken up at once, a power of two; fewer where replies are large."""
         return min(64 if self.capacity >= 512 else 32, most_rows(self.outputs, self.dim))
@@ -168,12 +173,6 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
         inverse=xp.zeros((s.groups, group, group)),
         answers=xp.zeros((s.groups, 2, d)),
     )
-
-
-def bytes_needed(s: Settings) -> int:
-    """Bytes of a search that fills its capacity, the chunk under way and copies included."""
-    numbers = s.capacity * s.dim * (s.outputs + (s.outputs > 1)) + 4 * s.chunk * s.dim * s.outputs
-    return 8 * (numbers + s.groups * s.group * (s.group + s.dim))
 
 
 class Intervals(NamedTuple):

@@ -56,7 +56,7 @@ def plan(s: Settings, state: State) -> State:
         return points, members, arrays.put(factors, g, inverse)
 
     carry = (state.points, state.members, state.inverse)
-    points, members, factors = arrays.loop(state.touches, one, carry)
+    points, members, factors = arrays.loop(state.touches, one, carry, apart=s.large)
     return state._replace(key=key, points=points, members=members, inverse=factors)
 
 
@@ -80,13 +80,13 @@ def learn(s: Settings, state: State) -> State:
         to = xp.where(touched & explained, state.members[g, :, 0], len(single))
         single = arrays.put(single, to, one_kink)
         multi = arrays.put(multi, to, ~one_kink)
-        return single, multi, xp.where(explained & touched.any(), failed, failed + 1)
+        return single, multi, arrays.put(failed, g, ~(explained & touched.any()))
 
-    carry = (state.single, state.multi, state.failed)
-    single, multi, failed = arrays.loop(state.touches, one, carry)
+    carry = (state.single, state.multi, xp.zeros(s.groups, bool))
+    single, multi, failed = arrays.loop(state.touches, one, carry, apart=s.large)
     return state._replace(
         single=single,
         multi=multi,
-        failed=failed,
+        failed=state.failed + failed.sum(),
         queries=state.queries + 2 * state.touches,
     )

@@ -28,7 +28,6 @@ from recon.oracles import CHUNK, AnyOracle, Cost, Oracle, Reply, ReplyError, che
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
 MEMORY = 8 << 30  # bytes of replies kept at most
-LARGE = 1 << 22  # inputs times points on a line above which a victim counts as large
 ILL_CONDITIONED = (
     " All deviations are of the size of rounding, but too large beside f itself: terms cancel, or "
     "are larger elsewhere. Ask the model in float64."
@@ -60,6 +59,12 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
         s, state = rounds.twice(s), rounds.grow(s, state)
 
 
+def bytes_needed(s: Settings) -> int:
+    """Bytes of a search that fills its capacity, the chunk under way and copies included."""
+    numbers = s.capacity * s.dim * (s.outputs + (s.outputs > 1)) + 4 * s.chunk * s.dim * s.outputs
+    return 8 * (numbers + s.groups * s.group * (s.group + s.dim))
+
+
 def shapes(s: Settings) -> tuple[int, ...]:
     """How many rows the victim is asked at once, where it is traced.
 
@@ -67,8 +72,8 @@ def shapes(s: Settings) -> tuple[int, ...]:
     at once then save more than a compile for each shape takes.
     """
     most = lines.most_rows(s.outputs, s.dim)
-    large = s.capacity * s.dim >= LARGE
-    return tuple(min(size, most) for size in ((4 * CHUNK, CHUNK, CHUNK // 4) if large else (CHUNK,)))
+    sizes = (4 * CHUNK, CHUNK, CHUNK // 4) if s.large else (CHUNK,)
+    return tuple(min(size, most) for size in sizes)
 
 
 def ask(oracle: AnyOracle, x: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> Reply:
@@ -139,7 +144,7 @@ def _recover(
     while left:
         blur = 1.0 if inputs is None else inputs.blur
         s = Settings(dim, outputs, capacity, dtype, eps * blur)
-        if (needed := lines.bytes_needed(s)) > MEMORY:
+        if (needed := bytes_needed(s)) > MEMORY:
             raise ValueError(
                 f"replies of {outputs} outputs and {dim} inputs need {needed / 2**30:.0f} GiB of "
                 f"memory, more than the {MEMORY >> 30} GiB an attack may take"

@@ -41,7 +41,8 @@ def read_off(s: Settings, state: State) -> tuple[TwoLayer, np.ndarray]:
     sign = np.where(inward, -1.0, 1.0)
     rows, weights = np.empty((len(left), s.dim)), np.empty((len(left), s.outputs))
     bias = np.empty(len(left))
-    for start in range(0, len(left), s.chunk):  # few at a time, which stay in the cache
+
+    def some(start: int) -> None:  # few at a time, which stay in the cache
         a = slice(start, start + s.chunk)
         jump = state.gradient[right[a]]
         jump -= state.gradient[left[a]]
@@ -57,6 +58,8 @@ def read_off(s: Settings, state: State) -> tuple[TwoLayer, np.ndarray]:
         square = np.sum(weight**2, 1)
         bias[a] = np.sum(weight * shift, 1) / np.where(square > 0, square, 1.0)
         rows[a], weights[a] = row, weight * peak
+
+    arrays.each(some, range(0, len(left), s.chunk), s.large)
     slope, constant = state.gradient[home].copy(), offset[home].copy()
     return TwoLayer(rows, bias, weights.T, slope, constant), noise[left] + noise[right]
 
