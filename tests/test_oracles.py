@@ -285,6 +285,18 @@ def test_costs_add_field_by_field(a, b):
     assert a + Cost() == a
 
 
+@pytest.mark.parametrize(("n", "parts"), [(3, [3]), (17, [8, 8, 1]), (21, [8, 8, 5]), (5, [5])])
+def test_a_stream_answers_in_parts_of_the_shapes_given(n, parts):
+    x = np.random.default_rng(0).normal(size=(n, 3))
+    with jax.enable_x64(True):
+        victim = victims.random_network(jax.random.key(0), 3, 4)
+        got = list(victims.oracle_of(victim).stream(x, (8, 4)))
+        whole = Reply(victim(x), victim.gradient(x))
+    assert [len(part.value) for part in got] == parts
+    for mine, theirs in zip(zip(*got, strict=True), whole, strict=True):
+        np.testing.assert_allclose(np.concatenate(mine), theirs, rtol=1e-12)
+
+
 def test_one_compiled_attack_serves_victims_of_one_shape():
     compiled = []
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon import exact, oracles
-from recon.exact import Status, lines, rounds
+from recon.exact import Status, arrays, lines, rounds
 from recon.oracles import Cost, ReplyError
 from recon.victims import oracle_of, random_network
 
@@ -24,7 +24,7 @@ DIM, WIDTH = 8, 10
 
 
 def recover(oracle, seed=0, **options):
-    return exact.recover(oracle, dim=DIM, key=jax.random.key(seed), **options)
+    return exact.recover(oracle, **{"dim": DIM, "key": jax.random.key(seed)} | options)
 
 
 # --- One algorithm, two drivers -----------------------------------------------------------------
@@ -99,6 +99,22 @@ def test_a_round_is_the_same_in_numpy_and_traced(random_truth, outputs, told):
             seen += int(state.touches)
     assert state.phase == lines.DONE
     assert seen > 0
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_large_victim_costs_the_same_and_gives_the_same(
+    random_truth, attack, counting_host, monkeypatch, outputs
+):
+    """Asked in parts of other sizes, and taken up by several threads."""
+    truth = random_truth(0, 12, 40, outputs)
+    host = recover(counting_host(truth).oracle, dim=12, width=40)
+    usual = attack(truth, width=40)
+    monkeypatch.setattr(arrays, "LARGE", 1)
+    large = attack(truth, width=40)
+    assert recover(counting_host(truth).oracle, dim=12, width=40).cost == host.cost
+    assert large.ok
+    assert large.cost == usual.cost
+    np.testing.assert_allclose(large.network.rows, usual.network.rows, atol=1e-12)
 
 
 def compiles(attack, caplog):
