@@ -7,6 +7,7 @@ taken from `namespace`; this is the rest.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +60,7 @@ def replace(a: Any, mask: Any, source: Any, index: Any) -> Any:
 def squares(a: Any) -> Any:
     """Sums of the squares of a [n, ...], [n]: in NumPy without an array of squares."""
     if namespace(a) is np:
-        flat = a.reshape(len(a), -1)
+        flat = a.reshape(len(a), math.prod(a.shape[1:]))
         return np.einsum("nd,nd->n", flat, flat)
     return jnp.sum(a**2, tuple(range(1, a.ndim)))
 
