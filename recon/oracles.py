@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 PADDING = 32  # rows to a multiple of which a batch is filled up, so that few shapes are compiled
-CHUNK = 64  # queries that are traced to learn a victim's form, and answered at once in a stream
+CHUNK = 64  # queries that are traced to learn a victim's form, and mostly answered at once
 
 
 class Form(NamedTuple):
@@ -113,16 +113,23 @@ class Oracle:
         """Checked values [n, K] as a NumPy array; raises ReplyError."""
         return check_values(np.asarray(_value(self, x)))
 
-    def stream(self, x: np.ndarray, chunk: int = CHUNK) -> Iterator[Reply]:
-        """Unchecked replies to x [n, d] in float64, in chunks of one shape: one compile.
+    def stream(self, x: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> Iterator[Reply]:
+        """Unchecked replies to x [n, d] in float64, in parts that have as many rows as one of the
+        shapes, given from the largest to the smallest; each is a compile.
 
-        The next chunk is under way while one is taken up.
+        The next part is under way while one is taken up.  Where JAX shares NumPy's memory, it
+        may read x after this has returned.
         """
         before: list[tuple[Reply, int]] = []
-        for i in range(0, len(x), chunk):
-            here = x[i : i + chunk]
-            padded = np.concatenate([here, np.repeat(here[-1:], chunk - len(here), 0)])
-            before.append((_reply(self, padded, i), len(here)))
+        first = 0
+        while first < len(x):
+            size = next((a for a in shapes if 2 * (len(x) - first) > a), shapes[-1])
+            here = x[first : first + size]
+            rows = len(here)
+            if rows < size:
+                here = np.concatenate([here, np.repeat(here[-1:], size - rows, 0)])
+            before.append((_reply(self, here, first), rows))
+            first += rows
             if len(before) == 2:
                 yield _taken(*before.pop(0))
         yield from (_taken(*last) for last in before)
@@ -224,7 +231,7 @@ class HostOracle:
 
     values = value
 
-    def stream(self, x: np.ndarray, chunk: int = CHUNK) -> Iterator[Reply]:
+    def stream(self, x: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> Iterator[Reply]:
         """The checked reply to x [n, d] in float64: one call, however many rows."""
         yield Reply(*(np.asarray(a, np.float64) for a in self(x)))
 

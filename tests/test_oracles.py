@@ -168,3 +168,15 @@ def test_a_record_serves_an_attack_that_was_cut_off(tmp_path):
     assert sum(map(len, asked)) == r.cost.queries == len(np.unique(np.concatenate(asked), axis=0))
     with np.load(tmp_path / "replies.npz") as file:
         assert len(file["x"]) == r.cost.queries
+
+
+@pytest.mark.parametrize(("n", "parts"), [(3, [3]), (17, [8, 8, 1]), (21, [8, 8, 5]), (5, [5])])
+def test_a_stream_answers_in_parts_of_the_shapes_given(n, parts):
+    x = np.random.default_rng(0).normal(size=(n, 3))
+    with jax.enable_x64(True):
+        victim = victims.random_network(jax.random.key(0), 3, 4)
+        got = list(victims.oracle_of(victim).stream(x, (8, 4)))
+        whole = Reply(victim(x), victim.gradient(x))
+    assert [len(part.value) for part in got] == parts
+    for mine, theirs in zip(zip(*got, strict=True), whole, strict=True):
+        np.testing.assert_allclose(np.concatenate(mine), theirs, rtol=1e-12)

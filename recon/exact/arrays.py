@@ -7,7 +7,12 @@ taken from `namespace`; this is the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +22,8 @@ import numpy as np
 from jax import lax
 
 Array = Any  # NumPy's or JAX's
+LARGE = 1 << 22  # numbers in an array above which work on it is worth several threads
+THREADS = 4  # at most: more would wait for memory, and take more of it
 
 
 def namespace(a: Any) -> ModuleType:
@@ -42,15 +49,51 @@ def put(a: Any, index: Any, value: Any) -> Any:
     return a
 
 
-def loop(count: Any, body: Callable[[Any, Any], Any], carry: Any) -> Any:
-    """carry = body(i, carry) for i in range(count)."""
+def replace(a: Any, mask: Any, source: Any, index: Any) -> Any:
+    """a [n, d] with source[index] where mask [n] holds; a NumPy array is written in place."""
+    if namespace(a) is np:
+        a[mask] = source[index[mask]]
+        return a
+    return jnp.where(mask[:, None], source[index], a)
+
+
+def squares(a: Any) -> Any:
+    """Sums of the squares of a [n, ...], [n]: in NumPy without an array of squares."""
+    if namespace(a) is np:
+        flat = a.reshape(len(a), math.prod(a.shape[1:]))
+        return np.einsum("nd,nd->n", flat, flat)
+    return jnp.sum(a**2, tuple(range(1, a.ndim)))
+
+
+def loop(count: Any, body: Callable[[Any, Any], Any], carry: Any, apart: bool = False) -> Any:
+    """carry = body(i, carry) for i in range(count).
+
+    apart: each i only writes to its own places of the arrays it is given, and only reads there:
+    NumPy may then do several at once.
+    """
     if isinstance(count, jax.Array) or any(
         isinstance(a, jax.Array) for a in jax.tree.leaves(carry)
     ):
         return lax.fori_loop(0, count, body, carry)
+    if apart:
+        carry = tuple(a if a.flags.writeable else a.copy() for a in carry)
+        each(lambda i: body(i, carry), range(count), True)
+        return carry
     for i in range(count):
         carry = body(i, carry)
     return carry
+
+
+def each(f: Callable[[Any], Any], items: Iterable[Any], large: bool) -> list[Any]:
+    """[f(item) for item in items]; where the arrays are large, in NumPy on all cores."""
+    if not large:
+        return [f(item) for item in items]
+    return [a.result() for a in [_pool().submit(copy_context().run, f, item) for item in items]]
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(os.cpu_count() or 1, THREADS), "recon")
 
 
 def either(which: Any, one: Callable[[], Any], other: Callable[[], Any]) -> Any:

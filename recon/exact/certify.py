@@ -21,11 +21,12 @@ All in NumPy and float64: replies of any oracle arrive as such, and nothing is c
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon.exact import touch
+from recon.exact import arrays, touch
 from recon.networks import TwoLayer
 
 NORMAL = 2  # fresh normal points at least, near and ten times as far out in turn
@@ -128,8 +129,13 @@ def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Pl
     parts += [(i, _drawn(rng, place)) for i, place in enumerate(places)]
     size = group_size(dim)
     if dim > 1:  # else a hyperplane is a point: nothing to touch from afar
-        for start in range(0, network.width, size):
-            near, far, alone = _beside(rng, network, slice(start, start + size), line, eps)
+        groups = [slice(start, start + size) for start in range(0, network.width, size)]
+        beside = arrays.each(
+            lambda a: _beside(a[0], network, a[1], line, eps),
+            zip(rng.spawn(len(groups)), groups, strict=True),
+            network.rows.size >= arrays.LARGE,
+        )
+        for near, far, alone in beside:
             parts += [(1, near), (1, alone), (-1, far)]
     else:
         margin = _margins(rng, network, line, eps)
@@ -167,10 +173,9 @@ def _beside(
     margin = _margins(rng, network, line, eps)[group]
     near = FAR * (rows.shape[1] ** 0.5 + float(np.linalg.norm(bias[keep])))
     far = line.reach * float(np.linalg.norm(line.v))
-    pairs = [
-        touch.touch(rng, rows, inverse, np.where(keep, side * radius - bias, 0.0), radius)
-        for side, radius in ((margin, near), (-margin, far))
-    ]
+    along, radius = rng.standard_normal((2, rows.shape[1])), np.array([near, far])
+    level = np.stack([margin * near, -margin * far]) - bias[None]
+    pairs = touch.pairs(along, rows, inverse, np.where(keep[None], level, 0.0), radius)
     return *pairs, _alone(rng, unit_rows[~keep], bias[~keep], margin[~keep], near)
 
 
@@ -199,15 +204,19 @@ def judge(
     of values by what such a gradient makes of the point, |f| + scale |x|; both grow with the
     square root of the number of units.  Not a number counts as infinite.
     """
-    difference = network.gradient(asked.x) - gradient
+    jobs = [partial(network, x) for x in (*(place.sample for place in places), asked.x)]
+    jobs.append(partial(network.gradient, asked.x))
+    large = network.rows.size >= arrays.LARGE
+    *samples, found, found_gradient = arrays.each(lambda job: job(), jobs, large)
+    difference = found_gradient - gradient
     wrong = np.linalg.norm(difference, axis=2).max(1)
-    off = np.abs(network(asked.x) - value).max(1)
+    off = np.abs(found - value).max(1)
     most = eps * (1 + network.width / 64) ** 0.5
     size = np.abs(value).max(1) + scale * np.linalg.norm(asked.x, axis=1)
     worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * size)]
     error = 0.0
-    for i, place in enumerate(places):
-        rms, here = _rms(network(place.sample)), asked.place == i
+    for i, (place, sample) in enumerate(zip(places, samples, strict=True)):
+        rms, here = _rms(sample), asked.place == i
         usual = float(np.linalg.norm(place.sample, axis=1).max())
         farther = np.maximum(1.0, np.linalg.norm(asked.x[here], axis=1) / max(usual, 1e-300))
         # a wrong gradient is a wrong value wherever else at this place it holds

@@ -72,7 +72,7 @@ def of_gradients(gradient: np.ndarray) -> Inputs | None:
 
     An input without a gradient keeps the median scale, which is one.
     """
-    size = np.abs(gradient).max((0, 1), initial=0.0)
+    size = np.maximum(gradient.max((0, 1), initial=0.0), -gradient.min((0, 1), initial=0.0))
     used = size > 0
     if not used.any() or size.max() <= SPREAD * size[used].min():
         return None

@@ -73,6 +73,11 @@ class Settings(NamedTuple):
         return max(1, min(8, self.capacity // max(self.group, 1)))
 
     @property
+    def large(self) -> bool:
+        """Whether a victim with so many kinks is large."""
+        return self.capacity * self.dim >= arrays.LARGE
+
+    @property
     def chunk(self) -> int:
         """Rows taken up at once, a power of two; fewer where replies are large."""
         return min(64 if self.capacity >= 512 else 32, most_rows(self.outputs, self.dim))
@@ -143,7 +148,7 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
         key=key,
         u=arrays.normal(u_key, (d,)),
         v=arrays.normal(v_key, (d,)),
-        mix=arrays.normal(mix_key, (k,)),
+        mix=arrays.normal(mix_key, (k,)) if k > 1 else xp.ones(1),
         width=width,
         budget=budget,
         filled=zero,
@@ -176,12 +181,6 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
         inverse=xp.zeros((s.groups, group, group)),
         answers=xp.zeros((s.groups, 2, d)),
     )
-
-
-def bytes_needed(s: Settings) -> int:
-    """Bytes of a search that fills its capacity, the chunk under way and copies included."""
-    numbers = s.capacity * s.dim * (s.outputs + (s.outputs > 1)) + 4 * s.chunk * s.dim * s.outputs
-    return 8 * (numbers + s.groups * s.group * (s.group + s.dim))
 
 
 class Intervals(NamedTuple):
@@ -290,12 +289,13 @@ def compare(s: Settings, state: State, pairs: Array) -> tuple[Array, Array, Arra
     """
     xp = namespace(pairs)
     left, right = pairs[:, 0], pairs[:, 1]
-    jump = state.gradient[right] - state.gradient[left]
+    jump = state.gradient[right]
+    jump -= state.gradient[left]
     offset, noise = intercepts(state)
     offset = offset[right] - offset[left]
     tiny = ROUNDING * s.eps * state.scale
     noise = (noise[left] + noise[right])[:, None]
-    size = xp.sqrt(xp.sum(jump**2, (1, 2)))
+    size = xp.sqrt(arrays.squares(jump))
     differs = (size > tiny) | (xp.abs(offset) > noise).any(1)
     if s.outputs == 1:
         return differs, xp.zeros_like(differs), size, xp.full_like(size, np.inf)

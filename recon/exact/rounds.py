@@ -95,10 +95,11 @@ def queries(s: Settings, state: State, first: Array, size: int) -> Array:
     """
     xp = namespace(state.angle)
     slot = xp.minimum(first + xp.arange(size), state.size + 2 * state.touches - 1)
-    t = xp.tan(state.place[slot % len(state.place)])
-    on_line = state.u[None] + t[:, None] * state.v[None]
-    off = state.points.reshape(-1, s.dim)[xp.clip(slot - state.size, 0, 2 * s.groups - 1)]
-    return xp.where((slot < state.size)[:, None], on_line, off).astype(s.dtype)
+    x = xp.tan(state.place[slot % len(state.place)])[:, None] * state.v[None]
+    x += state.u[None]
+    off = xp.clip(slot - state.size, 0, 2 * s.groups - 1)
+    x = arrays.replace(x, slot >= state.size, state.points.reshape(-1, s.dim), off)
+    return x if x.dtype == s.dtype else x.astype(s.dtype)
 
 
 def store(s: Settings, state: State, first: Array, x: Array, reply: Reply) -> State:
@@ -111,19 +112,20 @@ def store(s: Settings, state: State, first: Array, x: Array, reply: Reply) -> St
     bad = asked & ~(xp.isfinite(value).all(1) & xp.isfinite(gradient).all((1, 2)))
     row = xp.where(bad.any(), state.queries + slot[xp.argmax(bad)], -1)
     offset = value - (gradient @ x[:, :, None])[:, :, 0]
-    size = xp.sqrt(xp.sum(gradient**2, (1, 2)))
+    size = xp.sqrt(arrays.squares(gradient))
     largest = xp.max(xp.where(on_line, size, 0.0))
     scale = xp.maximum(state.scale, largest)  # of the terms a gradient sums, as far as seen
-    rounding = 16 * s.eps * (xp.abs(value) + scale * xp.linalg.norm(x, axis=1)[:, None])
+    rounding = 16 * s.eps * (xp.abs(value) + scale * xp.sqrt(arrays.squares(x))[:, None])
     biased = (on_line[:, None] & (xp.abs(offset) > rounding)).any()
     to = xp.where(on_line, state.filled + slot, n)  # out of bounds: dropped
     answer = xp.where(asked & ~on_line, slot - state.size, 2 * s.groups)
-    mixed = state.mix @ gradient
+    mixed = gradient[:, 0] if s.outputs == 1 else state.mix @ gradient
+    along = gradient.reshape(-1, s.dim) @ xp.stack([state.u, state.v], 1)
     found = {
         "angle": state.place[slot % n],
         "gradient": gradient,
         "offset": offset,
-        "along": gradient @ xp.stack([state.u, state.v], 1),
+        "along": along.reshape(*offset.shape, 2),
         "noise": rounding.max(1),
     }
     if s.outputs > 1:
@@ -147,8 +149,10 @@ def settle(s: Settings, state: State) -> State:
     def one(i: Array, found: Array) -> Array:
         index = i * s.chunk + xp.arange(s.chunk)
         here = state.pairs[xp.minimum(index, n - 1)].reshape(-1, 2)
-        parts = lines.compare(s, state, here)
+        used = here[:, 0] >= 0 if xp is np else slice(None)
+        parts = lines.compare(s, state, here[used])
         parts = xp.stack([part.astype(float) for part in parts], 1)
+        parts = arrays.put(xp.zeros((len(here), 4)), used, parts) if xp is np else parts
         return arrays.put(found, index, parts.reshape(-1, 2, 4))
 
     found = arrays.loop(-(-state.size // s.chunk), one, xp.zeros((n, 2, 4)))

@@ -75,6 +75,8 @@ def factor(rows: Array, valid: Array) -> tuple[Array, Array, Array]:
     Rows not kept are zeroed, so that they take no part.
     """
     inverse_gram, keep = inverse(rows @ rows.T, valid)
+    if isinstance(keep, np.ndarray) and keep.all():
+        return rows, keep, inverse_gram
     return arrays.namespace(rows).where(keep[:, None], rows, 0.0), keep, inverse_gram
 
 
@@ -90,19 +92,20 @@ def touch(key: Array, rows: Array, inverse_gram: Array, level: Array, radius: Ar
     Takes the rows and inverse of `factor`; needs fewer rows than dimensions.  key: a JAX key, or
     what seeds a NumPy generator, or one.
     """
-    return pair(arrays.normal(key, rows.shape[1:]), rows, inverse_gram, level, radius)
+    along = arrays.normal(key, rows.shape[1:])
+    radius = arrays.namespace(rows).asarray(radius)
+    return pairs(along[None], rows, inverse_gram, level[None], radius[None])[0]
 
 
-def pair(along: Array, rows: Array, inverse_gram: Array, level: Array, radius: Array) -> Array:
-    """The pair of `touch` with y along a random vector [d], so far as the rows allow."""
+def pairs(along: Array, rows: Array, inverse_gram: Array, level: Array, radius: Array) -> Array:
+    """Pairs [p, 2, d] of `touch` for levels [p, s] and radii [p], each with y along a random
+    vector [p, d], so far as the rows allow.  All at once, as every product reads the rows.
+    """
     xp = arrays.namespace(rows)
-
-    def onto(x: Array, target: Array) -> Array:
-        for _ in range(3):  # Gram systems square the condition number; refinement undoes it
-            x = x + ((target - x @ rows.T) @ inverse_gram) @ rows
-        return x
-
-    none = xp.zeros_like(level)
-    y, foot = onto(xp.stack([along, xp.zeros_like(along)]), xp.stack([none, level]))
-    y = y * (radius / xp.linalg.norm(y))
-    return onto(xp.stack([foot + y, foot - y]), xp.stack([level, level]))
+    first = xp.concatenate([-(along @ rows.T), level]) @ inverse_gram @ rows
+    y, foot = along + first[: len(along)], first[len(along) :]
+    y = y * (radius / xp.linalg.norm(y, axis=1))[:, None]
+    x, target = xp.concatenate([foot + y, foot - y]), xp.concatenate([level, level])
+    for _ in range(2):  # Gram systems square the condition number; refinement undoes it
+        x = x + ((target - x @ rows.T) @ inverse_gram) @ rows
+    return xp.moveaxis(x.reshape(2, *along.shape), 0, 1)

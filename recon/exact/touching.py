@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 
 from recon.exact import arrays, lines, touch
@@ -14,9 +15,7 @@ from recon.exact.lines import Settings, State
 
 def mixed(state: State, points: Array) -> Array:
     """The gradients [..., d] at points of the outputs, summed with `mix`."""
-    if state.gradient.shape[1] == 1:
-        return state.mix[0] * state.gradient[points, 0]
-    return state.mixed[points]
+    return state.gradient[points, 0] if state.gradient.shape[1] == 1 else state.mixed[points]
 
 
 def rows_of(state: State, members: Array) -> tuple[Array, Array, Array, Array]:
@@ -26,13 +25,15 @@ def rows_of(state: State, members: Array) -> tuple[Array, Array, Array, Array]:
     """
     xp = namespace(members)
     left, right = members[:, 0], members[:, 1]
-    jump = mixed(state, right) - mixed(state, left)
+    jump = mixed(state, right)
+    jump -= mixed(state, left)
     offset, _ = lines.intercepts(state)
     offset = (offset[right] - offset[left]) @ state.mix
-    size = xp.linalg.norm(jump, axis=1)
+    size = xp.sqrt(arrays.squares(jump))
     size = xp.where(left < 0, 1.0, xp.where(size > 0, size, 1.0))
     sign = xp.where(jump @ state.v < 0, -1.0, 1.0) / size
-    return jump * sign[:, None], offset * sign, 1 / sign, left >= 0
+    jump *= sign[:, None]
+    return jump, offset * sign, 1 / sign, left >= 0
 
 
 def plan(s: Settings, state: State) -> State:
@@ -48,12 +49,14 @@ def plan(s: Settings, state: State) -> State:
         rows, keep, inverse = touch.factor(rows, valid)
         margin = lines.ROUNDING * s.eps * xp.maximum(state.scale / xp.abs(size), 16.0)
         level = xp.where(keep, xp.minimum(margin, 1e-2) * radius - bias, 0.0)
-        points = arrays.put(points, g, touch.pair(directions[g], rows, inverse, level, radius))
+        along = directions[g][None]
+        pair = touch.pairs(along, rows, inverse, level[None], radius[None])[0]
+        points = arrays.put(points, g, pair)
         members = arrays.put(members, g, xp.where(keep[:, None], members[g], -1))
         return points, members, arrays.put(factors, g, inverse)
 
     carry = (state.points, state.members, state.inverse)
-    points, members, factors = arrays.loop(state.touches, one, carry)
+    points, members, factors = arrays.loop(state.touches, one, carry, apart=s.large)
     return state._replace(key=key, points=points, members=members, inverse=factors)
 
 
@@ -68,7 +71,8 @@ def learn(s: Settings, state: State) -> State:
     def one(g: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         single, multi, failed = carry
         rows, _, size, touched = rows_of(state, state.members[g])
-        rows = xp.where(touched[:, None], rows, 0.0)
+        if xp is jnp or not touched.all():
+            rows = xp.where(touched[:, None], rows, 0.0)
         found = state.answers[g].sum(0) - both_ends
         z = touch.coefficients(rows, state.inverse[g], found)
         explained = xp.linalg.norm(found - z @ rows) <= 1e3 * level
@@ -76,13 +80,13 @@ def learn(s: Settings, state: State) -> State:
         to = xp.where(touched & explained, state.members[g, :, 0], len(single))
         single = arrays.put(single, to, one_kink)
         multi = arrays.put(multi, to, ~one_kink)
-        return single, multi, xp.where(explained & touched.any(), failed, failed + 1)
+        return single, multi, arrays.put(failed, g, ~(explained & touched.any()))
 
-    carry = (state.single, state.multi, state.failed)
-    single, multi, failed = arrays.loop(state.touches, one, carry)
+    carry = (state.single, state.multi, xp.zeros(s.groups, bool))
+    single, multi, failed = arrays.loop(state.touches, one, carry, apart=s.large)
     return state._replace(
         single=single,
         multi=multi,
-        failed=failed,
+        failed=state.failed + failed.sum(),
         queries=state.queries + 2 * state.touches,
     )

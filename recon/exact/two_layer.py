@@ -9,6 +9,7 @@ then a second line; a network that no certificate vouches for is never `ok`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -45,12 +46,11 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
     """
     told = int(state.width)
     most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
-    chunk = min(CHUNK, lines.most_rows(s.outputs, s.dim))
     while True:
         if oracle.traced and jax.default_backend() != "cpu":
             state = jax.tree.map(np.asarray, _search(s, oracle, state))
         else:  # on a CPU a compile of seconds would save milliseconds
-            state = rounds.in_numpy(s, partial(oracle.stream, chunk=chunk), state)
+            state = rounds.in_numpy(s, partial(oracle.stream, shapes=shapes(s)), state)
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
         if int(state.phase) != lines.FULL or 2 * s.capacity > most or bytes_grown > MEMORY:
             return s, state
@@ -59,9 +59,26 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
         s, state = rounds.twice(s), rounds.grow(s, state)
 
 
-def ask(oracle: AnyOracle, x: np.ndarray, chunk: int = CHUNK) -> Reply:
+def bytes_needed(s: Settings) -> int:
+    """Bytes of a search that fills its capacity, the chunk under way and copies included."""
+    numbers = s.capacity * s.dim * (s.outputs + (s.outputs > 1)) + 4 * s.chunk * s.dim * s.outputs
+    return 8 * (numbers + s.groups * s.group * (s.group + s.dim))
+
+
+def shapes(s: Settings) -> tuple[int, ...]:
+    """How many rows the victim is asked at once, where it is traced.
+
+    A large one reads its weights for every part, which takes as long as some 30 rows: many rows
+    at once then save more than a compile for each shape takes.
+    """
+    most = lines.most_rows(s.outputs, s.dim)
+    sizes = (4 * CHUNK, CHUNK, CHUNK // 4) if s.large else (CHUNK,)
+    return tuple(min(size, most) for size in sizes)
+
+
+def ask(oracle: AnyOracle, x: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> Reply:
     """Checked replies to x [n, d] as NumPy arrays in float64; raises ReplyError."""
-    parts = zip(*oracle.stream(x, chunk), strict=True)
+    parts = zip(*oracle.stream(x, shapes), strict=True)
     return check(Reply(*(np.concatenate(a) for a in parts)), *x.shape)
 
 
@@ -127,7 +144,7 @@ def _recover(
     while left:
         blur = 1.0 if inputs is None else inputs.blur
         s = Settings(dim, outputs, capacity, dtype, eps * blur)
-        if (needed := lines.bytes_needed(s)) > MEMORY:
+        if (needed := bytes_needed(s)) > MEMORY:
             raise ValueError(
                 f"replies of {outputs} outputs and {dim} inputs need {needed / 2**30:.0f} GiB of "
                 f"memory, more than the {MEMORY >> 30} GiB an attack may take"
@@ -160,7 +177,6 @@ def _one_line(
     watch: end after the search where these show inputs of different scale.
     """
     oracle, s, width, limit = task[:4]
-    chunk = min(CHUNK, lines.most_rows(s.outputs, s.dim))
     begin_seed, *check_seeds = arrays.split(seed, 3)
     told = -1 if width is None else width
     state = lines.begin(s, begin_seed, told, limit - before.queries)
@@ -185,7 +201,7 @@ def _one_line(
         far, x = units.far_points(s, state, network, error, far_seed)
         if 0 < len(far) <= limit - cost.queries:
             x = x.astype(s.dtype)
-            network = units.sharpen(network, far, x.astype(float), ask(oracle, x, chunk).value)
+            network = units.sharpen(network, far, x.astype(float), ask(oracle, x, shapes(s)).value)
             before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
         expected = width is None or width == count
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
@@ -197,7 +213,7 @@ def _one_line(
         if cost.queries + len(x) > limit:
             detail = f"{found} The certificate needs {len(x)} queries more."
             return Recovery(network, Status.BUDGET, cost, detail=detail), seen
-        reply, points = ask(oracle, x, chunk), points._replace(x=x.astype(float))
+        reply, points = ask(oracle, x, shapes(s)), points._replace(x=x.astype(float))
         verdict = certify.judge(network, points, *reply, line.scale, s.eps, places)
         before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
         detail = "" if expected else found

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from recon.exact import lines
+from recon.exact import arrays, lines
 from recon.exact.lines import Settings, State
 from recon.networks import TwoLayer
 
@@ -39,21 +39,29 @@ def read_off(s: Settings, state: State) -> tuple[TwoLayer, np.ndarray]:
     home = int(np.argmin(np.abs(state.angle)))
     inward = state.angle[right] <= state.angle[home]
     sign = np.where(inward, -1.0, 1.0)
-    jump = state.gradient[right]
-    jump -= state.gradient[left]
-    size = np.maximum(jump.max((1, 2), initial=0.0), -jump.min((1, 2), initial=0.0))
-    peak = np.where(size > 0, size, 1.0)[:, None]  # so that squares neither overflow nor vanish
-    shift = (offset[right] - offset[left]) * sign[:, None] / peak
-    jump *= (sign / peak[:, 0])[:, None, None]
-    row = np.matmul((jump @ state.v)[:, None], jump)[:, 0]
-    size = np.linalg.norm(row, axis=1)
-    size = np.where(size > 0, size, 1.0)  # a shift of the intercept alone is no unit
-    row = row * (np.where((row @ state.v > 0) == inward, -1.0, 1.0) / size)[:, None]
-    weight = np.matmul(jump, row[:, :, None])[:, :, 0]
-    square = np.sum(weight**2, 1)
-    bias = np.sum(weight * shift, 1) / np.where(square > 0, square, 1.0)
+    rows, weights = np.empty((len(left), s.dim)), np.empty((len(left), s.outputs))
+    bias = np.empty(len(left))
+
+    def some(start: int) -> None:  # few at a time, which stay in the cache
+        a = slice(start, start + s.chunk)
+        jump = state.gradient[right[a]]
+        jump -= state.gradient[left[a]]
+        size = np.maximum(jump.max((1, 2)), -jump.min((1, 2)))
+        peak = np.where(size > 0, size, 1.0)[:, None]  # so that squares do not overflow or vanish
+        shift = (offset[right[a]] - offset[left[a]]) * sign[a, None] / peak
+        jump *= (sign[a] / peak[:, 0])[:, None, None]
+        row = np.matmul((jump @ state.v)[:, None], jump)[:, 0]
+        size = np.sqrt(arrays.squares(row))
+        size = np.where(size > 0, size, 1.0)  # a shift of the intercept alone is no unit
+        row *= (np.where((row @ state.v > 0) == inward[a], -1.0, 1.0) / size)[:, None]
+        weight = np.matmul(jump, row[:, :, None])[:, :, 0]
+        square = np.sum(weight**2, 1)
+        bias[a] = np.sum(weight * shift, 1) / np.where(square > 0, square, 1.0)
+        rows[a], weights[a] = row, weight * peak
+
+    arrays.each(some, range(0, len(left), s.chunk), s.large)
     slope, constant = state.gradient[home].copy(), offset[home].copy()
-    return TwoLayer(row, bias, (weight * peak).T, slope, constant), noise[left] + noise[right]
+    return TwoLayer(rows, bias, weights.T, slope, constant), noise[left] + noise[right]
 
 
 def far_points(

@@ -54,7 +54,7 @@ def key(seed: int) -> jax.Array:
 
 def recover(oracle, seed=0, **options):
     """The tangent method on any oracle of DIM inputs."""
-    return exact.recover(oracle, dim=DIM, key=jax.random.key(seed), **options)
+    return exact.recover(oracle, **{"dim": DIM, "key": jax.random.key(seed)} | options)
 
 
 def truthful(recovery, truth, error, tolerance=EXACT):

@@ -13,7 +13,7 @@ import pytest
 from planted import DIM, WIDTH, recover
 
 from recon import exact, oracles
-from recon.exact import Status, lines, rounds
+from recon.exact import Status, arrays, lines, rounds
 from recon.oracles import Cost
 from recon.victims import oracle_of, random_network
 
@@ -89,6 +89,22 @@ def test_a_round_is_the_same_in_numpy_and_traced(random_truth, outputs, told):
             seen += int(state.touches)
     assert state.phase == lines.DONE
     assert seen > 0
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_large_victim_costs_the_same_and_gives_the_same(
+    random_truth, attack, counting_host, monkeypatch, outputs
+):
+    """Asked in parts of other sizes, and taken up by several threads."""
+    truth = random_truth(0, 12, 40, outputs)
+    host = recover(counting_host(truth).oracle, dim=12, width=40)
+    usual = attack(truth, width=40)
+    monkeypatch.setattr(arrays, "LARGE", 1)
+    large = attack(truth, width=40)
+    assert recover(counting_host(truth).oracle, dim=12, width=40).cost == host.cost
+    assert large.ok
+    assert large.cost == usual.cost
+    np.testing.assert_allclose(large.network.rows, usual.network.rows, atol=1e-12)
 
 
 def compiles(attack, caplog):
