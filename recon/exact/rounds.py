@@ -19,7 +19,7 @@ from operator import or_
 import numpy as np
 from jax import lax
 
-from recon.exact import arrays, lines, touching
+from recon.exact import arrays, lines, splits, touching
 from recon.exact.arrays import Array, namespace
 from recon.exact.lines import Settings, State
 from recon.oracles import Oracle, Reply
@@ -44,7 +44,7 @@ def plan(s: Settings, state: State) -> State:
     narrow = width <= lines.resolution(s) + xp.where(blurred, 16 * iv.blur, 0.0)
     open_ = iv.kink & ~state.single[iv.left] & ~narrow
     told = state.width.astype(float) / np.pi
-    rate = arrays.either(state.width < 0, lambda: lines.density(iv), lambda: told)
+    rate = arrays.either(state.width < 0, lambda: splits.density(iv), lambda: told)
     near = xp.minimum(iv.meet - iv.low, iv.high - iv.meet)
     crowd = xp.where(state.ranked, 0.0, rate * (near + 0.25 * (width - near)))  # ranks tell
     inside = (iv.meet > iv.low - iv.blur) & (iv.meet < iv.high + iv.blur)
@@ -67,7 +67,7 @@ def plan(s: Settings, state: State) -> State:
     size = xp.minimum(xp.sum(split), left_over)
     slot = xp.arange(n)
     used = slot < size
-    place = xp.append(lines.split_at(s, state, iv, coarse), 0.0)[chosen]
+    place = xp.append(splits.split_at(s, state, iv, coarse), 0.0)[chosen]
     parent = xp.where(used, left[chosen], -1)
     new = xp.where(used, state.filled + slot, -1)
     after = xp.where(used, right[chosen], -1)
@@ -150,7 +150,7 @@ def settle(s: Settings, state: State) -> State:
         index = i * s.chunk + xp.arange(s.chunk)
         here = state.pairs[xp.minimum(index, n - 1)].reshape(-1, 2)
         used = here[:, 0] >= 0 if xp is np else slice(None)
-        parts = lines.compare(s, state, here[used])
+        parts = splits.compare(s, state, here[used])
         parts = xp.stack([part.astype(float) for part in parts], 1)
         parts = arrays.put(xp.zeros((len(here), 4)), used, parts) if xp is np else parts
         return arrays.put(found, index, parts.reshape(-1, 2, 4))

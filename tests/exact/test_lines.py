@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from recon import exact, victims
-from recon.exact import lines, rounds
+from recon.exact import lines, rounds, splits
 from recon.networks import TwoLayer
 from recon.oracles import Reply
 
@@ -64,7 +64,7 @@ def asked(form, s, victim, angles, seed=0):
 
 
 _intervals = jax.jit(lines.intervals, static_argnums=0)
-_compare = jax.jit(lines.compare, static_argnums=0)
+_compare = jax.jit(splits.compare, static_argnums=0)
 
 
 def intervals(form, s, state):
@@ -117,7 +117,7 @@ def test_intervals_come_in_the_order_of_their_angles(form):
 @pytest.mark.parametrize("rate", [2.0, 20.0, 200.0])
 def test_the_density_of_poisson_kinks_is_estimated(form, rate):
     capacity, seeds = 512, 40
-    estimate = lines.density if form is np else jax.jit(lines.density)
+    estimate = splits.density if form is np else jax.jit(splits.density)
     found = []
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
@@ -139,12 +139,12 @@ def test_kinks_everywhere_have_no_finite_density(form):
     ends = form.linspace(-1.5, 1.5, 16)
     none, all_ = form.zeros(15), form.ones(15, bool)
     iv = lines.Intervals(none, none, ends[:-1], ends[1:], none, none, all_)
-    assert lines.density(iv) == np.inf
+    assert splits.density(iv) == np.inf
 
 
 def compared(form, victim, state):
     pairs = form.asarray([[0, 1]] * TWO.capacity)
-    differs, several, *_ = (lines.compare if form is np else _compare)(TWO, state, pairs)
+    differs, several, *_ = (splits.compare if form is np else _compare)(TWO, state, pairs)
     return bool(differs[0]), bool(several[0])
 
 
@@ -217,7 +217,7 @@ def test_the_middle_lies_among_the_kinks(form, outputs, units):
         jump = weights @ rows
         along = np.stack([jump @ u + weights @ bias, jump @ v], 1)
         t = -(rows @ u + bias) / (rows @ v)
-        middle = np.tan(lines.middle(form.asarray(jump[None]), form.asarray(along[None])))[0]
+        middle = np.tan(splits.middle(form.asarray(jump[None]), form.asarray(along[None])))[0]
         assert t.min() < middle < t.max()
 
 
