@@ -32,12 +32,11 @@ def silent(row: Row) -> None:
 
 
 class Experiment(Protocol):
-    """Settings that can be shrunk to a laptop and run to rows.
+    """Settings that can be shrunk to a laptop and run to rows."""
 
-    shown: the columns a person looks at first.
-    """
-
-    shown: ClassVar[tuple[str, ...]]
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The columns a person looks at first."""
 
     def small(self) -> Experiment:
         """The same experiment in a form that takes seconds."""

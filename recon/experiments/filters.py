@@ -49,7 +49,7 @@ class Filters(Rebuild):
     the second layer's are compared after their inputs are put in that order and scale.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
+    columns: ClassVar[tuple[str, ...]] = (
         *("victim", "reply", "budget", "seed", "layer", "filters", "found"),
         *("cosine_median", "cosine_min", "accuracy", "agreement"),
     )

@@ -53,10 +53,9 @@ def hyper(
             if by_budget is not None and found == Hyper():
                 best = by_budget[max((b for b in by_budget if b <= budget), default=min(by_budget))]
                 found, tuned = Hyper(**best), place == dataset
-    found = replace(found, budget=budget, loss=service.loss)
-    found = replace(found, **chosen.fixed)
-    extra = "unlabelled" in chosen.fixed  # first choices, not swept
-    return replace(found, steps=max(found.steps, chosen.steps)), tuned and not extra
+    found = replace(found, budget=budget, **{"loss": service.loss} | dict(chosen.fixed))
+    tuned = tuned and "unlabelled" not in chosen.fixed  # first choices, not swept
+    return replace(found, steps=max(found.steps, chosen.steps)), tuned
 
 
 def best(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

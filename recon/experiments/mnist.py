@@ -24,7 +24,7 @@ LINEAR, MLP, CONV = Panel("linear"), Panel("mlp", seeds=SEEDS), Panel("conv", se
 class Ablation(Rebuild):
     """`Rebuild` with the gain of every recipe over the plain one, seed by seed."""
 
-    shown: ClassVar[tuple[str, ...]] = (*SHOWN[:9], "gain", *SHOWN[9:])
+    columns: ClassVar[tuple[str, ...]] = (*SHOWN[:9], "gain", *SHOWN[9:])
 
     def summary(self, rows: list[Row]) -> list[Row]:
         """As that of `Rebuild`; gain: the mean of the differences in accuracy on the same seeds."""

@@ -58,7 +58,7 @@ class Rebuild:
     part, victims trained on the train part; neither is ever queried.
     """
 
-    shown: ClassVar[tuple[str, ...]] = SHOWN
+    columns: ClassVar[tuple[str, ...]] = SHOWN
     by: ClassVar[tuple[str, ...]] = BY
     about: str
     panels: tuple[Panel, ...]
@@ -74,6 +74,13 @@ class Rebuild:
     held_out: int = 0
     """Training images that students are scored on in place of the test part."""
     small_steps: int = 400
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The columns a person looks at first, those of the grid among them."""
+        new = tuple(name for name, _ in self.grid if name not in self.columns)
+        at = self.columns.index("budget") + 1
+        return (*self.columns[:at], *new, *self.columns[at:])
 
     def small(self) -> Rebuild:
         """Digits, few steps, the first values: a minute on a laptop."""

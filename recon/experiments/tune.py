@@ -23,7 +23,7 @@ class Tune(Rebuild):
     defaults.
     """
 
-    shown: ClassVar[tuple[str, ...]] = (
+    columns: ClassVar[tuple[str, ...]] = (
         *(*hyper.KEY, "budget", *hyper.TUNED),
         *("agreement", "worst_agreement", "settings", "runs"),
     )

@@ -69,8 +69,7 @@ class Bench(Measured):
     Time:    6 minutes on 2 CPU cores.
     Expect:  ours right everywhere, below 1e-11; tangents with 10 to 50 times fewer queries than
              Algorithm 1; ART wrong or raising on most networks, refusing one output; 100-64-1 in
-             at most 0.1 s; at 4,096 inputs and 2,048 units at most 3 times the time of the
-             gradients alone.
+             at most 0.1 s; at 4,096 inputs and 2,048 units twice the time of the gradients alone.
 
     A row is one method on one network.  Its outcome is
       ok           returned as right, and within 1e-6 of the victim (the worst of `points`
