@@ -67,7 +67,7 @@ def plan(s: Settings, state: State) -> State:
     size = xp.minimum(xp.sum(split), left_over)
     slot = xp.arange(n)
     used = slot < size
-    place = xp.append(splits.split_at(s, state, iv, coarse), 0.0)[chosen]
+    place = xp.append(splits.split_at(s, state, iv, coarse, crowd), 0.0)[chosen]
     parent = xp.where(used, left[chosen], -1)
     new = xp.where(used, state.filled + slot, -1)
     after = xp.where(used, right[chosen], -1)

@@ -32,13 +32,13 @@ def density(iv: Intervals) -> Array:
     return xp.where(empty < 0.1 * np.pi, np.inf, low)
 
 
-def split_at(s: Settings, state: State, iv: Intervals, coarse: Array) -> Array:
-    """The angle at which to split each interval [N - 1].
+def split_at(s: Settings, state: State, iv: Intervals, coarse: Array, crowd: Array) -> Array:
+    """The angle at which to split each interval [N - 1], with so many kinks expected in it.
 
-    First at `middle`, if there is one, else just past the meeting point on its longer side: kinks
-    of equal sign must part there, and a single kink must answer with the far gradient.  Then
-    nearer the middle of what is left; then so close to the meeting point that a single kink is
-    bracketed.
+    Halfway where no interval was seen to be empty, so that any number is expected.  Else first at
+    `middle`, if there is one, or just past the meeting point on its longer side: kinks of equal
+    sign must part there, and a single kink must answer with the far gradient.  Then nearer the
+    middle of what is left; then so close to the meeting point that a single kink is bracketed.
     """
     xp = namespace(iv.left)
     tries = state.tries[iv.left]
@@ -60,6 +60,7 @@ def split_at(s: Settings, state: State, iv: Intervals, coarse: Array) -> Array:
     at = xp.where(coarse & inside, (iv.meet + far) / 2, at)
     stuck = (tries >= 4) & (tries % 2 == 1)
     fits = (at > iv.low + 0.01 * close) & (at < iv.high - 0.01 * close) & ~stuck & iv.kink
+    fits = fits & (crowd < np.inf)
     return xp.where(fits, at, (iv.low + iv.high) / 2)
 
 
