@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import drawn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,26 +25,29 @@ from recon import convolutions, masks, models
 )
 def test_a_convolution_with_its_pool_is_that_of_flax(height, width, inputs, kernel, padding):
     layer = models._ConvPool(4, kernel, padding)
-    x_key, init_key, direction_key = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(x_key, (2, height, width, inputs))
-    variables = layer.init(init_key, x)
-    variables["params"]["bias"] += 0.1
+    random = np.random.default_rng(1)
+    x = drawn.normal(random, 2, height, width, inputs)
+    variables = drawn.variables(layer, x)
+    variables["params"]["bias"] -= np.float32(0.6)  # on either side of zero
 
     def flax(variables, x):
         y = nn.relu(nn.Conv(4, (kernel, kernel), padding=padding).apply(variables, x))
         window = (min(2, y.shape[1]), min(2, y.shape[2]))
         return nn.max_pool(y, window, window)
 
-    np.testing.assert_allclose(layer.apply(variables, x), flax(variables, x), rtol=1e-5, atol=1e-5)
-    direction = jax.random.normal(direction_key, flax(variables, x).shape)
+    direction = drawn.normal(random, *jax.eval_shape(flax, variables, x).shape)
 
-    def slopes(f):  # first order, and through it second order
+    @partial(jax.jit, static_argnums=0)
+    def all_orders(f, variables, x):  # values, the first order, and through it the second
         def gradient(variables, x):
             return jax.grad(lambda x: jnp.vdot(direction, f(variables, x)))(x)
 
-        return gradient(variables, x), jax.grad(lambda v: jnp.sum(gradient(v, x) ** 2))(variables)
+        matched = jax.grad(lambda v: jnp.sum(gradient(v, x) ** 2))(variables)
+        return f(variables, x), (gradient(variables, x), matched)
 
-    for ours, theirs in zip(*map(jax.tree.leaves, map(slopes, (layer.apply, flax))), strict=True):
+    (ours, *slopes), (theirs, *others) = (all_orders(f, variables, x) for f in (layer.apply, flax))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(*map(jax.tree.leaves, (slopes, others)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
@@ -63,11 +67,11 @@ def test_products_are_the_convolution_of_flax(
 ):
     layer = partial(nn.Conv, outputs, (side, side), stride, padding=padding, use_bias=False)
     flax, ours = layer(), layer(conv_general_dilated=convolutions.convolve)
-    keys = jax.random.split(jax.random.key(0), 4)
-    x = jax.random.normal(keys[0], (3, 2, height, width, inputs))
-    kernels = jax.random.normal(keys[1], (3, side, side, inputs, outputs)) / side
+    draw = partial(drawn.normal, np.random.default_rng(1))
+    x = draw(3, 2, height, width, inputs)
+    kernels = draw(3, side, side, inputs, outputs) / np.float32(side)
     shape = jax.eval_shape(flax.apply, {"params": {"kernel": kernels[0]}}, x[0]).shape
-    direction, target = jax.random.normal(keys[2], shape), jax.random.normal(keys[3], x[0].shape)
+    direction, target = draw(*shape), draw(*x[0].shape)
 
     def all_orders(module, kernel, x):
         """Values, both first derivatives, and the derivatives of a gradient that is matched."""
@@ -83,11 +87,12 @@ def test_products_are_the_convolution_of_flax(
 
         return values(kernel, x), *(jax.grad(f, (0, 1))(kernel, x) for f in (weighed, matched))
 
-    expected = jax.jit(jax.vmap(partial(all_orders, flax)))(kernels, x)
-    once = partial(all_orders, ours)
-    each = map(jax.jit(once), kernels, x)
-    looped = jax.tree.map(lambda *parts: jnp.stack(parts), *each)
-    for found in (looped, jax.jit(jax.vmap(once))(kernels, x)):
+    def each(module):
+        found = map(jax.jit(partial(all_orders, module)), kernels, x)
+        return jax.tree.map(lambda *parts: np.stack(parts), *found)
+
+    expected = each(flax)
+    for found in (each(ours), jax.jit(jax.vmap(partial(all_orders, ours)))(kernels, x)):
         for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
             scale = float(jnp.abs(b).max())
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * scale)

@@ -2,6 +2,7 @@
 
 import math
 
+import drawn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,9 +86,9 @@ def test_the_surrogate_is_the_slope_of_the_expected_loss_that_autodiff_misses():
 def test_values_and_gradients_are_the_same_whatever_the_temperature(name, shape):
     module = models.build(name, shape, 10)
     f, g = models.logits(module), models.surrogate(module)
-    x = jax.random.uniform(jax.random.key(0), (3, math.prod(shape)))
-    variables = module.init(jax.random.key(1), x[0])
-    direction = jax.random.normal(jax.random.key(2), (3, 10))
+    random = np.random.default_rng(1)
+    x = random.uniform(size=(3, math.prod(shape))).astype(np.float32)
+    variables, direction = drawn.variables(module, x[0]), drawn.normal(random, 3, 10)
 
     @jax.jit
     def both(temperature):
@@ -117,8 +118,8 @@ def test_deep_models_have_surrogates_too(name):
 def test_a_row_does_not_see_the_others_of_its_batch(name):
     module = models.build(name, (8, 8, 1), 10)
     g = models.surrogate(module)
-    x = jax.random.uniform(jax.random.key(0), (3, 64))
-    variables = module.init(jax.random.key(1), x[0])
+    x = np.random.default_rng(1).uniform(size=(3, 64)).astype(np.float32)
+    variables = drawn.variables(module, x[0])
 
     def matching(variables, x):
         slope = jax.grad(lambda x: g(variables, x, 0.5)[..., 0].sum())(x)

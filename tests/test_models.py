@@ -1,5 +1,6 @@
 import math
 
+import drawn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,20 +13,10 @@ CHEAP = ["linear", "mlp", "conv", "conv_large"]  # to compile
 
 
 def start(name, shape, classes=10):
-    """The model as a function, random variables, and a batch [3, d].
-
-    The variables are drawn by NumPy: to compile flax's own initialisation takes seconds.
-    """
-    module, random = models.build(name, shape, classes), np.random.default_rng(0)
+    """The model as a function, random variables, and a batch [3, d]."""
+    module, random = models.build(name, shape, classes), np.random.default_rng(1)
     x = random.uniform(size=(3, math.prod(shape))).astype(np.float32)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), x[0])
-
-    def draw(leaf):
-        if len(leaf.shape) == 1:  # biases and scales
-            return random.uniform(0.5, 1.0, leaf.shape).astype(np.float32)
-        return (random.normal(size=leaf.shape) / math.prod(leaf.shape[:-1]) ** 0.5).astype("f4")
-
-    return models.logits(module), jax.tree.map(draw, shapes), jnp.asarray(x)
+    return models.logits(module), drawn.variables(module, x[0]), jnp.asarray(x)
 
 
 @pytest.mark.parametrize("name", models.MODELS)

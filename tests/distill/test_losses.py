@@ -11,11 +11,13 @@ from small import DIM, MLP, OUTPUTS, N, batch_of, for_loss
 from recon import distill, explanations
 from recon.distill import Hyper, Student, losses, objective
 
+joint = jax.jit(objective.joint, static_argnums=1)
+
 
 def parts(bank, loss, key=7, **settings):
     hyper = Hyper(loss=loss, weight=0.5, **settings)
     variables = MLP.init(jax.random.key(8))
-    total, (l_g, l_m) = objective.joint(
+    total, (l_g, l_m) = joint(
         variables, MLP, hyper, batch_of(for_loss(bank, loss)), jax.random.key(key)
     )
     return float(total), float(l_g), float(l_m)
@@ -25,7 +27,7 @@ def test_the_joint_loss_is_the_papers(curved):
     variables = MLP.init(jax.random.key(8))
     logits = np.asarray(MLP.apply(variables, curved.x), np.float64)
     rows = jax.vmap(lambda x: explanations.jacobian(lambda z: MLP.apply(variables, z), x))
-    jacobians = np.asarray(rows(curved.x), np.float64)
+    jacobians = np.asarray(jax.jit(rows)(curved.x), np.float64)
     shifted = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     l_m = -(np.asarray(curved.probabilities) * shifted).sum(1).mean()
     square = (jacobians - np.asarray(curved.gradient)) ** 2
@@ -44,7 +46,7 @@ def test_the_rows_of_a_jacobian_taken_at_once_and_in_turn_agree(curved, monkeypa
                 variables, MLP, Hyper(loss="jacobian"), batch, jax.random.key(0)
             )[0]
 
-        return jax.value_and_grad(loss)(MLP.init(jax.random.key(8)))
+        return jax.jit(jax.value_and_grad(loss))(MLP.init(jax.random.key(8)))
 
     in_turn = slope()
     monkeypatch.setattr(losses, "UNROLLED", 0)
@@ -56,7 +58,7 @@ def test_the_projection_is_unbiased_for_the_frobenius_norm(curved):
     batch, hyper = batch_of(curved), Hyper(loss="projection")
     variables = MLP.init(jax.random.key(8))
     keys = jax.random.split(jax.random.key(9), 4000)
-    draws = jax.vmap(lambda key: objective.joint(variables, MLP, hyper, batch, key)[1][0])(keys)
+    draws = jax.vmap(lambda key: joint(variables, MLP, hyper, batch, key)[1][0])(keys)
     error = float(draws.std()) / np.sqrt(len(draws))
     assert abs(float(draws.mean()) - parts(curved, "jacobian")[1]) < 4 * error
     assert error < 0.02 * float(draws.mean())
@@ -105,11 +107,12 @@ def test_the_second_order_gradient_agrees_with_finite_differences(curved, loss, 
 
         student = dataclasses.replace(student, apply=apply)
 
+        @jax.jit
         def value(w):
             return objective.joint(w, student, hyper, batch, jax.random.key(12))[0]
 
         direction = jax.random.normal(jax.random.key(13), w.shape)
-        slope = float(jnp.sum(jax.grad(value)(w) * direction))
+        slope = float(jnp.sum(jax.jit(jax.grad(value))(w) * direction))
         step = 1e-6 * direction
         np.testing.assert_allclose(slope, (value(w + step) - value(w - step)) / 2e-6, rtol=1e-6)
 
@@ -127,6 +130,6 @@ def test_a_smoothed_student_is_held_against_its_own_smoothgrad(curved):
         )
         return jnp.sum((rows - target) ** 2)
 
-    expected = float(jax.vmap(one)(curved.x, curved.gradient).mean()) / 2.0
+    expected = float(jax.jit(jax.vmap(one))(curved.x, curved.gradient).mean()) / 2.0
     np.testing.assert_allclose(smooth, expected, rtol=0.02)
     assert abs(smooth - plain) > 0.05 * plain

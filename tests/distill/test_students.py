@@ -40,6 +40,7 @@ def rebuilt(oracle, x, y, classes):
         bank,
         net,
         distill.Probe(x[120:], y[120:], classes),
+        chunk=400,
     )
     assert (
         str(bank) == "Bank(x [120, 13], probabilities [120, 3], gradient [120, 3, 13], label [120])"

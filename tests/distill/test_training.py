@@ -43,7 +43,7 @@ GOLDEN = [[5.165556, 5.0525312, 1.1302493], [5.0542054, 4.941361, 1.1284449]]
 def test_one_gradient_query_rebuilds_a_linear_victim(weights, bank, probe):
     run = distill.train(
         jax.random.key(15),
-        Hyper(budget=1, steps=800, learning_rate=0.05, loss="jacobian"),
+        Hyper(budget=1, steps=1000, learning_rate=0.05, loss="jacobian"),
         bank,
         LINEAR,
         probe,
@@ -53,11 +53,11 @@ def test_one_gradient_query_rebuilds_a_linear_victim(weights, bank, probe):
     assert run.failures == ("",)
     kernel = np.asarray(run.variables["params"]["output"]["kernel"])
     np.testing.assert_allclose(kernel.T, weights, atol=0.05)
-    assert run.measured == (500, 800)
+    assert run.measured == (500, 1000)
     assert run.curves["agreement"].shape == (2,)
     assert run.curves["agreement"][-1] >= 0.9
     assert run.curves["accuracy"][-1] <= 0.1  # the labels of `probe` are never the victim's
-    assert all(run.curves[name].shape == (800,) for name in ("loss", "gradient", "membership"))
+    assert all(run.curves[name].shape == (1000,) for name in ("loss", "gradient", "membership"))
     assert run.curves["gradient"][-1] < 1e-3 < run.curves["gradient"][0]
 
 
@@ -178,7 +178,7 @@ def test_an_own_convolution_is_kept_out_of_a_scan():
 
 def test_without_a_budget_the_whole_bank_is_used(curved):
     runs = [
-        distill.train(jax.random.key(23), Hyper(budget=budget, steps=3), curved, MLP)
+        distill.train(jax.random.key(23), Hyper(budget=budget, steps=5), curved, MLP)
         for budget in (None, len(curved), 3)
     ]
     assert same(runs[0].variables, runs[1].variables)

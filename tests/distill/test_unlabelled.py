@@ -15,7 +15,9 @@ from recon.distill import Hyper, Student, unlabelled
 def test_a_warp_is_the_identity_on_a_flat_image_and_moves_no_pixel_far():
     shape = (12, 12, 2)
     dot = jnp.zeros(shape).at[6, 6].set(1.0).reshape(1, -1)
-    bent = distill.warp(shape)(jax.random.key(1), jnp.tile(dot, (50, 1))).reshape(50, *shape)
+    bent = jax.jit(distill.warp(shape))(jax.random.key(1), jnp.tile(dot, (50, 1))).reshape(
+        50, *shape
+    )
     assert bent.dtype == jnp.float32
     assert np.isfinite(bent).all()
     rows, columns = np.nonzero(np.asarray(bent).max(axis=(0, 3)))
@@ -28,16 +30,16 @@ def test_only_confident_names_of_unlabelled_inputs_count():
     student = Student(MLP.init, lambda w, x: x @ w, lambda key, x: x)
     x, hyper = jnp.ones((4, 1)), Hyper(unlabelled=8)
     sure, unsure = jnp.array([[9.0, 0.0]]), jnp.array([[0.1, 0.0]])
+    inconsistency = jax.jit(unlabelled.inconsistency, static_argnums=2)
     loss = [
-        float(unlabelled.inconsistency(sure, w, student, hyper, x, jax.random.key(0)))
-        for w in (sure, unsure)
+        float(inconsistency(sure, w, student, hyper, x, jax.random.key(0))) for w in (sure, unsure)
     ]
     p = np.asarray(jax.nn.softmax(sure[0]))
     # one class alone lacks log 2 of entropy, less what is left of it
     assert loss[0] == pytest.approx(np.log(2), rel=1e-4)
     assert loss[1] == pytest.approx(np.log(2) + (p * np.log(p)).sum(), rel=1e-4)
     balanced = jnp.array([[9.0, 0.0], [0.0, 9.0]])
-    even = unlabelled.inconsistency(
+    even = inconsistency(
         balanced, balanced, student, Hyper(unlabelled=4_000), jnp.eye(2), jax.random.key(0)
     )
     assert even == pytest.approx(-(p * np.log(p)).sum(), rel=0.3)

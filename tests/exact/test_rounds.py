@@ -7,13 +7,12 @@ import sys
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from planted import DIM, WIDTH, recover
 
 from recon import exact, oracles
-from recon.exact import Status, arrays, lines, rounds
+from recon.exact import Status, arrays, lines, rounds, two_layer
 from recon.oracles import Cost
 from recon.victims import oracle_of, random_network
 
@@ -52,6 +51,30 @@ def test_both_drivers_recover_the_same(random_truth, counting_host, compiled, ou
         assert traced.status is host.status is Status.RECOVERED
         np.testing.assert_allclose(host.network.rows, traced.network.rows, atol=1e-12)
         np.testing.assert_allclose(host.network.bias, traced.network.bias, atol=1e-11)
+
+
+def test_a_vmapped_search_is_one_search_for_each_victim():
+    """With the settings and the shape of the first case above, whose compile is used again."""
+    s = lines.Settings(DIM, 1, 256, "float64", float(np.finfo(np.float64).eps))
+
+    def begun(seed):
+        return lines.begin(s, np.array([0, seed], np.uint32), -1, 1000)
+
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(0), 3)
+        victims = jax.vmap(lambda key: random_network(key, DIM, WIDTH, bias=True))(keys)
+        states = jax.tree.map(lambda *each: np.stack(each), *map(begun, range(3)))
+        batch = jax.jit(jax.vmap(partial(rounds.in_jax, s)))(oracle_of(victims), states)
+        for i in range(3):
+            one = jax.tree.map(lambda a, i=i: np.asarray(a[i]), victims)
+            alone = two_layer._search(s, oracle_of(one), begun(i))
+            together = jax.tree.map(lambda a, i=i: a[i], batch)
+            assert alone.phase == together.phase == lines.DONE
+            for name in ("filled", "queries", "rounds", "jump", "single", "multi"):
+                np.testing.assert_array_equal(getattr(alone, name), getattr(together, name), name)
+            for name in ("angle", "gradient", "offset"):
+                mine, theirs = getattr(alone, name), getattr(together, name)
+                np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -152,29 +175,6 @@ assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 << 20
 """
     random_truth(0, 784, 32, 1000).save(tmp_path / "victim.npz")
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_a_vmapped_search_is_one_search_for_each_victim():
-    s = lines.Settings(4, 1, 64, "float64", float(np.finfo(np.float64).eps))
-
-    def search(victim, key):
-        state = lines.begin(s, key, jnp.asarray(-1), jnp.asarray(200))
-        return rounds.in_jax(s, oracle_of(victim), state)
-
-    with jax.enable_x64(True):
-        keys = jax.random.split(jax.random.key(0), 3)
-        victims = jax.vmap(lambda key: random_network(key, 4, 5, bias=True))(keys)
-        batch = jax.jit(jax.vmap(search))(victims, keys)
-        one = jax.jit(search)
-        for i in range(3):
-            alone = one(jax.tree.map(lambda a, i=i: a[i], victims), keys[i])
-            together = jax.tree.map(lambda a, i=i: a[i], batch)
-            assert alone.phase == together.phase == lines.DONE
-            for name in ("filled", "queries", "rounds", "jump", "single", "multi"):
-                np.testing.assert_array_equal(getattr(alone, name), getattr(together, name), name)
-            for name in ("angle", "gradient", "offset"):
-                mine, theirs = getattr(alone, name), getattr(together, name)
-                np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_the_same_key_gives_the_same_network_and_another_key_another_line(random_truth, attack):
