@@ -113,7 +113,8 @@ ABLATION = Ablation(
     """,
     panels=(
         Panel("mlp", (10,), ("plain", "autodiff", "no decay", "unlabelled"), seeds=10),
-        Panel("conv", (10,), ("plain", "autodiff", "no decay", "unlabelled"), seeds=10),
+        Panel("conv", (10,), ("plain", "autodiff", "no decay", "unlabelled"), ("gradient",), 10),
+        Panel("conv", (10,), ("plain", "no decay", "unlabelled"), ("membership",), seeds=3),
         Panel("mlp", (10,), ("whole Jacobian", "ensemble"), ("gradient",)),
         Panel("conv", (10,), ("whole Jacobian", "ensemble"), ("gradient",), seeds=3),
         Panel("mlp", (10,), ("plain", "own SmoothGrad"), ("smoothgrad",)),
