@@ -6,13 +6,11 @@ from typing import Any
 
 from recon.reports.style import (
     BLUE,
-    BOUND,
     EXACT,
     GREY,
     INK,
     MARKERS,
     ORANGE,
-    OURS,
     POINTS,
     Row,
     caption,
@@ -21,9 +19,6 @@ from recon.reports.style import (
     panels,
 )
 
-MUST = {True: 3.0, False: 3.7}  # queries a unit, width known or not: the project's own goals
-AIM = {True: 2.0, False: 2.2}
-
 
 def queries(figure: Any, rows: list[Row]) -> None:
     """Queries a unit against h, with the width told and not told; mean, min and max."""
@@ -31,8 +26,6 @@ def queries(figure: Any, rows: list[Row]) -> None:
     widths = levels(rows, "width")
     for axis, known in zip(axes, (True, False), strict=True):
         cells = [row for row in rows if row["width_known"] == known]
-        axis.axhline(MUST[known], **BOUND, label=f"must: {MUST[known]}")
-        axis.axhline(AIM[known], **OURS, label=f"aim: {AIM[known]}")
         axis.axhline(1, **EXACT, label="floor: h rows of d numbers")
         forms = sorted({(row["outputs"], row["bias"]) for row in cells})
         for k, ((outputs, bias), marker) in enumerate(zip(forms, MARKERS, strict=False)):
@@ -53,9 +46,9 @@ def queries(figure: Any, rows: list[Row]) -> None:
         axis.set_title("Width known" if known else "Width unknown")
         axis.margins(x=0.2)
     axes[0].set(ylabel="gradient queries a unit")
-    axes[0].set_ylim(bottom=0, top=1.7 * max(max(column(rows, "queries_per_unit_max")), 3.7))
+    axes[0].set_ylim(bottom=0, top=1.5 * max(column(rows, "queries_per_unit_max")))
     for axis in axes:
-        axis.legend(loc="upper right", ncols=2)
+        axis.legend(loc="upper right")
     right = sum(row["exact"] for row in rows)
     figure.suptitle(f"{right} of {sum(row['runs'] for row in rows)} networks exact, certified")
     caption(
