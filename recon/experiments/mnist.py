@@ -102,8 +102,8 @@ ABLATION = Ablation(
     Claim:   none of the paper's: it does not say how a student was made to match.
     Time:    100 minutes on 1 CPU core; a run that is killed goes on.
     Expect:  without the surrogate derivative (autodiff) students of ten gradient queries are ten
-             points behind, without weight decay three (two-layer) and nine (convolutional);
-             unlabelled images add two to four points and take away most of the spread.
+             points behind, without weight decay three (two-layer) and nine (convolutional), by
+             whole Jacobians one and five; unlabelled images add two to four, ensembles one at most.
 
     One baseline, the plain students of fig2-mnist; every other recipe changes one thing:
     autodiff, no decay; the whole Jacobian matched at each step in place of a random projection;
