@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -31,29 +32,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(curved, probe, tmp_path, many):
     go = distill.train_many if many else distill.train
     hyper = Hyper(budget=9, steps=40, batch=4, weight_decay=0.1, temperature=0.5)
     options = {"chunk": 20, "measure": 1}
-    whole = go(keys, hyper, curved, MLP, probe, **options)
+    run = partial(go, keys, hyper, curved, MLP, probe, **options)
+    whole, kept = run(), partial(run, save=tmp_path / "run")
     with pytest.raises(Killed):
-        go(
-            keys,
-            hyper,
-            curved,
-            MLP,
-            probe,
-            save=tmp_path / "run",
-            progress=killed_at(20),
-            **options,
-        )
+        kept(progress=killed_at(20))
     seen = []
-    resumed = go(
-        keys,
-        hyper,
-        curved,
-        MLP,
-        probe,
-        save=tmp_path / "run",
-        progress=lambda done, curves: seen.append((done, curves["loss"].shape[0])),
-        **options,
-    )
+    resumed = kept(progress=lambda done, curves: seen.append((done, curves["loss"].shape[0])))
     assert seen == [(40, 20)]
     assert whole.measured == resumed.measured == (20, 40)
     assert same((whole.variables, whole.curves), (resumed.variables, resumed.curves))
