@@ -68,7 +68,7 @@ def digest(arrays: Iterable[Any]) -> str:
 
 
 def _path(settings: Any) -> Path:
-    everything = json.dumps([settings, *_surroundings(), *_arithmetic()], sort_keys=True)
+    everything = json.dumps([settings, *surroundings().values(), *_arithmetic()], sort_keys=True)
     return data.cache_folder() / "cells" / f"{_name(everything)}.json"
 
 
@@ -83,11 +83,17 @@ def _arithmetic() -> tuple[Any, ...]:
 
 
 @cache
-def _surroundings() -> tuple[str, ...]:
+def surroundings() -> dict[str, str]:
+    """What rows depend on beside their settings: code that measures, versions and device."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
-    versions = (platform.python_version(), *map(metadata.version, packages))
     device = jax.devices()[0]
-    return code(Path(__file__).parent), *versions, device.platform, device.device_kind
+    return {
+        "code": code(Path(__file__).parent),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        "platform": device.platform,
+        "device": device.device_kind,
+    }
 
 
 def code(package: Path) -> str:

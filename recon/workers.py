@@ -1,15 +1,18 @@
-"""Where cells are measured: in this process one after another, or in processes beside it.
+"""Where cells are measured: in this process in turn, in processes beside it, or on a dask cluster.
 
 Cells are plain data and `measure` is a function of its module, so that both can be sent elsewhere.
 Results come in the order of the cells whatever the workers; each cell is looked for among the
-finished ones first, and kept when it is done.
+finished ones first, and kept as soon as it is done, in whatever order that is.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from recon import cells
@@ -17,10 +20,23 @@ from recon import cells
 Cell = TypeVar("Cell")
 Row = dict[str, Any]
 Measure = Callable[[Any, Callable[[str], None]], list[Row]]
+Pool = Callable[[], AbstractContextManager[Executor]]
+
+LOST = 3  # pools in a row that dying workers broke before a cell was done
+PATIENCE = 10  # seconds for a scheduler to answer
+_ONE = threading.Lock()
+
+
+class WorkerError(ValueError):
+    """Workers that cannot be had, differ from this process, or die; one sentence says which."""
 
 
 def quiet(text: str) -> None:
     """Say nothing."""
+
+
+def uncounted(done: int, of: int) -> None:
+    """Count nothing."""
 
 
 def map_cells(
@@ -29,40 +45,110 @@ def map_cells(
     settings: Callable[[Cell], Any],
     workers: int = 1,
     note: Callable[[str], None] = quiet,
+    dask: str | None = None,
+    count: Callable[[int, int], None] = uncounted,
 ) -> Iterator[list[Row]]:
     """The rows of each cell, in order: kept ones, or measure(cell, note) done now and kept.
 
-    settings(cell): plain data that names it.  With more than one worker cells are measured in
-    processes of their own, which must find the same modules; an exception in one ends the rest.
+    settings(cell): plain data that names it.  workers: processes that measure side by side, if
+    more than one; dask: the address of a scheduler whose workers do, in their stead.  They must
+    find the same modules and data.  A worker that dies is replaced and its cells are measured
+    again; an exception of `measure` ends the rest.  `count` hears (done, of) cells.  WorkerError
+    for workers that do not answer, have another version, or die again and again.
     """
-    kept = [cells.load(settings(cell)) for cell in todo]
-    missing = [cell for cell, rows in zip(todo, kept, strict=True) if rows is None]
-    with _mapper(min(workers, len(missing))) as each:
-        fresh = each(measure, missing, note)
-        for cell, rows in zip(todo, kept, strict=True):
-            if rows is None:
-                rows = next(fresh)
-                cells.save(settings(cell), rows)
-            yield rows
+    found: dict[int, list[Row]] = {}
+    for i, cell in enumerate(todo):
+        if (rows := cells.load(settings(cell))) is not None:
+            found[i] = rows
+    left = {i: cell for i, cell in enumerate(todo) if i not in found}
+    count(len(found), len(todo))
+    if dask is not None and left:
+        fresh = _spread(measure, left, partial(_cluster, dask))
+    elif workers > 1 and len(left) > 1:
+        fresh = _spread(measure, left, partial(_processes, min(workers, len(left))))
+    else:
+        fresh = ((i, measure(cell, note)) for i, cell in left.items())
+    for i in range(len(todo)):
+        while i not in found:
+            at, rows = next(fresh)
+            cells.save(settings(todo[at]), rows)
+            found[at] = rows
+            count(len(found), len(todo))
+        yield found.pop(i) if i + 1 == len(todo) else found[i]
 
 
-class _mapper:
-    """`map` in this process, or in a pool that is shut down at the end."""
+def _spread(measure: Measure, left: dict[int, Any], pool: Pool) -> Iterator[tuple[int, list[Row]]]:
+    """(i, rows) as they are done; a pool that a dying worker broke is started anew."""
+    left, lost = dict(left), 0
+    while left:
+        before = len(left)
+        with pool() as executor:
+            futures = {executor.submit(_alone, measure, cell): i for i, cell in left.items()}
+            for future in as_completed(futures):
+                try:
+                    rows = future.result()
+                except BrokenExecutor:
+                    continue  # its cell is still left
+                del left[futures[future]]
+                yield futures[future], rows
+        lost = lost + 1 if len(left) == before else 0
+        if lost == LOST:
+            raise WorkerError(
+                f"workers died {LOST} times before they finished any of {len(left)} cells: out of "
+                "memory, perhaps; fewer --workers need less"
+            )
 
-    def __init__(self, workers: int):
-        spawn = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
-        self.pool = ProcessPoolExecutor(workers, spawn) if workers > 1 else None
 
-    def __enter__(self) -> Callable[..., Iterator[list[Row]]]:
-        def each(
-            measure: Measure, todo: Sequence[Any], note: Callable[[str], None]
-        ) -> Iterator[list[Row]]:
-            if self.pool is None:
-                return (measure(cell, note) for cell in todo)
-            return iter(self.pool.map(measure, todo, [quiet] * len(todo)))
+def _alone(measure: Measure, cell: Any) -> list[Row]:
+    """One cell at a time, also where a worker has several threads."""
+    with _ONE:
+        return measure(cell, quiet)
 
-        return each
 
-    def __exit__(self, *_: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+@contextmanager
+def _processes(count: int) -> Iterator[Executor]:
+    spawn = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
+    pool = ProcessPoolExecutor(count, spawn)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[Executor]:
+    """The workers of a dask scheduler behind the same interface; its own retries apply."""
+    try:
+        from distributed import Client
+        from distributed.scheduler import KilledWorker
+    except ImportError as error:
+        raise WorkerError("--dask needs dask's scheduler: pip install 'recon[dask]'") from error
+    try:
+        client = Client(address, timeout=PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        raise WorkerError(f"no dask scheduler answers at {address}: {error}") from error
+    try:
+        _same(client)
+        yield client.get_executor(pure=False)
+    except KilledWorker as error:
+        raise WorkerError(
+            f"a cell ended every dask worker it was given to ({error}): out of memory, perhaps; "
+            "workers with fewer threads or more memory may do"
+        ) from error
+    finally:
+        client.close()
+
+
+def _same(client: Any) -> None:
+    """WorkerError unless every worker of the cluster runs this code with these versions."""
+    try:
+        theirs = client.run(cells.surroundings)
+    except Exception as error:  # whatever a worker without recon raises
+        raise WorkerError(f"a dask worker cannot run recon: {error}") from error
+    if not theirs:
+        raise WorkerError("the dask scheduler has no workers")
+    ours = cells.surroundings()
+    for worker, other in theirs.items():
+        for name, mine in ours.items():
+            if (has := other.get(name)) != mine:
+                raise WorkerError(f"the dask worker {worker} has {name} {has}, this process {mine}")

@@ -225,12 +225,12 @@ def test_other_settings_are_measured_anew(rows, monkeypatch):
     with jax.default_matmul_precision("float32"), pytest.raises(Measured):
         TINY.run()
     monkeypatch.setattr(cells, "code", lambda package: "other code")
-    cells._surroundings.cache_clear()
+    cells.surroundings.cache_clear()
     try:
         with pytest.raises(Measured):
             TINY.run()
     finally:
-        cells._surroundings.cache_clear()
+        cells.surroundings.cache_clear()
 
 
 def test_cells_are_trained_alone_on_a_cpu_and_together_elsewhere(monkeypatch):

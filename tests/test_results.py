@@ -71,7 +71,7 @@ def _id(path):
 def test_a_victim_s_name_in_rows_is_that_of_its_file(tmp_path, monkeypatch):
     monkeypatch.setenv("RECON_CACHE", str(tmp_path))
     monkeypatch.setattr(students, "_VICTIMS", {})
-    cell = replace(EXPERIMENTS["fig2-mnist"].small().plan()[0], victim_steps=1)
+    cell = replace(EXPERIMENTS["fig2-mnist"].small().plan()[0], training=victims.Training(steps=1))
     victim = students.victim_of(cell)
     (path,) = (tmp_path / "victims").iterdir()
     assert _id(path) == "v" + cells.digest(jax.tree.leaves(victim.variables))[:12]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from recon.experiments.mnist import FIGURE2
-from recon.experiments.rebuild import Panel
+from recon.experiments.rebuild import Panel, Where
 
 
 @pytest.mark.slow
@@ -15,6 +15,6 @@ def test_two_processes_give_the_rows_of_one(tmp_path, monkeypatch):
 
     def rows(processes):
         monkeypatch.setenv("RECON_CACHE", str(tmp_path / str(processes)))
-        return [row | {"seconds": None} for row in few.run(processes=processes)]
+        return [row | {"seconds": None} for row in few.run(where=Where(processes))]
 
     assert rows(2) == rows(1)

@@ -11,9 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from recon.cli.common import RESULTS, Names, console, present, refuse, show, summary
+
+BAR = (
+    SpinnerColumn(),
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeRemainingColumn(),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +53,19 @@ class Run:
     """Experiments, as `recon list` names them."""
     small: bool = False
     """A small form on digits, seconds to a few minutes; written only where --out says."""
+    full: bool = False
+    """Students at full width, five seeds at least: for an accelerator."""
     out: Path | None = None
     """Folder to write to [results/NAME]."""
     only: tuple[str, ...] = ()
     """Of an experiment with students, the cells to measure: victim=conv budget=10,100 seed=0."""
     workers: int = 1
     """Processes that measure cells side by side."""
+    dask: str | None = None
+    """Address of a dask scheduler whose workers measure cells, as tcp://host:8786."""
+    devices: int | None = None
+    """Devices that share the runs of a program; of all processes where JAX is told of several
+    (JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID)."""
     data: tyro.conf.OmitArgPrefixes[Data] = Data()
 
 
@@ -84,7 +107,8 @@ def tune(argv: Sequence[str]) -> int:
 
 def _measure(args: Run, known: dict[str, Any], results: Path, what: str) -> int:
     from recon.data import DataError
-    from recon.experiments import SettingsError
+    from recon.experiments import Rebuild, SettingsError
+    from recon.workers import WorkerError
 
     names = [name.replace("_", "-") for name in args.names]
     if not names:
@@ -105,9 +129,14 @@ def _measure(args: Run, known: dict[str, Any], results: Path, what: str) -> int:
         if written and not (place.is_dir() and os.access(place, os.W_OK)):  # not after hours
             return refuse(f"{folder} cannot be written: {place} is no folder, or read-only.")
         try:
-            experiment = known[name].small() if args.small else known[name]
+            experiment = known[name]
+            if args.full:
+                if not isinstance(experiment, Rebuild):
+                    raise SettingsError(f"{name} has no students, and so no --full form")
+                experiment = experiment.full()
+            experiment = experiment.small() if args.small else experiment
             _one(name, experiment, args, folder if written else None)
-        except (SettingsError, DataError, ImportError) as error:
+        except (SettingsError, WorkerError, DataError, ImportError) as error:
             return refuse(error)
     return 0
 
@@ -115,28 +144,35 @@ def _measure(args: Run, known: dict[str, Any], results: Path, what: str) -> int:
 def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
     """One experiment: measure, show, write, draw."""
     from recon import tables
-    from recon.experiments import Rebuild, SettingsError
+    from recon.experiments import Rebuild, SettingsError, Where
 
-    if args.only and not isinstance(experiment, Rebuild):
-        raise SettingsError(f"{name} has no cells for --only to choose from")
-    start, done = time.perf_counter(), 0
-    options: dict[str, Any] = {}
-    with console.status(f"{name} ...") as status:
+    cells = isinstance(experiment, Rebuild)
+    if not cells and (args.only or args.dask or args.devices or args.workers > 1):
+        raise SettingsError(f"{name} has no cells to choose from, or to measure elsewhere")
+    start = time.perf_counter()
+    first = _first_process() if args.devices else True
+    with Progress(*BAR, console=console, transient=True, speed_estimate_period=3_600) as bar:
+        task = bar.add_task(name, total=None)
 
         def note(text: str) -> None:
-            status.update(f"{name}: {text}")
+            bar.update(task, description=f"{name}: {text}")
+
+        def count(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
 
         def tell(row: dict[str, Any]) -> None:
-            nonlocal done
-            done += 1
             note(_brief(row, experiment))
-            if not console.is_terminal and isinstance(experiment, Rebuild):  # a log has lines
+            if not console.is_terminal and cells:  # a log has lines
                 console.print(_brief(row, experiment), soft_wrap=True)
 
-        if isinstance(experiment, Rebuild):
-            options = {"note": note, "only": _only(args.only), "processes": args.workers}
+        options: dict[str, Any] = {}
+        if cells:
+            where = Where(args.workers, args.dask, args.devices)
+            options = {"note": note, "only": _only(args.only), "where": where, "count": count}
         rows = experiment.run(tell, **options)
     seconds = time.perf_counter() - start
+    if not first:
+        return
     show(_rows_table(name, summary(experiment, rows), experiment))
     if folder is None:
         return
@@ -144,11 +180,20 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
         command=_command(name, args, what="tune" if folder.parent.name == "tune" else "run"),
         seeds=sorted({row["seed"] for row in rows if "seed" in row})
         or [getattr(experiment, "seed", 0)],
-        seconds=experiment.seconds(rows) if isinstance(experiment, Rebuild) else seconds,
+        seconds=experiment.seconds(rows) if cells else seconds,
         settings=_settings(experiment),
     )
     console.print(f"Wrote {tables.write(folder, rows, record)} after {seconds:.0f} s")
     present(name, experiment, folder, rows)
+
+
+def _first_process() -> bool:
+    """Join the other processes, if JAX is told of any; whether this one is to write the rows."""
+    import jax
+
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        jax.distributed.initialize()
+    return jax.process_index() == 0
 
 
 def _settings(experiment: Any) -> dict[str, Any]:
@@ -171,8 +216,8 @@ def _only(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _command(name: str, args: Run, what: str) -> str:
-    small = " --small" if args.small else ""
-    return f"recon {what} {name}{small}" + (f" --only {' '.join(args.only)}" if args.only else "")
+    form = "".join(f" --{form}" for form in ("small", "full") if getattr(args, form))
+    return f"recon {what} {name}{form}" + (f" --only {' '.join(args.only)}" if args.only else "")
 
 
 def _brief(row: dict[str, Any], experiment: Any) -> str:

@@ -8,6 +8,7 @@
     unlabelled inputs that were not asked about (ours, not the paper's)
     steps      one step, and the state between two
     training   a run, many runs; the switch between backends
+    devices    runs over many devices, of one process or several
     checks     settings that a bank or a student cannot serve
     probe      accuracy and agreement with the victim
     ensemble   several students that answer as one (ours, not the paper's)
@@ -19,6 +20,7 @@
 The optimizer and every number in `Hyper` are our own choices; the paper gives none.
 """
 
+from recon.distill import devices
 from recon.distill.bank import Bank, buy
 from recon.distill.checkpoint import CheckpointError
 from recon.distill.hyper import Hyper
@@ -39,6 +41,7 @@ __all__ = [
     "Student",
     "advance",
     "buy",
+    "devices",
     "evaluate",
     "knowing",
     "start",

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from recon.distill import checkpoint
+from recon.distill import checkpoint, devices
 from recon.distill.bank import Bank
 from recon.distill.checks import check
 from recon.distill.hyper import Hyper, settled
@@ -134,6 +135,7 @@ def train_many(
     probe: Probe | None = None,
     *,
     mapper: str = "vmap",
+    count: int | None = None,
     chunk: int = 250,
     measure: int = 0,
     progress: Progress | None = None,
@@ -142,19 +144,23 @@ def train_many(
     """R runs: keys [R], and every traced field of `hypers` a number for all or an array [R].
 
     mapper "vmap" runs them at once (right on accelerators); "loop" one after another, which is
-    faster on a few CPU cores.  The two agree to rounding.  Other options as for `train`; in a loop
-    the files of `save` are numbered.
+    faster on a few CPU cores; "mesh" divides them over `count` devices, or all there are, and
+    runs those of a device at once (`distill.devices`).  They agree to rounding.  Other options as
+    for `train`; in a loop the files of `save` are numbered.  ValueError where the runs do not
+    divide over the devices.
     """
     if jnp.ndim(keys) < 1 or not len(keys):
         raise ValueError("train_many needs one key a run, got none")
-    count, hypers = len(keys), settled(hypers, len(bank))
-    hypers = jax.tree.map(lambda v: jnp.broadcast_to(jnp.asarray(v), (count,)), hypers)
-    if mapper == "vmap":
-        return _drive(keys, hypers, bank, student, probe, True, chunk, measure, progress, save)
+    hypers = settled(hypers, len(bank))
+    hypers = jax.tree.map(lambda v: jnp.broadcast_to(jnp.asarray(v), (len(keys),)), hypers)
+    if mapper in ("vmap", "mesh"):
+        over = devices.mesh(len(keys), count) if mapper == "mesh" else None
+        rest = chunk, measure, progress, save, over
+        return _drive(keys, hypers, bank, student, probe, True, *rest)
     if mapper != "loop":
-        raise ValueError(f"no mapper {mapper!r}; there are vmap, loop")
+        raise ValueError(f"no mapper {mapper!r}; there are vmap, loop, mesh")
     runs, trouble = [], ""
-    for r in range(count):
+    for r in range(len(keys)):
         path = None if save is None else checkpoint.numbered(save, r)
         hyper = jax.tree.map(lambda v, r=r: v[r], hypers)
         last = (chunk, measure, progress, path)
@@ -186,11 +192,16 @@ def _drive(
     measure: int,
     progress: Progress | None,
     save: str | Path | None,
+    over: Mesh | None = None,
 ) -> Run:
     check(hyper, bank, student, probe, chunk, measure, many)
     bank = replace(bank, chunk=None, told=None)  # how it was asked is not compiled in
     whole = np.min(hyper.budget) == len(bank) <= hyper.batch
     rows = None if whole else int(min(hyper.batch, np.max(hyper.budget)))
+    given = hyper
+    if over is not None:
+        key, hyper = devices.spread((key, hyper), over)
+        bank = devices.copied(bank, over)
     state = _start(key, hyper, bank, student, many)
     curves: dict[str, Any] = {name: [] for name in ("loss", "gradient", "membership")}
     curves |= {name: [] for name in (("accuracy", "agreement") if probe is not None else ())}
@@ -202,20 +213,22 @@ def _drive(
         named["student"] = checkpoint.program(student, state.variables, bank.x, many)
         store = checkpoint.Store(save, named)
         state, curves = store.load(state, curves)
-    done = int(np.max(state.done))
-    while done < hyper.steps and (done == 0 or np.any(state.finite)):
+        state = state if over is None else devices.spread(devices.fetch(state), over)
+    done = int(np.max(devices.fetch(state.done)))
+    while done < hyper.steps and (done == 0 or np.any(devices.fetch(state.finite))):
         steps = min(chunk, hyper.steps - done)
         state, losses = advance(state, hyper, bank, student, rows, many, steps)
         done += steps
-        part = {name: np.asarray(value) for name, value in losses.items()}
+        part = {name: np.asarray(value) for name, value in devices.fetch(losses).items()}
         for name, value in part.items():
             curves[name].append(value)
         if probe is not None and done in schedule:
-            _measure(curves, student, _given(state), probe, many)
+            _measure(curves, student, devices.fetch(_given(state)), probe, many)
         if store is not None:
-            store.save(state, curves)
+            store.save(devices.fetch(state), curves)
         if progress is not None:
             progress(done, part)
+    state = devices.fetch(state)
     if done < hyper.steps:  # all runs have failed; what is not measured yet would not differ
         for at in schedule:
             if probe is not None and at > done:
@@ -224,7 +237,7 @@ def _drive(
             shape = (hyper.steps - done, *curves[name][0].shape[1:])
             curves[name].append(np.full(shape, np.nan, curves[name][0].dtype))
     measured = tuple(schedule) if probe is not None else ()
-    run = _finish(state, hyper, curves, measured, many)
+    run = _finish(state, given, curves, measured, many)
     if store is not None and store.trouble:
         raise checkpoint.CheckpointError(store.trouble, run)
     return run

@@ -1,13 +1,14 @@
 """Experiments: settings that run to rows; one frozen dataclass for each thing that is measured.
 
 A head says which claim is tested, in how many minutes on which device, and what number to expect.
-To add a variant: a row (`mnist.py`, for students).  To add a measurement: a dataclass, a line in
+To add a variant: a row (`mnist.py`, `cifar10.py`).  To add a measurement: a dataclass, a line in
 EXPERIMENTS and, where a picture helps, a function in `recon.reports`.
 """
 
 from recon.experiments.algorithm1 import Figure1, Theorem1
 from recon.experiments.bench.exact import Bench
 from recon.experiments.bench.steps import Steps
+from recon.experiments.cifar10 import CIFAR10
 from recon.experiments.common import (
     EXACT,
     Experiment,
@@ -18,7 +19,7 @@ from recon.experiments.common import (
 )
 from recon.experiments.lemmas import Lemma2, Lemma3
 from recon.experiments.mnist import MNIST
-from recon.experiments.rebuild import Rebuild
+from recon.experiments.rebuild import Rebuild, Where
 from recon.experiments.recovery import Queries, Robust
 from recon.experiments.saliency import Saliency
 
@@ -32,6 +33,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "bench-exact": Bench(),
     "bench-distill": Steps(),
     **MNIST,
+    **CIFAR10,
     "saliency": Saliency(),
 }
 
@@ -41,6 +43,7 @@ __all__ = [
     "Rebuild",
     "SettingsError",
     "Summarised",
+    "Where",
     "head",
     "relative_error",
 ]

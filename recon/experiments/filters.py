@@ -22,10 +22,12 @@ LAYERS = ("Conv_0", "Conv_1")
 TINY = 1e-12  # a filter that died has cosine 0, not nan
 
 
-def measure(group: Sequence[Cell], note: Callable[[str], None] = quiet) -> list[Row]:
+def measure(
+    group: Sequence[Cell], note: Callable[[str], None] = quiet, devices: int | None = None
+) -> list[Row]:
     """A row for each filter of each layer of the group's students."""
     with jax.enable_x64(False):
-        trained, rows = students.train(group, note), []
+        trained, rows = students.train(group, note, devices), []
         for i, cell in enumerate(group):
             variables = jax.tree.map(lambda v, i=i: v[i], trained.run.variables)
             score = distill.evaluate(trained.student, variables, students.probe(cell))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
-from recon import data, workers
+from recon import data, victims, workers
 from recon.distill import Hyper
 from recon.distill.hyper import refusal
 from recon.experiments import students
@@ -25,12 +26,28 @@ from recon.experiments.students import Cell
 from recon.workers import quiet
 
 BUDGETS = (1, 10, 100, 1_000, 10_000)
+NARROW = {"vgg11": "vgg11-quarter", "resnet18-half": "resnet18-quarter"}  # in small forms
 BY = columns("victim student queries reply recipe budget")
 SHOWN = (
     *("victim", "student", "queries", "reply", "recipe", "budget", "runs", "failed"),
     *("accuracy", "median", "lowest", "highest", "agreement", "victim_accuracy"),
     *("gradient_loss", "seconds"),
 )
+
+
+class Where(NamedTuple):
+    """Where students are trained.
+
+    workers: processes side by side; dask: a scheduler's address, in their stead; devices: how many
+    share the runs of a program, None: each worker has its own one.
+    """
+
+    workers: int = 1
+    dask: str | None = None
+    devices: int | None = None
+
+
+HERE = Where()
 
 
 class Panel(NamedTuple):
@@ -66,7 +83,8 @@ class Rebuild:
     recipes: tuple[str, ...] = ("plain",)
     queries: tuple[str, ...] = ("pool",)
     dataset: str = "mnist"
-    victim_steps: int = 4_000
+    victim_steps: int | None = None
+    """Training steps of every victim, in place of those of `victims.schedule`."""
     steps: int | None = None
     """Training steps of every student, in place of the tuned number."""
     grid: tuple[tuple[str, tuple[Any, ...]], ...] = ()
@@ -83,14 +101,28 @@ class Rebuild:
         return (*self.columns[:at], *new, *self.columns[at:])
 
     def small(self) -> Rebuild:
-        """Digits, few steps, the first values: a minute on a laptop."""
-        panels = tuple(
-            panel._replace(budgets=tuple(b for b in panel.budgets if b <= 100)[-2:], seeds=1)
-            for panel in self.panels
-        )
+        """Digits, few steps, the first values, narrow networks: a minute on a laptop."""
+
+        def few_of(panel: Panel) -> Panel:
+            budgets = tuple(b for b in panel.budgets if b <= 100)[-2:] or (100,)
+            victim, student = (NARROW.get(name, name) for name in (panel.victim, panel.student))
+            return panel._replace(victim=victim, student=student, budgets=budgets, seeds=1)
+
+        panels = tuple(map(few_of, self.panels))
         grid = tuple((name, values[-1:]) for name, values in self.grid)
         few = replace(self, panels=panels, grid=grid, dataset="digits", victim_steps=1_000)
         return replace(few, steps=self.small_steps)
+
+    def full(self) -> Rebuild:
+        """Networks at full width and five seeds at least: for an accelerator."""
+
+        def whole(panel: Panel) -> Panel:
+            victim, student = (name.removesuffix("-half") for name in (panel.victim, panel.student))
+            seeds = (panel.seeds,) if isinstance(panel.seeds, int) else panel.seeds
+            many = tuple(max(5, n) for n in seeds * (len(panel.budgets) // len(seeds)))
+            return panel._replace(victim=victim, student=student, seeds=many)
+
+        return replace(self, panels=tuple(map(whole, self.panels)))
 
     def plan(self) -> list[Cell]:
         """Every cell, those that share replies one after the other."""
@@ -118,11 +150,12 @@ class Rebuild:
             if REPLIES[reply].loss == "membership":
                 one = replace(one, weight=Hyper().weight, temperature=None)
             varied[replace(one, **RECIPES[recipe].fixed)] = None
+        training = victims.schedule(self.dataset, panel.victim)
+        training = replace(training, steps=self.victim_steps or training.steps)
         for one in varied:
             for seed in range(runs):
                 who = self.dataset, panel.victim, student
-                place = self.victim_steps, self.held_out
-                yield Cell(*who, queries, reply, recipe, seed, one, tuned, *place)
+                yield Cell(*who, queries, reply, recipe, seed, one, training, tuned, self.held_out)
 
     def base(
         self, queries: str, student: str, reply: str, recipe: str, budget: int
@@ -137,26 +170,28 @@ class Rebuild:
         tell: Tell = silent,
         note: Callable[[str], None] = quiet,
         only: Only | None = None,
-        processes: int = 1,
+        where: Where = HERE,
+        count: Callable[[int, int], None] = workers.uncounted,
     ) -> list[Row]:
-        """Rows, one a student; `tell` hears each, `note` what is done in between.
+        """Rows, one a student; `tell` hears each, `note` what is done, `count` the cells.
 
         only: values by column, of which cells are measured.  SettingsError for what cannot be
-        run, DataError where the data is missing, both before anything is trained.
+        run, DataError where the data is missing, both before anything is trained; WorkerError
+        where there are no such workers, or they die.
         """
         todo, rows = chosen(self.plan(), only or {}), list[Row]()
         with jax.enable_x64(False):
             check(todo)
+            together = students.groups(todo, where.devices)
             for cell in todo:
                 students.victim_of(cell, note)
-            together = students.groups(todo)
+            measure = partial(type(self).measure, devices=where.devices)
 
             def named(group: Sequence[Cell]) -> Any:
-                return [type(self).measure.__module__, *students.settings(group)]
+                return [type(self).measure.__module__, where.devices, *students.settings(group)]
 
-            each = workers.map_cells(type(self).measure, together, named, processes, note)
-            for done, found in enumerate(each, 1):
-                note(f"{done} of {len(together)} cells")
+            beside = where.workers, note, where.dask, count
+            for found in workers.map_cells(measure, together, named, *beside):
                 rows += found
                 for row in found:
                     tell(row)

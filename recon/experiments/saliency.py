@@ -53,7 +53,7 @@ class Saliency(Measured):
     """The data set: mnist or digits."""
     held_out: int = 10_000
     """Training images that the victim does not see; the first are explained."""
-    victim_steps: int = 4_000
+    victim_steps: int | None = None
     """Training steps of the victim."""
     seed: int = 0
     """Seed of the victim and the noise."""
@@ -78,7 +78,8 @@ class Saliency(Measured):
             yield names | row | {"chosen": chosen}
 
     def _victim(self, dataset: data.Dataset, name: str, x: Any, drawn: Any) -> list[Row]:
-        training = victims.Training(steps=self.victim_steps)
+        training = victims.schedule(self.dataset, name)
+        training = replace(training, steps=self.victim_steps or training.steps)
         victim = victims.classifier(dataset, name, self.seed, training)
         f = partial(victim.f, victim.variables)
         plain = jax.jit(jax.vmap(lambda x: explanations.top_gradient(f, x)))(x)

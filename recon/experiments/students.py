@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 
 from recon import cells, data, distill, oracles, victims
 from recon.distill import Bank, Hyper, Probe, Student, ensemble
+from recon.experiments.common import SettingsError
 from recon.experiments.services import QUERIES, RECIPES, REPLIES, order
 from recon.oracles import View
 from recon.victims import Classifier, Training
@@ -30,7 +32,7 @@ class Cell:
     dataset, held_out: as `load` takes them; victim, student: names of `models.MODELS`;
     queries, reply, recipe: rows of `services`; seed: draws the queries and the first weights,
     and nothing else depends on it, nor it on anything else; hyper: with budget and loss; tuned:
-    whether they were chosen for this data set.
+    whether they were chosen for this data set; training: the victim's.
     """
 
     dataset: str
@@ -41,8 +43,8 @@ class Cell:
     recipe: str
     seed: int
     hyper: Hyper
+    training: Training
     tuned: bool = False
-    victim_steps: int = Training().steps
     held_out: int = 0
 
     def __str__(self) -> str:
@@ -71,15 +73,14 @@ def identity(cell: Cell) -> Row:
 
 def victim_of(cell: Cell, note: Note = quiet) -> Classifier:
     """The victim a cell is about: pinned, kept, or trained now."""
-    trained = (*place(cell), cell.victim, cell.victim_steps)
+    trained = (*place(cell), cell.victim, cell.training)
     if trained not in _VICTIMS:
 
         def tell(step: int, of: int, loss: float) -> None:
             note(f"training the victim {cell.victim}: step {step:,} of {of:,}, loss {loss:.2g}")
 
         dataset = load(*place(cell))
-        training = Training(steps=cell.victim_steps)
-        _VICTIMS[trained] = victims.classifier(dataset, cell.victim, 0, training, tell)
+        _VICTIMS[trained] = victims.classifier(dataset, cell.victim, 0, cell.training, tell)
     return _VICTIMS[trained]
 
 
@@ -88,12 +89,12 @@ _VICTIMS: dict[Any, Classifier] = {}
 
 def probe(cell: Cell) -> Probe:
     """The test images with their labels and the victim's classes."""
-    return _probe(*place(cell), cell.victim, cell.victim_steps)
+    return _probe(*place(cell), cell.victim, cell.training)
 
 
 @lru_cache(maxsize=8)
-def _probe(dataset: str, held_out: int, victim: str, steps: int) -> Probe:
-    test, trained = load(dataset, held_out).test, _VICTIMS[dataset, held_out, victim, steps]
+def _probe(dataset: str, held_out: int, victim: str, training: Training) -> Probe:
+    test, trained = load(dataset, held_out).test, _VICTIMS[dataset, held_out, victim, training]
     classes = jax.jit(lambda x: jnp.argmax(trained.f(trained.variables, x), axis=-1))
     x = np.asarray(test.x, np.float32)
     parts = [classes(x[i : i + 1_000]) for i in range(0, len(x), 1_000)]
@@ -106,7 +107,7 @@ def replies_to(cell: Cell, victim: Classifier) -> Bank:
     dataset, budget = load(*place(cell)), int(cell.hyper.budget)
     size = len(dataset.pool.x)
     if cell.queries == "pool" and 2 * budget > size:  # most of it: bought once for all seeds
-        asked = (*place(cell), cell.victim, cell.victim_steps, cell.reply)
+        asked = (*place(cell), cell.victim, cell.training, cell.reply)
         if _POOL.get("asked") != asked:
             _POOL.clear()
             x = np.asarray(dataset.pool.x, np.float32)
@@ -152,11 +153,12 @@ class Trained(NamedTuple):
     seconds: float
 
 
-def train(group: Sequence[Cell], note: Note = quiet) -> Trained:
+def train(group: Sequence[Cell], note: Note = quiet, devices: int | None = None) -> Trained:
     """The students of cells that share what is compiled and differ in traced settings alone.
 
     The members of an ensemble are runs side by side.  Runs are in turn on a CPU, where many at
-    once take 1.3 times as long (`bench-distill`), and at once elsewhere.
+    once take 1.3 times as long (`bench-distill`), and at once elsewhere; divided over `devices`
+    where that is a number.  SettingsError where memory runs out.
     """
     first = group[0]
     victim = victim_of(first, note)
@@ -181,22 +183,40 @@ def train(group: Sequence[Cell], note: Note = quiet) -> Trained:
 
     note(str(first))
     start = time.perf_counter()
-    run = distill.train_many(
-        jnp.stack(members * len(group)),
-        replace(first.hyper, **traced),
-        bank,
-        student,
-        mapper="loop" if jax.default_backend() == "cpu" else "vmap",
-        progress=progress,
-    )
+    alone = "loop" if jax.default_backend() == "cpu" else "vmap"
+    with enough_memory(first):
+        run = distill.train_many(
+            jnp.stack(members * len(group)),
+            replace(first.hyper, **traced),
+            bank,
+            student,
+            mapper=alone if devices is None else "mesh",
+            count=devices,
+            progress=progress,
+        )
     seconds = (time.perf_counter() - start) / len(group)
     return Trained(run, student, bank, victim, seconds)
 
 
-def measure(group: Sequence[Cell], note: Note = quiet) -> list[Row]:
+@contextmanager
+def enough_memory(cell: Cell) -> Iterator[None]:
+    """SettingsError, which says what to lower, where a device runs out of memory."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        text = str(error)
+        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text):
+            raise
+        raise SettingsError(
+            f"out of memory for {cell}: lower its batch of {cell.hyper.batch} (in hyper.csv), "
+            "ask for some of the cells (--only), or take fewer --workers or more --devices"
+        ) from error
+
+
+def measure(group: Sequence[Cell], note: Note = quiet, devices: int | None = None) -> list[Row]:
     """A row for each cell of a group."""
     with jax.enable_x64(False):
-        trained = train(group, note)
+        trained = train(group, note, devices)
         return [_row(cell, i, trained) for i, cell in enumerate(group)]
 
 
@@ -233,9 +253,12 @@ def _residual(run: distill.Run, name: str, kept: np.ndarray) -> float | None:
     return mean if np.isfinite(mean) else None
 
 
-def groups(todo: Sequence[Cell]) -> list[tuple[Cell, ...]]:
-    """Cells that are trained at once: on a CPU each alone, elsewhere all that share a program."""
-    if jax.default_backend() == "cpu":
+def groups(todo: Sequence[Cell], devices: int | None = None) -> list[tuple[Cell, ...]]:
+    """Cells that are trained at once: on a CPU each alone, elsewhere all that share a program.
+
+    Those too where `devices` share the runs; SettingsError where these do not divide.
+    """
+    if devices is None and jax.default_backend() == "cpu":
         return [(cell,) for cell in todo]
     static = [f.name for f in fields(Hyper) if not f.metadata["traced"]]
     found: dict[Any, list[Cell]] = {}
@@ -245,6 +268,12 @@ def groups(todo: Sequence[Cell]) -> list[tuple[Cell, ...]]:
         names = tuple(getattr(hyper, name) for name in static)
         rows = min(hyper.batch, int(hyper.budget))
         found.setdefault((shared, names, hyper.temperature is None, rows), []).append(cell)
+    for group in found.values() if devices is not None else ():
+        runs = len(group) * RECIPES[group[0].recipe].members
+        try:
+            distill.devices.mesh(runs, devices)
+        except ValueError as error:
+            raise SettingsError(f"{group[0]} and those like it: {error}") from error
     return [tuple(group) for group in found.values()]
 
 

@@ -27,6 +27,9 @@ FIGURES: dict[str, Callable[[Any, list[Row]], None]] = {
     "fig2-mnist": matching.figure2,
     "fig3-mnist": matching.figure3,
     "fig4-mnist": matching.figure4,
+    "fig2-cifar10": matching.figure2,
+    "fig3-cifar10": matching.figure3,
+    "fig4-cifar10": matching.figure4,
     "saliency": saliency.saliency,
     "filters-mnist": filters.filters,
 }

@@ -17,7 +17,10 @@ LOOKS: dict[tuple[str, str], dict[str, Any]] = {  # of replies and recipes
     | WHITE,
 }
 LABELS = {"smoothgrad": "SmoothGrad", "top": "gradient of the top class"}
-MODELS = {"linear": "1-layer", "mlp": "2-layer", "conv": "convolutional"}
+MODELS = {
+    **{"linear": "1-layer", "mlp": "2-layer", "conv": "convolutional"},
+    **{"vgg11": "VGG11", "resnet18": "ResNet-18", "resnet18-half": "ResNet-18, half width"},
+}
 
 
 def figure2(figure: Any, rows: list[Row]) -> None:

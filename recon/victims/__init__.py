@@ -4,7 +4,7 @@ from recon.networks import TwoLayer
 from recon.victims.classifiers import Classifier, classifier, sizes
 from recon.victims.digits import Trained, digits_classifier, digits_scalar
 from recon.victims.planted import KINDS, oracle_of, random_network, random_outside
-from recon.victims.training import Training
+from recon.victims.training import Training, schedule
 
 __all__ = [
     "KINDS",
@@ -18,5 +18,6 @@ __all__ = [
     "oracle_of",
     "random_network",
     "random_outside",
+    "schedule",
     "sizes",
 ]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon import data, oracles
-from recon.victims.training import Tell, Training, cross_entropy, fit, silent
+from recon.victims.training import (
+    Tell,
+    Training,
+    cross_entropy,
+    fit,
+    leaves,
+    schedule,
+    silent,
+    store,
+    stored,
+)
 
 FORMAT = 1  # of what is kept: raise it when training changes, so that nothing old is taken
 PINNED = Path(__file__).parents[2] / "results" / "victims"  # in a checkout: those of the tables
@@ -60,7 +68,7 @@ def classifier(
     """
     from recon import models  # flax is heavy, and only trained victims need it
 
-    training = training or Training()
+    training = training or schedule(dataset.name, model)
     module = models.build(model, dataset.shape, dataset.classes)
     f = models.logits(module)
     with jax.enable_x64(False):
@@ -72,10 +80,14 @@ def classifier(
     if kept is None:
         name, key = f"{model} on {dataset.name}", jax.random.key(seed)
         part = dataset.train
-        variables = fit(module.init, f, cross_entropy, part, training, key, seed, tell, name)
+        half = path.with_suffix(".state.npz") if keep else None
+        run = training, key, seed, tell, name, dataset.shape, half
+        variables = fit(module.init, f, cross_entropy, part, *run)
         kept = variables, accuracy(f, variables, dataset.test)
-        if keep:
-            _save(path, *kept)
+        if half is not None:
+            store(path, leaves(variables) | {"accuracy": np.float64(kept[1])})
+            if half.is_file():
+                half.unlink()
     return Classifier(dataset.name, model, seed, f, *kept)
 
 
@@ -114,41 +126,9 @@ def _path(dataset: data.Dataset, model: str, settings: Any) -> Path:
     return data.cache_folder() / "victims" / name
 
 
-def _named(tree: Any) -> dict[str, Any]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _save(path: Path, variables: Any, accuracy: float) -> None:
-    """Written whole or not at all; a victim that cannot be kept is still returned, and said so."""
-    part = path.with_suffix(".part.npz")
-    arrays: dict[str, Any] = _named(variables) | {"accuracy": np.float64(accuracy)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(part, **arrays)
-        part.replace(path)
-    except OSError as error:
-        warnings.warn(
-            f"{path} cannot be written ({error.strerror}): this victim is trained again next "
-            "time; set RECON_CACHE to a folder with room",
-            stacklevel=3,
-        )
-
-
 def _load(path: Path, template: Any) -> tuple[Any, float] | None:
     """What is kept at `path`, or None if there is nothing, or nothing of use."""
-    try:
-        # opened here, as np.load leaves a damaged file open
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            kept = dict(file)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+    found = stored(path, template)
+    if found is None or found[0].keys() != {"accuracy"}:
         return None
-    accuracy = kept.pop("accuracy", None)
-    expected = _named(template)
-    fits = kept.keys() == expected.keys() and all(
-        kept[name].shape == leaf.shape for name, leaf in expected.items()
-    )
-    if accuracy is None or not fits:
-        return None
-    leaves = [kept[name] for name in expected]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), float(accuracy)
+    return found[1], float(found[0]["accuracy"])
