@@ -144,13 +144,14 @@ def _measure(args: Run, known: dict[str, Any], results: Path, what: str) -> int:
 def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
     """One experiment: measure, show, write, draw."""
     from recon import tables
+    from recon.distill import devices
     from recon.experiments import Rebuild, SettingsError, Where
 
     cells = isinstance(experiment, Rebuild)
     if not cells and (args.only or args.dask or args.devices or args.workers > 1):
         raise SettingsError(f"{name} has no cells to choose from, or to measure elsewhere")
     start = time.perf_counter()
-    first = _first_process() if args.devices else True
+    first = devices.join() if args.devices else True
     with Progress(*BAR, console=console, transient=True, speed_estimate_period=3_600) as bar:
         task = bar.add_task(name, total=None)
 
@@ -185,15 +186,6 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
     )
     console.print(f"Wrote {tables.write(folder, rows, record)} after {seconds:.0f} s")
     present(name, experiment, folder, rows)
-
-
-def _first_process() -> bool:
-    """Join the other processes, if JAX is told of any; whether this one is to write the rows."""
-    import jax
-
-    if "JAX_COORDINATOR_ADDRESS" in os.environ:
-        jax.distributed.initialize()
-    return jax.process_index() == 0
 
 
 def _settings(experiment: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ of them makes the same calls with the same arguments, and gets all results.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def join() -> bool:
+    """Join the processes that the environment names, if any; whether this is the first of them.
+
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; on a cluster that JAX knows the
+    first is enough.  Before anything else is asked of JAX.
+    """
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address is not None:
+        count, mine = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(
+            address, None if count is None else int(count), None if mine is None else int(mine)
+        )
+    return jax.process_index() == 0
 
 
 def mesh(runs: int, count: int | None = None) -> Mesh:

@@ -1,0 +1,158 @@
+"""Workers on a dask cluster, runs over many devices, several processes: all in processes apart."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recon import workers
+from recon.workers import WorkerError
+
+ROOT = Path(__file__).parents[1]
+
+CLUSTER = """
+import json, sys
+from functools import partial
+from pathlib import Path
+from distributed import LocalCluster
+from recon import workers
+from test_workers import dying, squared
+
+def main(kind, folder):
+    measure = partial(dying if kind == "dying" else squared, folder)
+    apart = dict(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None)
+    with LocalCluster(host="127.0.0.1", **apart) as cluster:
+        each = workers.map_cells(measure, range(16), str, dask=cluster.scheduler_address)
+        print(json.dumps(list(each)))
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+"""
+
+DEVICES = """
+import json, os, sys
+import jax, numpy as np
+from dataclasses import replace
+from recon import distill
+from recon.experiments.bench.steps import replies
+
+if len(sys.argv) > 1:
+    assert distill.devices.join() == (os.environ["JAX_PROCESS_ID"] == "0")
+    assert jax.process_count() == 2
+student = distill.student("mlp", (8, 8, 1), 10)
+bank = replies(16, "projection", 0, (8, 8, 1))
+probe = distill.Probe(np.asarray(bank.x), np.asarray(bank.label), np.asarray(bank.label))
+hyper = distill.Hyper(budget=np.array([4, 8, 12, 16] * 2), steps=12, batch=8)
+keys = jax.random.split(jax.random.key(0), 8)
+go = lambda mapper, count=None, **more: distill.train_many(
+    keys, hyper, bank, student, probe, mapper=mapper, count=count, chunk=5, **more
+)
+found = {"devices": len(jax.devices())}
+if len(sys.argv) > 1:
+    runs = {"mesh": go("mesh")}
+else:
+    runs = {"vmap": go("vmap"), "loop": go("loop"), "1": go("mesh", 1), "8": go("mesh", 8)}
+    runs["again"] = go("mesh", 8, save="run.npz")
+    runs["saved"] = go("mesh", 8, save="run.npz")
+    for count in (3, 9):
+        try:
+            go("mesh", count)
+        except ValueError as error:
+            found[f"refused {count}"] = str(error)
+for name, run in runs.items():
+    leaves = {f"leaf{i}": leaf for i, leaf in enumerate(jax.tree.leaves(run.variables))}
+    np.savez(f"{name}{jax.process_index()}.npz", **leaves, **run.curves)
+print(json.dumps(found))
+"""
+
+
+def python(code, folder, *args, **environment):
+    """A process that runs code in a folder; its output is JSON."""
+    script = folder / "script.py"
+    script.write_text(code)
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    env = os.environ | {"PYTHONPATH": path, "RECON_CACHE": str(folder)} | environment
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, str(script), *map(str, args)]
+    return subprocess.Popen(command, cwd=folder, env=env, **pipes)
+
+
+def answer(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-2_000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def arrays(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+def test_a_killed_dask_worker_loses_nothing(tmp_path):
+    pytest.importorskip("distributed")
+    rows = answer(python(CLUSTER, tmp_path, "dying", tmp_path))
+    assert rows == [[{"cell": cell, "square": cell**2}] for cell in range(16)]
+    assert (tmp_path / "died").exists()
+    assert len(list((tmp_path / "cells").iterdir())) == 16
+
+
+def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(workers, "PATIENCE", 1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(WorkerError, match=f"no dask scheduler answers at {address}"):
+        list(workers.map_cells(lambda *_: [], [1], str, dask=address))
+    with pytest.raises(WorkerError, match="no dask scheduler answers at nonsense"):
+        list(workers.map_cells(lambda *_: [], [1], str, dask="nonsense://x:1"))
+
+
+def test_a_worker_of_another_version_is_named(monkeypatch):
+    class Client:
+        def run(self, function):
+            return {"tcp://w:1": function() | {"jax": "0.1"}}
+
+    with pytest.raises(WorkerError, match=r"worker tcp://w:1 has jax 0\.1, this process \d"):
+        workers._same(Client())
+    monkeypatch.setattr(Client, "run", lambda *_: {})
+    with pytest.raises(WorkerError, match="no workers"):
+        workers._same(Client())
+
+
+def test_runs_over_eight_devices_are_those_of_one(tmp_path):
+    flags = "--xla_force_host_platform_device_count=8"
+    found = answer(python(DEVICES, tmp_path, XLA_FLAGS=flags))
+    assert found["devices"] == 8
+    assert found["refused 3"] == "8 runs do not divide over 3 devices evenly"
+    assert found["refused 9"] == "9 devices asked for, 8 are there"
+    runs = {path.stem.rstrip("0"): arrays(path) for path in tmp_path.glob("*0.npz")}
+    assert {"vmap", "loop", "1", "8", "again", "saved"} <= runs.keys()
+    for name, array in runs["vmap"].items():
+        np.testing.assert_array_equal(runs["1"][name], array)  # the same program
+        np.testing.assert_array_equal(runs["again"][name], runs["8"][name])
+        np.testing.assert_array_equal(runs["saved"][name], runs["8"][name])
+        for other in ("8", "loop"):
+            np.testing.assert_allclose(runs[other][name], array, rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_share_the_runs_and_both_have_them_all(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    each = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    each |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    both = [python(DEVICES, tmp_path, "both", **each, JAX_PROCESS_ID=str(i)) for i in (0, 1)]
+    assert [answer(process)["devices"] for process in both] == [4, 4]
+    first, second = (arrays(tmp_path / f"mesh{i}.npz") for i in (0, 1))
+    alone = answer(python(DEVICES, tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=8"))
+    assert alone["devices"] == 8
+    vmap = arrays(tmp_path / "vmap0.npz")
+    for name, array in first.items():
+        np.testing.assert_array_equal(second[name], array)
+        np.testing.assert_allclose(array, vmap[name], rtol=1e-3, atol=1e-4)
