@@ -3,6 +3,7 @@
 #   make test        the test suite; test-slow: the rest of it
 #   make test-torch  the tests that hold ours against PyTorch and Captum, which it installs
 #   make test-newest the test suite with the newest versions there are, in .venv-newest
+#   make notebooks   the .ipynb files from their sources, notebooks/*.py
 #   make bench       against other tools, on identical networks
 # Another interpreter: make PYTHON=python3.12 demo
 
@@ -14,7 +15,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constrai
 # NumPy's threads beside JAX's own can stall both on few cores.
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: install demo test test-slow test-torch test-newest lint bench figures clean
+.PHONY: install demo test test-slow test-torch test-newest lint notebooks bench figures clean
 
 install: $(VENV)/installed
 
@@ -31,7 +32,7 @@ test test-slow test-torch test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_T
 test test-slow test-torch test-newest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
 
 test: install
-	@$(RUN) -m pytest $(PARALLEL) -m "not slow"
+	@$(RUN) -m pytest $(PARALLEL) -m "not slow" --nbmake tests notebooks
 
 test-slow: install
 	@$(RUN) -m pytest $(PARALLEL) -m slow
@@ -46,13 +47,16 @@ test-newest:
 	@$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
 	  --upgrade-strategy eager -e '.[plot,data,test]'
 	@$(NEWEST)/bin/python -m pip list | grep -iE '^(jax|jaxlib|flax|optax|numpy|scipy) '
-	@$(NEWEST)/bin/python -m pytest $(PARALLEL) -m "not slow"
+	@$(NEWEST)/bin/python -m pytest $(PARALLEL) -m "not slow" --nbmake tests notebooks
 
 lint: install
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 	@$(RUN) -m mypy
 	@$(VENV)/bin/lint-imports --no-logo --no-cache
+
+notebooks: install
+	@$(VENV)/bin/jupytext --update --to ipynb notebooks/*.py
 
 bench: $(VENV)/installed-bench
 	@$(RUN) -m recon run bench-exact bench-distill

@@ -39,11 +39,14 @@ class Steps(Measured):
     Jacobian's loss from one backward pass.  "other_loss" says what PyTorch computes beside it: for
     `models` the whole Jacobian, which is what it stands for; for `deep`, on images of 32 x 32 in
     colour, the same projection.  "ratio" is the other's seconds divided by ours; "other" says who
-    that is.  No PyTorch: no ratio.
+    that is.  No PyTorch: no ratio.  "gflop" and "gbyte" are what XLA counts in one of our steps,
+    "gbyte" as if nothing stayed in a cache; "share" is the step's GFLOP/s over those of the row
+    "peak", a product of two float32 matrices of `peak` rows in the same run.
     """
 
     shown: ClassVar[tuple[str, ...]] = columns(
-        "what model loss runs milliseconds other other_loss other_milliseconds ratio"
+        "what model loss runs milliseconds other other_loss other_milliseconds ratio "
+        "gflop gbyte share device"
     )
     x64: ClassVar[bool] = False
     models: tuple[str, ...] = ("mlp", "conv")
@@ -64,27 +67,37 @@ class Steps(Measured):
     """How many runs are trained at once."""
     steps: int = 100
     """Training steps of those runs."""
+    peak: int = 4_096
+    """Rows of the matrices whose product is the fastest there is."""
     seed: int = 0
     """Seed of weights and replies."""
 
     def small(self) -> Steps:
         """The two-layer student, two readings."""
         small = replace(self, models=("mlp",), deep=("vgg11-quarter",), batch=8, deep_batch=2)
-        return replace(small, repeats=2, deep_repeats=2, each=2, runs=(1, 2), steps=5)
+        return replace(small, repeats=2, deep_repeats=2, each=2, runs=(1, 2), steps=5, peak=256)
 
     def rows(self) -> Iterator[Row]:
-        """One for each model and loss, and for each number of runs."""
+        """The peak, then one for each model and loss, and for each number of runs."""
+        matrix = jax.random.normal(jax.random.key(self.seed), (self.peak, self.peak))
+        product_of = jax.jit(lambda a: a @ a)
+        seconds = in_turn({"peak": partial(product_of, matrix)}, self.repeats)["peak"]
+        gflop = 2e-9 * self.peak**3
+        fastest = gflop / seconds
+        yield _row("peak", None, None, 1, seconds) | {"gflop": gflop, "share": 1.0}
         for model, loss in product(self.models, LOSSES):
             peer = "jacobian" if loss == "projection" else loss
-            yield self._step(model, SHAPE, self.batch, loss, peer, self.each, self.repeats)
+            of = (model, SHAPE, self.batch, loss, peer, self.each, self.repeats)
+            yield self._step(*of, fastest)
         for model, loss in product(self.deep, DEEP_LOSSES):
-            yield self._step(model, DEEP_SHAPE, self.deep_batch, loss, loss, 1, self.deep_repeats)
+            of = (model, DEEP_SHAPE, self.deep_batch, loss, loss, 1, self.deep_repeats)
+            yield self._step(*of, fastest)
         for count in self.runs:
             yield self._runs(count)
 
     def _step(
         self, model: str, shape: tuple[int, ...], batch: int,
-        loss: str, peer: str, each: int, repeats: int,
+        loss: str, peer: str, each: int, repeats: int, fastest: float,
     ) -> Row:  # fmt: skip
         trained = distill.student(model, shape, CLASSES)
         bank, hyper = replies(batch, loss, self.seed, shape), Hyper(budget=batch, loss=loss)
@@ -99,11 +112,13 @@ class Steps(Measured):
                 calls[form] = partial(lambda one: [one() for _ in range(each)][-1], one)
         seconds = {name: s / each for name, s in in_turn(calls, repeats).items()}
         ours = seconds.pop("ours")
+        gflop, gbyte = counted(state, hyper, bank, trained)
+        counts = {"gflop": gflop, "gbyte": gbyte, "share": gflop / ours / fastest}
         form, other = min(seconds.items(), key=lambda item: item[1], default=("", None))
         if version is None:
-            return _row("step", model, loss, 1, ours)
+            return _row("step", model, loss, 1, ours) | counts
         name = f"PyTorch {version}" + (f", {form}" if form else "")
-        return _row("step", model, loss, 1, ours, name, peer, other)
+        return _row("step", model, loss, 1, ours, name, peer, other) | counts
 
     def _runs(self, count: int) -> Row:
         trained = distill.student("mlp", SHAPE, CLASSES)
@@ -127,6 +142,14 @@ class Ours:
         """`each` steps; returns the loss before the last, which is waited for by who needs it."""
         self.state, losses = distill.advance(self.state, *self.rest)
         return losses["loss"][-1]
+
+
+def counted(state: Any, hyper: Hyper, bank: Bank, trained: distill.Student) -> tuple[float, float]:
+    """The GFLOP of one step on the whole bank, and the GB it reads and writes, as XLA counts."""
+    step = jax.jit(distill.step, static_argnames=("student", "rows"))
+    compiled = step.lower(state, hyper, bank, student=trained, rows=None).compile()
+    count: Any = compiled.cost_analysis()
+    return 1e-9 * count["flops"], 1e-9 * count["bytes accessed"]
 
 
 def replies(n: int, loss: str, seed: int, shape: tuple[int, ...] = SHAPE) -> Bank:
@@ -157,9 +180,16 @@ def _value(result: Any) -> Any:
     return result.curves["loss"] if isinstance(result, distill.Run) else result
 
 
-def _row(what: str, model: str, loss: str, runs: int, ours: float, *other: Any) -> Row:
+def _row(
+    what: str, model: str | None, loss: str | None, runs: int, ours: float, *other: Any
+) -> Row:
     """other: who it is, its loss and its seconds, where there is one."""
     name, peer, seconds = other or (None, None, None)
     row = {"what": what, "model": model, "loss": loss, "runs": runs, "milliseconds": 1e3 * ours}
     row |= {"other": name, "other_loss": peer, "other_milliseconds": seconds and 1e3 * seconds}
-    return row | {"ratio": seconds and seconds / ours, "cores": os.cpu_count()}
+    row |= {"ratio": seconds and seconds / ours, "cores": os.cpu_count()}
+    return row | {"gflop": None, "gbyte": None, "share": None, "device": _device()}
+
+
+def _device() -> str:
+    return str(jax.devices()[0].device_kind)
