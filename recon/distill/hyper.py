@@ -29,13 +29,13 @@ def _meta(doc: str, least: Any = None, **more: Any) -> dict[str, Any]:
 
 _TRACED: dict[str, Any] = {"traced": True}
 _ABOVE: dict[str, Any] = {"traced": True, "above": True}
-_RATE = _meta("Adam's, at the start of a cosine decay to zero", 0, **_ABOVE)
+_RATE = _meta("the optimizer's, at the start of a cosine decay to zero", 0, **_ABOVE)
 _WEIGHT = _meta("lambda, of l_M in l_J = l_G + lambda l_M", 0, **_TRACED)
 _BUDGET = _meta(
     "leading rows of the bank in use; None: all", 1, whole=True, optional=True, **_TRACED
 )
 _SIGMA = _meta("noise of the student's own SmoothGrad", 0, needs="points", **_TRACED)
-_DECAY = _meta("of AdamW, a share of the weights a unit of the learning rate", 0, **_TRACED)
+_DECAY = _meta("decoupled, a share of the weights a unit of the learning rate", 0, **_TRACED)
 _TEMPERATURE = _meta(
     "of the masks' surrogate derivative at the first step; None: autodiff, which sees no masks",
     0,
@@ -43,11 +43,12 @@ _TEMPERATURE = _meta(
     **_ABOVE,
 )
 _COOLING = _meta("last temperature as a share of the first", 0, needs="temperature", **_ABOVE)
-_STEPS = _meta("T, the steps of Adam", 1, whole=True)
+_STEPS = _meta("T, the steps of the optimizer", 1, whole=True)
 _BATCH = _meta("rows a step, or the whole budget where that is less", 1, whole=True)
 _LOSS = _meta("what l_G compares", choices=tuple(LOSSES))
 _OUTPUTS = _meta("how l_M compares the values", choices=tuple(OUTPUTS))
 _POINTS = _meta("of the student's own SmoothGrad; 0: its plain gradient", 0, whole=True)
+_OPTIMIZER = _meta("what makes a step of a slope", choices=("adam", "muon"))
 _UNLABELLED = _meta("inputs a step that were not asked about; 0: none", 0, whole=True)
 
 
@@ -72,6 +73,7 @@ class Hyper:
     outputs: str = field(default="entropy", metadata=_OUTPUTS)
     points: int = field(default=0, metadata=_POINTS)
     unlabelled: int = field(default=0, metadata=_UNLABELLED)
+    optimizer: str = field(default="adam", metadata=_OPTIMIZER)
 
 
 jax.tree_util.register_dataclass(

@@ -17,7 +17,29 @@ from recon.distill.objective import joint
 from recon.distill.students import Student
 from recon.distill.unlabelled import averaged, inconsistency
 
-_ADAM = optax.scale_by_adam()
+
+def _matrices(params: Any) -> Any:
+    """Which axes of a kernel Muon takes for rows and columns: all but the last, and the last."""
+
+    def one(leaf: Any) -> Any:
+        if leaf.ndim < 2:
+            return None  # Adam's
+        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+    return jax.tree.map(one, params)
+
+
+# Muon (Jordan 2024) takes the nearest orthogonal matrix to the momentum of a kernel for its step,
+# here with the size of one of Adam's (Liu et al. 2025, section 2.2); vectors have Adam.  Ours.
+OPTIMIZERS = {
+    "adam": optax.scale_by_adam(),
+    "muon": optax.chain(
+        optax.contrib.muon(
+            1.0, consistent_rms=0.2, muon_weight_dimension_numbers=_matrices, weight_decay=0.0
+        ),
+        optax.scale(-1.0),
+    ),
+}
 ALONE = 0.4  # of the steps, the first ones, in which unlabelled inputs are not used yet
 
 
@@ -63,13 +85,21 @@ def start(key: Any, hyper: Hyper, bank: Bank, student: Student) -> State:
     # All rows of the budget are in the scales, whichever a step draws.
     finite = jnp.isfinite(scales.gradient) & jnp.isfinite(scales.outputs)
     average = variables if hyper.unlabelled else None
-    return State(variables, average, _ADAM.init(variables), step_key, done, scales, finite)
+    return State(
+        variables,
+        average,
+        OPTIMIZERS[hyper.optimizer].init(variables),
+        step_key,
+        done,
+        scales,
+        finite,
+    )
 
 
 def step(
     state: State, hyper: Hyper, bank: Bank, student: Student, rows: int | None
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One Adam step on `rows` rows; returns the losses before it.
+    """One step of the optimizer on `rows` rows; returns the losses before it.
 
     The rows are drawn from the budget afresh, or are the whole budget where it is not larger.
     None is for a budget that is the whole bank: all of it at every step, without a copy.
@@ -112,7 +142,9 @@ def step(
     decay = 0.5 * (1 + jnp.cos(jnp.pi * state.done.astype(loss.dtype) / hyper.steps))
     rate = jnp.asarray(hyper.learning_rate, loss.dtype) * decay
     with jax.numpy_dtype_promotion("standard"):  # optax mixes its integer count with floats
-        updates, optimizer = _ADAM.update(slope, state.optimizer)
+        updates, optimizer = OPTIMIZERS[hyper.optimizer].update(
+            slope, state.optimizer, state.variables
+        )
     shrink = jnp.asarray(hyper.weight_decay, loss.dtype)
     variables = jax.tree.map(
         lambda v, u: v - rate.astype(u.dtype) * (u + shrink.astype(u.dtype) * v),

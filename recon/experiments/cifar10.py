@@ -38,8 +38,8 @@ FIGURE2 = Rebuild(
     """,
     panels=(
         *CONV,
-        Panel("conv", BUDGETS, replies=("smoothgrad", "top"), seeds=3),
-        Panel("conv", (10,), ("unlabelled",), ("gradient",), seeds=3),
+        Panel("conv", BUDGETS[:2], replies=("smoothgrad", "top"), seeds=2),
+        Panel("conv", (10,), ("unlabelled",), ("gradient",), seeds=2),
         *DEEP,
         Panel("vgg11", (100,), replies=("smoothgrad", "top"), seeds=1),
         Panel("resnet18-half", (100,), replies=("smoothgrad", "top"), seeds=1),
@@ -71,8 +71,8 @@ FIGURE4 = Rebuild(
     Expect:  membership queries of noise show next to nothing.
     """,
     panels=(
-        Panel("conv", BUDGETS, replies=("gradient",), seeds=(10, 3, 3)),
-        Panel("conv", (10, 1_000, 10_000), replies=("membership",), seeds=3),
+        Panel("conv", BUDGETS[:2], replies=("gradient",), seeds=(5, 2)),
+        Panel("conv", (1_000, 10_000), replies=("membership",), seeds=2),
         *DEEP,
     ),
     queries=("gaussian",),

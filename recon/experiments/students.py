@@ -16,7 +16,7 @@ import numpy as np
 from recon import cells, data, distill, oracles, victims
 from recon.distill import Bank, Hyper, Probe, Student, ensemble
 from recon.experiments.common import SettingsError
-from recon.experiments.services import QUERIES, RECIPES, REPLIES, order
+from recon.experiments.services import CENTRES, QUERIES, RECIPES, REPLIES, order
 from recon.oracles import View
 from recon.victims import Classifier, Training
 from recon.workers import quiet
@@ -128,10 +128,16 @@ def _buy(victim: Classifier, view: View, x: np.ndarray) -> Bank:
     )
 
 
+def centre(cell: Cell) -> float:
+    """What is subtracted from a student's inputs; noise has its mean at zero."""
+    away = cell.queries == "gaussian"
+    return 0.0 if away else CENTRES.get((cell.dataset, cell.student), 0.0)
+
+
 def student_of(cell: Cell, victim: Classifier) -> Student:
     """The student's model; with the victim's layers that its recipe lets it know, if any."""
     dataset, layers = load(*place(cell)), RECIPES[cell.recipe].known
-    plain = distill.student(cell.student, dataset.shape, dataset.classes)
+    plain = distill.student(cell.student, dataset.shape, dataset.classes, centre(cell))
     if not layers:
         return plain
     held = id(victim.variables), layers
@@ -243,7 +249,7 @@ def _row(cell: Cell, i: int, trained: Trained) -> Row:
     if hyper.loss == "membership":
         used["weight"] = None
     failure = " ".join(run.failures[r] for r in kept).strip() or None
-    used |= {"held_out": cell.held_out}
+    used |= {"held_out": cell.held_out, "centre": centre(cell)}
     return row | used | {"tuned": cell.tuned, "seconds": trained.seconds, "failure": failure}
 
 

@@ -57,8 +57,11 @@ LONG = MASKS | {"cooling": (0.1,), "steps": (12_000,), "batch": (16,)}
 NARROW = LONG | {"learning_rate": (1e-2,), "weight_decay": (1.0,), "temperature": (0.5, 1.0)}
 WIDE = LONG | {"learning_rate": (1e-2, 2e-2), "weight_decay": (0.3,)}
 WIDE |= {"temperature": (2.0, 4.0), "cooling": (0.02,)}
-CIFAR = LONG | {"learning_rate": (3e-3, 1e-2), "weight_decay": (0.3, 1.0)}
-CIFAR_LABELS = MASKS | {"weight_decay": (0.1, 0.3), "temperature": (None,), "steps": (6_000,)}
+CIFAR = {"learning_rate": (0.03,), "weight": (0.01, 0.1), "weight_decay": (0.3, 1.0)}
+CIFAR |= {"temperature": (0.5,), "cooling": (0.1,), "steps": (12_000,), "batch": (16,)}
+CIFAR |= {"outputs": ("odds",), "optimizer": ("muon",)}
+SHOWN = CIFAR | {"learning_rate": (0.01, 0.03), "weight_decay": (0.1, 0.3), "weight": (0.1,)}
+SHOWN |= {"temperature": (None,), "steps": (4_000,), "batch": (64,)}
 GRIDS = {
     name: Tune(about, panels, replies, recipes, (queries,), grid=tuple(grid.items()))
     for name, about, panels, replies, recipes, queries, grid in (
@@ -85,14 +88,14 @@ GRIDS = {
 GRIDS |= {
     name: Tune(about, (panel,), reply, ("plain",), (queries,), "cifar10", grid=tuple(grid.items()))
     for name, about, panel, reply, queries, grid in (
-        ("cifar10", "CIFAR-10: learning rate and weight decay, masks as `long`; 20 minutes.",
+        ("cifar10", "CIFAR-10: lambda and weight decay, by Muon, about the mean pixel; 15 minutes.",
          Panel("conv", (10, 100), seeds=1), GRADIENT, "pool", CIFAR),
         ("cifar10-labels", "The same from membership queries; 5 minutes.",
-         Panel("conv", (1_000, 10_000), seeds=1), LABELS, "pool", CIFAR_LABELS),
+         Panel("conv", (1_000, 10_000), seeds=1), LABELS, "pool", SHOWN),
         ("cifar10-gaussian", "The same for Gaussian queries; 10 minutes.",
          Panel("conv", (10,), seeds=1), GRADIENT, "gaussian", CIFAR),
         ("cifar10-gaussian-labels", "The same for Gaussian membership queries; 3 minutes.",
-         Panel("conv", (10_000,), seeds=1), LABELS, "gaussian", CIFAR_LABELS),
+         Panel("conv", (10_000,), seeds=1), LABELS, "gaussian", SHOWN),
     )
 }  # fmt: skip
 
