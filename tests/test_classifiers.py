@@ -3,9 +3,11 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recon import data, models, victims
-from recon.victims import classifiers
+from recon.victims import classifiers, training
 from recon.victims.classifiers import Training
 
 SHORT = Training(steps=300, learning_rate=1e-2)
@@ -150,3 +152,69 @@ def test_the_victims_of_real_mnist(model, floor, tmp_path):
     except data.DataError as error:
         pytest.skip(str(error))
     assert victims.classifier(mnist, model).accuracy >= floor
+
+
+class Killed(Exception):
+    """Stands for a process that ends."""
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(digits, cache, monkeypatch):
+    monkeypatch.setattr(training, "SAVED", 30)
+    monkeypatch.setattr(training, "EVERY", 20)
+    long = Training(steps=100, augmented=True, warmup=0.1, weight_decay=0.1)
+    whole = victims.classifier(digits, "linear", training=long, keep=False)
+    heard = []
+
+    def killed(done, of, loss):
+        heard.append(done)
+        if done == 80:
+            raise Killed
+
+    with pytest.raises(Killed):
+        victims.classifier(digits, "linear", training=long, tell=killed)
+    (half,) = cache.iterdir()
+    assert half.name.endswith(".state.npz")
+    heard.clear()
+    again = victims.classifier(
+        digits, "linear", training=long, tell=lambda *of: heard.append(of[0])
+    )
+    assert heard == [80, 100]  # on from the 60th
+    assert same(whole, again)
+    assert not half.exists()
+
+
+def test_a_damaged_state_starts_anew(digits, cache, monkeypatch):
+    short = Training(steps=20)
+    whole = victims.classifier(digits, "linear", training=short)
+    (path,) = cache.iterdir()
+    path.unlink()
+    path.with_suffix(".state.npz").write_bytes(b"PK damaged")
+    assert same(whole, victims.classifier(digits, "linear", training=short))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_an_augmented_image_is_a_moved_one_or_its_mirror_image(seed):
+    x = jax.random.uniform(jax.random.key(seed), (3, 6 * 5 * 2))
+    moved = np.asarray(training.moved(jax.random.key(seed + 1), x, (6, 5, 2))).reshape(3, 6, 5, 2)
+    for image, other in zip(np.asarray(x).reshape(3, 6, 5, 2), moved, strict=True):
+        around = np.pad(image, ((4, 4), (4, 4), (0, 0)))
+        crops = [around[i : i + 6, j : j + 5] for i in range(9) for j in range(9)]
+        assert any(np.array_equal(other, c) or np.array_equal(other, c[:, ::-1]) for c in crops)
+
+
+def test_images_are_moved_by_all_amounts_and_half_of_them_mirrored():
+    ramp = np.arange(12 * 12, dtype=np.float32).reshape(1, -1) + 1
+    many = np.asarray(training.moved(jax.random.key(0), np.repeat(ramp, 2_000, 0), (12, 12, 1)))
+    middle = many.reshape(-1, 12, 12)[:, 5:7, 5:7]  # never black
+    right = middle[:, 0, 1] - middle[:, 0, 0]
+    assert set(right) == {1, -1}
+    assert abs(np.mean(right == 1) - 0.5) < 0.05
+    down = (middle[:, 0, 0] - 1) // 12
+    assert set(down) == set(range(1, 10))
+
+
+def test_experiments_train_each_victim_by_its_own_schedule():
+    assert victims.schedule("mnist", "conv") == Training()
+    colour = victims.schedule("cifar10", "conv")
+    assert colour.augmented
+    assert colour.steps * colour.batch > 40_000

@@ -11,6 +11,7 @@ from small import DIM, LINEAR, MLP, OUTPUTS, N, for_loss, same, start, step
 
 from recon import distill
 from recon.distill import Hyper, losses, training
+from recon.distill.steps import OPTIMIZERS
 
 
 def test_one_step_is_what_it_was():
@@ -201,3 +202,29 @@ def test_a_surrogate_cools_and_fits_what_autodiff_does_not(curved):
         run = distill.train(jax.random.key(40), hyper, curved, MLP)
         left[temperature] = run.curves["gradient"][-100:].mean()
     assert left[0.5] < 0.5 * left[None]
+
+
+def test_muon_steps_along_the_nearest_orthogonal_matrix_and_vectors_have_adam():
+    """Singular values of one size; that of the whole step is Adam's, 0.2 an entry."""
+    slope = {"kernel": jax.random.normal(jax.random.key(0), (3, 3, 2, 12)), "bias": jnp.ones(12)}
+    muon = OPTIMIZERS["muon"]
+    with jax.numpy_dtype_promotion("standard"):
+        step, _ = muon.update(slope, muon.init(slope), slope)
+    left, _, right = np.linalg.svd(np.reshape(slope["kernel"], (18, 12)), full_matrices=False)
+    step_of = np.reshape(step["kernel"], (18, 12))
+    along = np.diag(left.T @ step_of @ right.T)
+    np.testing.assert_allclose(along / along.mean(), 1, atol=0.35)  # five Newton-Schulz steps
+    assert np.sum(step_of * (left @ right)) > 0.95 * np.linalg.norm(step_of) * np.sqrt(12)
+    assert 0.1 < np.sqrt(np.mean(step_of**2)) < 0.3
+    assert (step["bias"] > 0).all()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_many_runs_agree_whatever_the_optimizer(bank, optimizer):
+    keys = jax.random.split(jax.random.key(50), 2)
+    rates = np.array([1e-2, 3e-3])
+    hyper = Hyper(loss="jacobian", steps=8, optimizer=optimizer, learning_rate=rates)
+    both = [distill.train_many(keys, hyper, bank, MLP, mapper=m) for m in ("vmap", "loop")]
+    assert both[0].ok
+    np.testing.assert_allclose(both[0].curves["loss"], both[1].curves["loss"], rtol=1e-4)
+    assert (both[0].curves["loss"][:, -1] < both[0].curves["loss"][:, 0]).all()
