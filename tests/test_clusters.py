@@ -34,6 +34,28 @@ if __name__ == "__main__":
     main(*sys.argv[1:])
 """
 
+SWEEP = """
+import json, sys
+from dataclasses import replace
+from recon.experiments.mnist import FIGURE2
+from recon.experiments.rebuild import Panel, Where
+
+def main(where):
+    rates, decays = (tuple(2.0**-i for i in range(n, n + 8)) for n in (3, 0))
+    sweep = replace(
+        FIGURE2, panels=(Panel("linear", (20,), seeds=1),), replies=("gradient",),
+        recipes=("plain",), dataset="digits", victim_steps=50, steps=20,
+        grid=(("learning_rate", rates), ("weight_decay", decays)),
+    )
+    def count(done, of):
+        print("done", done, of, flush=True)
+    rows = sweep.run(where=Where(**json.loads(where)), count=count)
+    print(json.dumps([row | {"seconds": None} for row in rows]), flush=True)
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+"""
+
 DEVICES = """
 import json, os, sys
 import jax, numpy as np
@@ -156,3 +178,41 @@ def test_two_processes_share_the_runs_and_both_have_them_all(tmp_path):
     for name, array in first.items():
         np.testing.assert_array_equal(second[name], array)
         np.testing.assert_allclose(array, vmap[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_64_cells_is_the_same_wherever_it_is_measured(tmp_path):
+    """In turn, in two processes, over eight devices, and killed half-way and gone on with."""
+    places = {name: tmp_path / name for name in ("serial", "two", "eight", "killed")}
+    for place in places.values():
+        place.mkdir()
+    serial = answer(python(SWEEP, places["serial"], "{}"))
+    assert len(serial) == 64
+    two = json.dumps({"workers": 2})
+    assert answer(python(SWEEP, places["two"], two)) == serial
+    flags = "--xla_force_host_platform_device_count=8"
+    eight = answer(python(SWEEP, places["eight"], json.dumps({"devices": 8}), XLA_FLAGS=flags))
+    for one, other in zip(serial, eight, strict=True):
+        assert one["learning_rate"] == other["learning_rate"]
+        assert one["accuracy"] == pytest.approx(other["accuracy"], abs=0.02)
+        assert one["gradient_loss"] == pytest.approx(other["gradient_loss"], rel=1e-3)
+    process = python(SWEEP, places["killed"], two)
+    while not process.stdout.readline().startswith("done 20 "):
+        pass
+    process.kill()
+    process.communicate()
+    before = {path: path.stat().st_mtime_ns for path in (places["killed"] / "cells").iterdir()}
+    assert 20 <= len(before) < 64
+    assert answer(python(SWEEP, places["killed"], two)) == serial
+    after = {path: path.stat().st_mtime_ns for path in (places["killed"] / "cells").iterdir()}
+    assert len(after) == 64
+    assert before.items() <= after.items()  # nothing was measured twice
+
+
+@pytest.mark.slow
+def test_a_device_count_that_does_not_divide_is_refused_before_anything_is_trained(tmp_path):
+    flags = "--xla_force_host_platform_device_count=5"
+    process = python(SWEEP, tmp_path, json.dumps({"devices": 5}), XLA_FLAGS=flags)
+    _, err = process.communicate(timeout=300)
+    assert "64 runs do not divide over 5 devices evenly" in err
+    assert not (tmp_path / "victims").exists()
