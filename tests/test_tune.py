@@ -21,7 +21,7 @@ def test_the_table_is_what_the_committed_grids_chose():
 
 @pytest.mark.parametrize("name", tune.GRIDS)
 def test_the_committed_rows_of_a_grid_are_those_it_plans(name):
-    rows = tables.rows(RESULTS / "tune" / name / "rows.csv")
+    rows = tables.rows(RESULTS / "tune" / name.replace("-", "_") / "rows.csv")
     planned = tune.GRIDS[name].plan()
     key = ("student", "queries", "reply", "recipe", "seed", "learning_rate", "weight_decay")
 

@@ -104,8 +104,9 @@ def choose(results: Path) -> list[Row]:
     """The rows of hyper.csv: the best of all grids with rows in results/tune."""
     rows: list[Row] = []
     for name in GRIDS:
-        if (results / "tune" / name / "rows.csv").exists():
-            rows += tables.read(results / "tune" / name)[0]
+        place = results / "tune" / name.replace("-", "_")
+        if (place / "rows.csv").exists():
+            rows += tables.read(place)[0]
     kept = (*hyper.KEY, "budget", *hyper.TUNED)
     # SmoothGrad has the settings of plain gradients.
     best = [row for row in hyper.best(rows) if row["reply"] != "smoothgrad"]
