@@ -1,6 +1,6 @@
 """Hyperparameters: the table is what the committed grids chose, and how it is looked up."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -103,3 +103,12 @@ def test_the_best_setting_has_the_highest_mean_and_no_failure():
     )
     assert (ten["learning_rate"], ten["worst_agreement"]) == (0.2, 0.1)
     assert best([row(0.3, 1.0, failure="x")]) == []
+
+
+def test_the_top_class_has_the_settings_of_whole_jacobians_where_it_has_none_of_its_own():
+    top, tuned = hyper.hyper("cifar10", "pool", "conv", "top", "plain", 10)
+    whole, of_its_own = hyper.hyper("cifar10", "pool", "conv", "gradient", "plain", 10)
+    assert of_its_own
+    assert not tuned
+    assert top == replace(whole, loss="top")
+    assert hyper.hyper("mnist", "pool", "conv", "top", "plain", 10)[1]

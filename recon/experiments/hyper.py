@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +40,22 @@ def hyper(
     """The settings of a student, and whether they were chosen for this data set.
 
     They are those of the largest tuned budget that is not above this one, or of the smallest.
-    Looked for in turn: the recipe's own, the plain ones; then the same of MNIST, which are not
-    tuned for another data set; then Hyper().  SmoothGrad has the settings of plain gradients, so
-    that the two differ in what the victim replies alone; medoids and means have the pool's.
+    Looked for in turn: the recipe's own, the plain ones; those of the whole Jacobian, for the top
+    class alone; then the same of MNIST, which are not tuned for another data set; then Hyper().
+    SmoothGrad has the settings of plain gradients, so that the two differ in what the victim
+    replies alone; medoids and means have the pool's.
     """
     asked = "gaussian" if queries == "gaussian" else "pool"
     answered = "gradient" if reply == "smoothgrad" else reply
+    replies = (answered, "gradient") if reply == "top" else (answered,)
     service, chosen = REPLIES[reply], RECIPES[recipe]
     found, tuned = Hyper(), False
-    for place in dict.fromkeys((dataset, "mnist")):
-        for way in dict.fromkeys((recipe, "plain")):
-            by_budget = table().get((place, asked, student, answered, way))
-            if by_budget is not None and found == Hyper():
-                best = by_budget[max((b for b in by_budget if b <= budget), default=min(by_budget))]
-                found, tuned = Hyper(**best), place == dataset
+    ways = product((dataset, "mnist"), replies, (recipe, "plain"))
+    for place, shown, way in dict.fromkeys(ways):
+        by_budget = table().get((place, asked, student, shown, way))
+        if by_budget is not None and found == Hyper():
+            best = by_budget[max((b for b in by_budget if b <= budget), default=min(by_budget))]
+            found, tuned = Hyper(**best), place == dataset and shown == answered
     found = replace(found, budget=budget, **{"loss": service.loss} | dict(chosen.fixed))
     tuned = tuned and "unlabelled" not in chosen.fixed  # first choices, not swept
     return replace(found, steps=max(found.steps, chosen.steps)), tuned

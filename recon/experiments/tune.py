@@ -57,7 +57,11 @@ LONG = MASKS | {"cooling": (0.1,), "steps": (12_000,), "batch": (16,)}
 NARROW = LONG | {"learning_rate": (1e-2,), "weight_decay": (1.0,), "temperature": (0.5, 1.0)}
 WIDE = LONG | {"learning_rate": (1e-2, 2e-2), "weight_decay": (0.3,)}
 WIDE |= {"temperature": (2.0, 4.0), "cooling": (0.02,)}
-CIFAR = {"learning_rate": (0.03,), "weight": (0.01, 0.1), "weight_decay": (0.3, 1.0)}
+CIFAR: dict[str, Any] = {
+    "learning_rate": (0.03,),
+    "weight": (0.01, 0.1),
+    "weight_decay": (0.3, 1.0),
+}
 CIFAR |= {"temperature": (0.5,), "cooling": (0.1,), "steps": (12_000,), "batch": (16,)}
 CIFAR |= {"outputs": ("odds",), "optimizer": ("muon",)}
 SHOWN = CIFAR | {"learning_rate": (0.01, 0.03), "weight_decay": (0.1, 0.3), "weight": (0.1,)}
