@@ -56,41 +56,51 @@ if __name__ == "__main__":
     main(*sys.argv[1:])
 """
 
-DEVICES = """
+SETUP = """
 import json, os, sys
 import jax, numpy as np
-from dataclasses import replace
 from recon import distill
 from recon.experiments.bench.steps import replies
 
-if len(sys.argv) > 1:
-    assert distill.devices.join() == (os.environ["JAX_PROCESS_ID"] == "0")
-    assert jax.process_count() == 2
-student = distill.student("mlp", (8, 8, 1), 10)
-bank = replies(16, "projection", 0, (8, 8, 1))
-probe = distill.Probe(np.asarray(bank.x), np.asarray(bank.label), np.asarray(bank.label))
-hyper = distill.Hyper(budget=np.array([4, 8, 12, 16] * 2), steps=12, batch=8)
-keys = jax.random.split(jax.random.key(0), 8)
-go = lambda mapper, count=None, **more: distill.train_many(
-    keys, hyper, bank, student, probe, mapper=mapper, count=count, chunk=5, **more
-)
-found = {"devices": len(jax.devices())}
-if len(sys.argv) > 1:
-    runs = {"mesh": go("mesh")}
-else:
-    runs = {"vmap": go("vmap"), "loop": go("loop"), "1": go("mesh", 1), "8": go("mesh", 8)}
-    runs["again"] = go("mesh", 8, save="run.npz")
-    runs["saved"] = go("mesh", 8, save="run.npz")
-    for count in (3, 9):
-        try:
-            go("mesh", count)
-        except ValueError as error:
-            found[f"refused {count}"] = str(error)
-for name, run in runs.items():
+def go(mapper, count=None, **more):
+    student = distill.student("mlp", (8, 8, 1), 10)
+    bank = replies(16, "projection", 0, (8, 8, 1))
+    probe = distill.Probe(np.asarray(bank.x), np.asarray(bank.label), np.asarray(bank.label))
+    hyper = distill.Hyper(budget=np.array([4, 8, 12, 16] * 2), steps=12, batch=8)
+    keys = jax.random.split(jax.random.key(0), 8)
+    run = distill.train_many(
+        keys, hyper, bank, student, probe, mapper=mapper, count=count, chunk=5, **more
+    )
     leaves = {f"leaf{i}": leaf for i, leaf in enumerate(jax.tree.leaves(run.variables))}
-    np.savez(f"{name}{jax.process_index()}.npz", **leaves, **run.curves)
+    return {name: np.asarray(value) for name, value in (leaves | run.curves).items()}
+"""
+ONE = (
+    SETUP
+    + """
+found = {"devices": len(jax.devices())}
+for name, of in (("vmap", ()), ("one", (1,)), ("eight", (8,))):
+    np.savez(f"{name}.npz", **go("mesh" if of else "vmap", *of))
+for name in ("first", "saved"):
+    np.savez(f"{name}.npz", **go("mesh", 8, save="run"))
+for count in (3, 9):
+    try:
+        go("mesh", count)
+    except ValueError as error:
+        found[f"refused {count}"] = str(error)
 print(json.dumps(found))
 """
+)
+TWO = (
+    SETUP
+    + """
+assert distill.devices.join() == (os.environ["JAX_PROCESS_ID"] == "0")
+assert jax.process_count() == 2
+np.savez(f"mesh{jax.process_index()}.npz", **go("mesh"))
+if jax.process_index() == 0:
+    np.savez("vmap.npz", **go("vmap"))
+print(json.dumps({"devices": len(jax.devices())}))
+"""
+)
 
 
 def python(code, folder, *args, **environment):
@@ -105,7 +115,10 @@ def python(code, folder, *args, **environment):
 
 
 def answer(process):
-    out, err = process.communicate(timeout=300)
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == 0, err[-2_000:]
     return json.loads(out.splitlines()[-1])
 
@@ -149,18 +162,16 @@ def test_a_worker_of_another_version_is_named(monkeypatch):
 
 def test_runs_over_eight_devices_are_those_of_one(tmp_path):
     flags = "--xla_force_host_platform_device_count=8"
-    found = answer(python(DEVICES, tmp_path, XLA_FLAGS=flags))
+    found = answer(python(ONE, tmp_path, XLA_FLAGS=flags))
     assert found["devices"] == 8
     assert found["refused 3"] == "8 runs do not divide over 3 devices evenly"
     assert found["refused 9"] == "9 devices asked for, 8 are there"
-    runs = {path.stem.rstrip("0"): arrays(path) for path in tmp_path.glob("*0.npz")}
-    assert {"vmap", "loop", "1", "8", "again", "saved"} <= runs.keys()
+    runs = {path.stem: arrays(path) for path in tmp_path.glob("*.npz") if path.stem != "run"}
     for name, array in runs["vmap"].items():
-        np.testing.assert_array_equal(runs["1"][name], array)  # the same program
-        np.testing.assert_array_equal(runs["again"][name], runs["8"][name])
-        np.testing.assert_array_equal(runs["saved"][name], runs["8"][name])
-        for other in ("8", "loop"):
-            np.testing.assert_allclose(runs[other][name], array, rtol=1e-3, atol=1e-4)
+        np.testing.assert_array_equal(runs["one"][name], array)  # the same program
+        np.testing.assert_array_equal(runs["first"][name], runs["eight"][name])
+        np.testing.assert_array_equal(runs["saved"][name], runs["eight"][name])
+        np.testing.assert_allclose(runs["eight"][name], array, rtol=1e-3, atol=1e-4)
 
 
 def test_two_processes_share_the_runs_and_both_have_them_all(tmp_path):
@@ -169,12 +180,9 @@ def test_two_processes_share_the_runs_and_both_have_them_all(tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     each = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     each |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    both = [python(DEVICES, tmp_path, "both", **each, JAX_PROCESS_ID=str(i)) for i in (0, 1)]
+    both = [python(TWO, tmp_path, **each, JAX_PROCESS_ID=str(i)) for i in (0, 1)]
     assert [answer(process)["devices"] for process in both] == [4, 4]
-    first, second = (arrays(tmp_path / f"mesh{i}.npz") for i in (0, 1))
-    alone = answer(python(DEVICES, tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=8"))
-    assert alone["devices"] == 8
-    vmap = arrays(tmp_path / "vmap0.npz")
+    first, second, vmap = (arrays(tmp_path / f"{name}.npz") for name in ("mesh0", "mesh1", "vmap"))
     for name, array in first.items():
         np.testing.assert_array_equal(second[name], array)
         np.testing.assert_allclose(array, vmap[name], rtol=1e-3, atol=1e-4)
