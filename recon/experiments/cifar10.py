@@ -45,6 +45,7 @@ FIGURE2 = Rebuild(
         Panel("resnet18-half", (100,), replies=("smoothgrad", "top"), seeds=1),
     ),
     dataset="cifar10",
+    small_steps=100,
 )
 
 FIGURE3 = Rebuild(
@@ -60,6 +61,7 @@ FIGURE3 = Rebuild(
         for panel in DEEP
     ),
     dataset="cifar10",
+    small_steps=100,
 )
 
 FIGURE4 = Rebuild(
@@ -77,6 +79,7 @@ FIGURE4 = Rebuild(
     ),
     queries=("gaussian",),
     dataset="cifar10",
+    small_steps=100,
 )
 
 CIFAR10 = {"fig2-cifar10": FIGURE2, "fig3-cifar10": FIGURE3, "fig4-cifar10": FIGURE4}
