@@ -45,8 +45,7 @@ class Steps(Measured):
     """
 
     shown: ClassVar[tuple[str, ...]] = columns(
-        "what model loss runs milliseconds other other_loss other_milliseconds ratio "
-        "gflop gbyte share device"
+        "what model loss runs milliseconds other other_loss other_milliseconds ratio"
     )
     x64: ClassVar[bool] = False
     models: tuple[str, ...] = ("mlp", "conv")
