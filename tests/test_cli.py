@@ -174,7 +174,10 @@ def test_students_are_measured_cell_by_cell(tmp_path, capsys):
         ([*STUDENTS, "colour=red"], "there is no column 'colour'"),
         ([*STUDENTS, "budget"], "--only takes COLUMN=VALUE"),
         (["run", "fig2-mnist"], "--data-dir names such a folder, --download gets the files"),
-        (["run", "lemma3", "--small", "--only", "dim=2"], "lemma3 has no cells for --only"),
+        (["run", "lemma3", "--small", "--only", "dim=2"], "lemma3 has no cells to choose from"),
+        (["run", "lemma3", "--small", "--workers", "2"], "or to measure elsewhere"),
+        (["run", "lemma3", "--full"], "lemma3 has no students, and so no --full form"),
+        ([*STUDENTS, "budget=10", "--devices", "7"], "7 devices asked for, 1 are there"),
         (["run", "lemma3", "lemma2", "--small", "--out", "x"], "--out is for one name"),
     ],
 )

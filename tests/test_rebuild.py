@@ -291,3 +291,45 @@ def test_a_view_and_a_loss_belong_to_every_reply():
     for reply in REPLIES.values():
         _, axes = distill.LOSSES[reply.loss]
         assert reply.view.axes == axes
+
+
+# --- accelerators: full width, memory
+
+
+def test_the_full_form_has_full_width_and_five_seeds():
+    whole = EXPERIMENTS["fig2-cifar10"].full()
+    assert {panel.victim for panel in whole.panels} == {"conv", "vgg11", "resnet18"}
+    for cell in whole.plan():
+        assert "half" not in cell.victim + cell.student
+    by = grouped(
+        [vars(cell) | {"budget": cell.hyper.budget} for cell in whole.plan()],
+        ("victim", "reply", "recipe", "budget"),
+    )
+    assert all(len(cells_) >= 5 for cells_ in by)
+
+
+def test_the_small_form_has_narrow_networks():
+    few = EXPERIMENTS["fig3-cifar10"].small()
+    assert {panel.victim for panel in few.panels} == {"vgg11-quarter", "resnet18-quarter"}
+    assert {cell.dataset for cell in few.plan()} == {"digits"}
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")]
+)
+def test_out_of_memory_says_what_to_lower(monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(distill, "train_many", fails)
+    with pytest.raises(SettingsError, match=r"out of memory for linear, pool.*lower its batch of"):
+        TINY.run()
+
+
+def test_another_error_of_the_device_is_not_taken_for_it(monkeypatch):
+    def fails(*_, **__):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(distill, "train_many", fails)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        replace(TINY, steps=29).run()
