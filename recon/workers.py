@@ -61,7 +61,8 @@ def map_cells(
         if (rows := cells.load(settings(cell))) is not None:
             found[i] = rows
     left = {i: cell for i, cell in enumerate(todo) if i not in found}
-    count(len(found), len(todo))
+    done = len(found)
+    count(done, len(todo))
     if dask is not None and left:
         fresh = _spread(measure, left, partial(_cluster, dask))
     elif workers > 1 and len(left) > 1:
@@ -73,8 +74,9 @@ def map_cells(
             at, rows = next(fresh)
             cells.save(settings(todo[at]), rows)
             found[at] = rows
-            count(len(found), len(todo))
-        yield found.pop(i) if i + 1 == len(todo) else found[i]
+            done += 1
+            count(done, len(todo))
+        yield found.pop(i)
 
 
 def _spread(measure: Measure, left: dict[int, Any], pool: Pool) -> Iterator[tuple[int, list[Row]]]:
