@@ -10,7 +10,13 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    ProcessPoolExecutor,
+    as_completed,
+)
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -81,7 +87,7 @@ def map_cells(
 
 def _spread(measure: Measure, left: dict[int, Any], pool: Pool) -> Iterator[tuple[int, list[Row]]]:
     """(i, rows) as they are done; a pool that a dying worker broke is started anew."""
-    left, lost = dict(left), 0
+    left, lost, failed = dict(left), 0, None
     while left:
         before = len(left)
         with pool() as executor:
@@ -89,10 +95,17 @@ def _spread(measure: Measure, left: dict[int, Any], pool: Pool) -> Iterator[tupl
             for future in as_completed(futures):
                 try:
                     rows = future.result()
-                except BrokenExecutor:
+                except (BrokenExecutor, CancelledError):
                     continue  # its cell is still left
+                except Exception as error:  # what is done or in hand is kept first
+                    failed = failed or error
+                    for other in futures:
+                        other.cancel()
+                    continue
                 del left[futures[future]]
                 yield futures[future], rows
+        if failed is not None:
+            raise failed
         lost = lost + 1 if len(left) == before else 0
         if lost == LOST:
             raise WorkerError(

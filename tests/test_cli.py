@@ -129,7 +129,7 @@ def test_an_experiment_writes_rows_record_table_and_figure(capsys, tmp_path):
     assert main(["plot", "all", "--results", str(tmp_path)]) == 0
     assert (folder / "lemma3.png").read_bytes() == drawn
     assert (folder / "table.md").read_bytes() == table
-    assert "not measured yet" in (tmp_path / "claims.md").read_text()
+    assert "not run: needs" in (tmp_path / "claims.md").read_text()
     assert main(["plot", "lemma2", "--results", str(tmp_path)]) == 1
     assert "`recon run lemma2` comes first" in capsys.readouterr().err
     assert main(["plot", "--results", str(tmp_path / "none")]) == 2

@@ -160,9 +160,9 @@ def test_a_killed_run_goes_on_where_it_was(rows, monkeypatch):
     more = replace(TINY, panels=(Panel("linear", (20,), seeds=4),), replies=("gradient",))
     trained, train = [], students.train
 
-    def counted(group, note):
+    def counted(group, *rest):
         trained.append(group[0].seed)
-        return train(group, note)
+        return train(group, *rest)
 
     def stop(row):
         if row["seed"] == 2:
@@ -323,7 +323,7 @@ def test_out_of_memory_says_what_to_lower(monkeypatch, error):
 
     monkeypatch.setattr(distill, "train_many", fails)
     with pytest.raises(SettingsError, match=r"out of memory for linear, pool.*lower its batch of"):
-        TINY.run()
+        replace(TINY, steps=28).run()
 
 
 def test_another_error_of_the_device_is_not_taken_for_it(monkeypatch):

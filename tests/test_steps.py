@@ -57,6 +57,8 @@ def test_readings_take_turns_after_one_that_is_not_counted():
 
 def test_without_pytorch_there_is_no_ratio(monkeypatch):
     monkeypatch.setattr(torch_steps, "available", lambda: None)
-    row = steps.Steps()._step("mlp", steps.SHAPE, 4, "top", "top", 2, 1)
+    row = steps.Steps()._step("mlp", steps.SHAPE, 4, "top", "top", 2, 1, 1.0)
+    assert row["gflop"] > 0
+    assert row["share"] == pytest.approx(row["gflop"] / row["milliseconds"] * 1e3)
     assert row["milliseconds"] > 0
     assert all(row[name] is None for name in ("other", "other_loss", "other_milliseconds", "ratio"))

@@ -185,7 +185,9 @@ class Rebuild:
             together = students.groups(todo, where.devices)
             for cell in todo:
                 students.victim_of(cell, note)
-            measure = partial(type(self).measure, devices=where.devices)
+            measure = type(self).measure
+            if where.devices is not None:
+                measure = partial(measure, devices=where.devices)
 
             def named(group: Sequence[Cell]) -> Any:
                 return [type(self).measure.__module__, where.devices, *students.settings(group)]
