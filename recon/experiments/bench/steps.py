@@ -29,7 +29,7 @@ class Steps(Measured):
     Claim:   none of the paper's.
     Time:    10 minutes on 2 CPU cores.
     Expect:  on 2 CPU cores ours is 3 and 9 times faster with the projection, 1.3 to 2 times with
-             labels, the top class or the whole Jacobian; VGG11 and ResNet-18 take 0.9 to 1.6
+             labels, the top class or the whole Jacobian; VGG11 and ResNet-18 take 1.1 to 1.8
              times PyTorch 2.14's time; many runs at once gain or lose a fifth.
 
     Both sides have the same weights, batch, loss and Adam, in float32, on all cores; they make
@@ -45,7 +45,8 @@ class Steps(Measured):
     """
 
     shown: ClassVar[tuple[str, ...]] = columns(
-        "what model loss runs milliseconds other other_loss other_milliseconds ratio"
+        "what model loss runs milliseconds other other_loss other_milliseconds ratio "
+        "gflop gbyte share device"
     )
     x64: ClassVar[bool] = False
     models: tuple[str, ...] = ("mlp", "conv")
