@@ -8,7 +8,9 @@ finished ones first, and kept as soon as it is done, in whatever order that is.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     BrokenExecutor,
@@ -120,10 +122,21 @@ def _alone(measure: Measure, cell: Any) -> list[Row]:
         return measure(cell, quiet)
 
 
+def _follow(parent: int) -> None:
+    """End this worker soon after the process that started it, however that was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
 def _processes(count: int) -> Iterator[Executor]:
     spawn = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
-    pool = ProcessPoolExecutor(count, spawn)
+    pool = ProcessPoolExecutor(count, spawn, _follow, (os.getpid(),))
     try:
         yield pool
     finally:
