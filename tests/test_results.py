@@ -82,7 +82,7 @@ def test_pinned_victims_are_small_and_those_of_the_rows(path):
     assert path.stat().st_size < 2**20
     name, model, _ = path.stem.split("-")
     with np.load(path) as file:
-        assert 0.9 < file["accuracy"] <= 1
+        assert (0.7 if name == "cifar10" else 0.9) < file["accuracy"] <= 1
     where = os.environ.get("RECON_DATA", RESULTS.parents[1] / "shared" / "data")
     if not (Path(where) / name).is_dir():
         pytest.skip(f"{name} is not here")
@@ -90,7 +90,7 @@ def test_pinned_victims_are_small_and_those_of_the_rows(path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECON_DATA", str(where))
         dataset = data.load(name)
-    found = victims.classifier(dataset, model, 0, victims.Training(), keep=True)
+    found = victims.classifier(dataset, model)  # by its schedule
     with np.load(path) as file:
         assert found.accuracy == file["accuracy"]
         flat = found.variables["params"]
