@@ -1,7 +1,7 @@
 """Classifiers rebuilt by matching what a victim replies: the measurement behind most tables.
 
 `plan` says which students there are, as plain data; `students.measure` makes a row of each.
-Variants are rows of `recon.experiments.mnist`, not classes.
+Variants are rows of `recon.experiments.mnist` and `cifar10`, not classes.
 """
 
 from __future__ import annotations

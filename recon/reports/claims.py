@@ -97,11 +97,16 @@ def fewer(table: Table, asked: Sequence[Of], against: str = "plain") -> str:
         other = {k: v for k, v in of.items() if k != "budget"}
         curve = table.curve(other | {"reply": "membership", "recipe": against})
         sign, needed = reaching(curve, reached)
-        factor = f"{float(f'{needed / budget:.2g}'):,.9g}"
+        factor = _rounded(needed / budget)
         queries = "query" if budget == 1 else "queries"
         text = f"{factor} x at {budget:,} {of['reply']} {queries} ({100 * reached:.1f} %)"
         texts.append(text if sign == "=" else f"{sign} {text}")
     return "; ".join(texts)
+
+
+def _rounded(number: float) -> str:
+    """To two digits, in plain figures."""
+    return f"{float(f'{number:.2g}'):,.9g}"
 
 
 def worth(table: Table, asked: Sequence[Of]) -> str:
@@ -111,11 +116,11 @@ def worth(table: Table, asked: Sequence[Of]) -> str:
         reached = table.cell(of).mean
         other = {k: v for k, v in of.items() if k != "budget"}
         sign, needed = reaching(table.curve(other | {"reply": "gradient"}), reached)
-        count = f"{float(f'{needed:.2g}'):,.9g}"
-        texts.append(
-            f"{'' if sign == '=' else f'{sign} '}{count} gradient queries do what "
-            f"{of['budget']:,} {of['reply']} queries do ({100 * reached:.1f} %)"
+        text = (
+            f"{_rounded(needed)} gradient queries do what {of['budget']:,} {of['reply']} queries do"
         )
+        text += f" ({100 * reached:.1f} %)"
+        texts.append(text if sign == "=" else f"{sign} {text}")
     return "; ".join(texts)
 
 
