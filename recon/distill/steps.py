@@ -16,30 +16,9 @@ from recon.distill.losses import LOSSES, Batch, Scales, log_odds
 from recon.distill.objective import joint
 from recon.distill.students import Student
 from recon.distill.unlabelled import averaged, inconsistency
+from recon.optimizers import OPTIMIZERS
 
 
-def _matrices(params: Any) -> Any:
-    """Which axes of a kernel Muon takes for rows and columns: all but the last, and the last."""
-
-    def one(leaf: Any) -> Any:
-        if leaf.ndim < 2:
-            return None  # Adam's
-        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
-
-    return jax.tree.map(one, params)
-
-
-# Muon (Jordan 2024) takes the nearest orthogonal matrix to the momentum of a kernel for its step,
-# here with the size of one of Adam's (Liu et al. 2025, section 2.2); vectors have Adam.  Ours.
-OPTIMIZERS = {
-    "adam": optax.scale_by_adam(),
-    "muon": optax.chain(
-        optax.contrib.muon(
-            1.0, consistent_rms=0.2, muon_weight_dimension_numbers=_matrices, weight_decay=0.0
-        ),
-        optax.scale(-1.0),
-    ),
-}
 ALONE = 0.4  # of the steps, the first ones, in which unlabelled inputs are not used yet
 
 

@@ -26,11 +26,12 @@ MOVED = 4  # pixels that an augmented image is moved by, at most
 
 @dataclass(frozen=True)
 class Training:
-    """Adam with a cosine decay to zero.
+    """Steps of an optimizer with a cosine decay to zero.
 
     The paper names no training: all settings are our own.  With `batch` above the number of
-    examples, all are a batch.  weight_decay: AdamW's; warmup: the share of the steps in which the
-    rate rises; augmented: images are moved and flipped at random (`moved`), at every step anew.
+    examples, all are a batch.  weight_decay: decoupled; warmup: the share of the steps in which
+    the rate rises; augmented: images are moved and flipped at random (`moved`), at every step
+    anew; optimizer: a row of `optimizers.OPTIMIZERS`.
     """
 
     steps: int = 4_000
@@ -39,6 +40,7 @@ class Training:
     weight_decay: float = 0.0
     warmup: float = 0.0
     augmented: bool = False
+    optimizer: str = "adam"
 
 
 # 312 steps of 128 images are one pass over the 40,000 of CIFAR-10.
@@ -46,7 +48,10 @@ _COLOUR = Training(batch=128, weight_decay=0.05, warmup=0.1, augmented=True)
 TRAININGS: Mapping[tuple[str, str], Training] = MappingProxyType(
     {
         ("cifar10", "conv"): replace(_COLOUR, steps=80 * 312, learning_rate=6e-3, weight_decay=0.0),
-        ("cifar10", "vgg11"): replace(_COLOUR, steps=12 * 312, learning_rate=1e-3),
+    }
+    | {
+        ("cifar10", deep): replace(_COLOUR, steps=8 * 312, learning_rate=1e-2, optimizer="muon")
+        for deep in ("vgg11", "resnet18", "resnet18-half")
     }
 )
 
@@ -108,11 +113,17 @@ def fit(
     """
     import optax
 
+    from recon.optimizers import OPTIMIZERS
+
     rise = int(training.warmup * training.steps)
     rate = optax.warmup_cosine_decay_schedule(
         0.0 if rise else training.learning_rate, training.learning_rate, rise, training.steps
     )
-    optimizer = optax.adamw(rate, weight_decay=training.weight_decay)
+    optimizer = optax.chain(
+        OPTIMIZERS[training.optimizer],
+        optax.add_decayed_weights(training.weight_decay),
+        optax.scale_by_learning_rate(rate),
+    )
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def step(variables: Any, state: Any, x: jax.Array, y: jax.Array, key: Any) -> Any:
