@@ -21,6 +21,7 @@ The floors of the house; an import only goes down:
        tables        result rows and the run record
     0  convolutions  as products of matrices on a CPU
        masks         ReLU and max-pool, and a derivative of which unit is on
+       optimizers    Adam, and Muon for kernels
 
 Dimension letters used in every docstring: n queries, d inputs, K outputs,
 h hidden units, T steps, R runs.  Nothing happens at import; `recon.exact` and the others are

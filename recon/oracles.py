@@ -44,13 +44,14 @@ CHUNK = 64  # queries that are traced to learn a victim's form, and mostly answe
 
 class Form(NamedTuple):
     """Outputs K; dtypes of queries and of replies (the coarsest); what it cost to learn them, and
-    the gradients [n, K, d] seen on the way.
+    the values [n, K] and gradients [n, K, d] seen on the way.
     """
 
     outputs: int
     asked: str
     replied: str
     cost: Cost
+    value: np.ndarray
     gradient: np.ndarray
 
 
@@ -134,7 +135,7 @@ class Oracle:
                 yield _taken(*before.pop(0))
         yield from (_taken(*last) for last in before)
 
-    def form(self, dim: int) -> tuple[Oracle, Form]:
+    def form(self, dim: int, at: np.ndarray | None = None) -> tuple[Oracle, Form]:
         """The oracle, and what it answers to x [n, dim]; asks nothing.
 
         It is asked in the dtype of its parameters; float64 where it has none.
@@ -149,8 +150,8 @@ class Oracle:
                 f"f must map [{dim}] to [K] or a scalar; one query gives values of shape "
                 f"{shape.value.shape} and gradients of shape {shape.gradient.shape}"
             )
-        none = np.zeros((0, *shape.gradient.shape[1:]))
-        return self, Form(shape.value.shape[1], asked, str(shape.value.dtype), Cost(), none)
+        seen = (np.zeros((0, *part.shape[1:])) for part in shape)
+        return self, Form(shape.value.shape[1], asked, str(shape.value.dtype), Cost(), *seen)
 
     def scaled(self, shift: np.ndarray, scale: np.ndarray, dtype: str) -> Oracle:
         """The oracle as a function of z, x = shift + scale z, in float64; it asks in `dtype`."""
@@ -235,17 +236,18 @@ class HostOracle:
         """The checked reply to x [n, d] in float64: one call, however many rows."""
         yield Reply(*(np.asarray(a, np.float64) for a in self(x)))
 
-    def form(self, dim: int) -> tuple[HostOracle, Form]:
-        """The oracle, held to the K it has, and what it answers; asks once, at the origin.
+    def form(self, dim: int, at: np.ndarray | None = None) -> tuple[HostOracle, Form]:
+        """The oracle, held to the K it has, and what it answers; asks once, at `at` [d] or the
+        origin.
 
         It is asked in float64.
         """
-        reply = self(np.zeros((1, dim)))
+        reply = self(np.zeros((1, dim)) if at is None else at[None])
         outputs = reply.value.shape[1]
         dtypes = [a.dtype for a in reply if jnp.issubdtype(a.dtype, jnp.floating)]
         coarsest = max(dtypes, key=lambda a: jnp.finfo(a).eps, default=np.dtype(np.float64))
         cost = Cost(1, 0, outputs * (dim + 1), 1)
-        of = Form(outputs, "float64", str(coarsest), cost, reply.gradient)
+        of = Form(outputs, "float64", str(coarsest), cost, *reply)
         return replace(self, outputs=outputs), of
 
     def scaled(self, shift: np.ndarray, scale: np.ndarray, dtype: str) -> HostOracle:

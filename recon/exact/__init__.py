@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from recon.exact.attack import recover
 from recon.exact.binary_search import recover_z
 from recon.exact.membership import learn_model_membership
 from recon.exact.one_layer import learn_linear, learn_logistic
 from recon.exact.paper import learn_model, recover_s
 from recon.exact.recovery import Recovery, Status
-from recon.exact.two_layer import recover
 from recon.oracles import AnyOracle
 
 __all__ = [

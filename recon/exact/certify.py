@@ -101,15 +101,15 @@ def how_many(units: int, width: int | None) -> int:
     return max(least, min(MANY // units, MOST)) if width is None else least
 
 
-def normal_places(seed: Any, dim: int, count: int) -> list[Place]:
-    """Standard normal points, and as many ten times as far out; where no unit was found, points
-    of which every input has a scale of its own besides.
+def normal_places(seed: Any, dim: int, count: int, times: float = FAR) -> list[Place]:
+    """Standard normal points, and as many ten times (`times`) as far out; where no unit was found,
+    points of which every input has a scale of its own besides.
     """
     rng = np.random.default_rng(seed)
     size = max(SAMPLE, count)
     near, far = rng.standard_normal((2, size, dim))
-    places = [Place(near, -(-count // 2)), Place(FAR * far, count // 2)]
-    if count == NORMAL_IF_NONE:
+    places = [Place(near, -(-count // 2)), Place(times * far, count // 2)]
+    if count == NORMAL_IF_NONE and times == FAR:
         scales = 10 ** rng.uniform(-DECADES, DECADES, (size, dim))
         places.append(Place(rng.standard_normal((size, dim)) * scales, count))
     return places
@@ -125,8 +125,9 @@ def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Pl
     rng = np.random.default_rng(seed)
     dim = network.rows.shape[1]
     t = np.tan(rng.uniform(-1.5, 1.5, (ON_LINE, 1)))
+    t = np.clip(t, -line.reach, line.reach)
     parts = [(-1, line.u[None] + t * line.v[None])]
-    parts += [(i, _drawn(rng, place)) for i, place in enumerate(places)]
+    parts += [(i, drawn(rng, place)) for i, place in enumerate(places)]
     size = group_size(dim)
     if dim > 1:  # else a hyperplane is a point: nothing to touch from afar
         groups = [slice(start, start + size) for start in range(0, network.width, size)]
@@ -148,7 +149,7 @@ def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Pl
     return Points(x, np.repeat([i for i, _ in parts], [len(part) for _, part in parts]))
 
 
-def _drawn(rng: np.random.Generator, place: Place) -> np.ndarray:
+def drawn(rng: np.random.Generator, place: Place) -> np.ndarray:
     """Points of a place; of those between two of its sample, one half lies beyond the second."""
     sample, asked, some = place
     a, b = sample[rng.integers(len(sample), size=(2, some))]
@@ -171,8 +172,8 @@ def _beside(
     unit_rows, bias = network.rows[group], network.bias[group]
     rows, keep, inverse = touch.factor(unit_rows, np.ones(len(bias), bool))
     margin = _margins(rng, network, line, eps)[group]
-    near = FAR * (rows.shape[1] ** 0.5 + float(np.linalg.norm(bias[keep])))
     far = line.reach * float(np.linalg.norm(line.v))
+    near = min(FAR * (rows.shape[1] ** 0.5 + float(np.linalg.norm(bias[keep]))), far)
     along, radius = rng.standard_normal((2, rows.shape[1])), np.array([near, far])
     level = np.stack([margin * near, -margin * far]) - bias[None]
     pairs = touch.pairs(along, rows, inverse, np.where(keep[None], level, 0.0), radius)
@@ -197,12 +198,14 @@ def judge(
     scale: float,
     eps: float,
     places: list[Place],
+    noise: Any = 0.0,
 ) -> Verdict:
     """The network held to values [n, K] and gradients [n, K, d] at the points asked.
 
     Rounding errors of gradients are judged by `scale`, the largest gradient of the victim, those
     of values by what such a gradient makes of the point, |f| + scale |x|; both grow with the
-    square root of the number of units.  Not a number counts as infinite.
+    square root of the number of units.  Not a number counts as infinite.  noise [n]: what else the
+    values may be off by, and the gradients relative to their size.
     """
     jobs = [partial(network, x) for x in (*(place.sample for place in places), asked.x)]
     jobs.append(partial(network.gradient, asked.x))
@@ -210,7 +213,9 @@ def judge(
     *samples, found, found_gradient = arrays.each(lambda job: job(), jobs, large)
     difference = found_gradient - gradient
     wrong = np.linalg.norm(difference, axis=2).max(1)
-    off = np.abs(found - value).max(1)
+    blurred = np.linalg.norm(gradient, axis=2).max(1) * noise
+    wrong = np.maximum(wrong - blurred, 0.0)
+    off = np.maximum(np.abs(found - value).max(1) - noise, 0.0)
     most = eps * (1 + network.width / 64) ** 0.5
     size = np.abs(value).max(1) + scale * np.linalg.norm(asked.x, axis=1)
     worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * size)]
@@ -220,7 +225,9 @@ def judge(
         usual = float(np.linalg.norm(place.sample, axis=1).max())
         farther = np.maximum(1.0, np.linalg.norm(asked.x[here], axis=1) / max(usual, 1e-300))
         # a wrong gradient is a wrong value wherever else at this place it holds
-        spread = np.linalg.norm(difference[here] * place.sample.std(0)[None, None], axis=2).max(1)
+        deviation = place.sample.std(0)
+        spread = np.linalg.norm(difference[here] * deviation[None, None], axis=2).max(1)
+        spread = np.maximum(spread - np.broadcast_to(blurred, off.shape)[here] * deviation.max(), 0)
         error = max(error, _largest(_ratio(off[here], rms * farther)))
         error = max(error, _largest(_ratio(ERRORS * spread, rms)))
     return Verdict(error, max(map(_largest, worst)))

@@ -15,6 +15,7 @@ import numpy as np
 
 from recon.networks import TwoLayer
 
+INSIDE = 1 - 2.0**-20  # of a box's half side, for queries
 SPREAD = 64.0  # between the gradients of inputs, above which these are of different scale
 
 
@@ -65,6 +66,23 @@ def of_data(data: Any, dim: int) -> tuple[Inputs, np.ndarray]:
     common = np.median(spread[varies]) if varies.any() else 1.0
     inputs = Inputs(x.mean(0), _power(np.where(varies, spread, common)))
     return inputs, inputs.seen(x)
+
+
+def of_box(box: Any, dim: int) -> tuple[Inputs, np.ndarray, np.ndarray]:
+    """The box as [-1, 1]^d, about, and its lowest and highest z [d]; ValueError if it is none.
+
+    box: (low, high), numbers or [d] each; an input with low = high may not change.
+    """
+    try:
+        low, high = (np.broadcast_to(np.asarray(a, np.float64), (dim,)) for a in box)
+    except (TypeError, ValueError):
+        raise ValueError(f"box must be (low, high), numbers or {dim} each, not {box!r}") from None
+    half = (high - low) / 2
+    if not (np.isfinite(half).all() and (half >= 0).all() and half.any()):
+        raise ValueError("box must be finite with low <= high, and low < high for some input")
+    inputs = Inputs((low + high) / 2, _power(np.where(half > 0, half, 1.0)))
+    inside = INSIDE * half / inputs.scale  # so that rounding stays in the box
+    return inputs, -inside, inside
 
 
 def of_gradients(gradient: np.ndarray) -> Inputs | None:

@@ -54,11 +54,17 @@ class Settings(NamedTuple):
     capacity: int  # N, points on the line that fit
     dtype: str  # of the queries
     eps: float  # rounding unit of the replies
+    near: float | None = None  # where replies have a limit: how far along the line it lies, in t
 
     @property
     def reach(self) -> float:
         """How far along the line the ends lie, in t."""
-        return self.eps**-0.5
+        return self.eps**-0.5 if self.near is None else self.near
+
+    @property
+    def touches(self) -> bool:
+        """Whether kinks can be touched: far out, where a unit is on at one end of any line."""
+        return self.near is None and self.group > 0
 
     @property
     def group(self) -> int:
@@ -126,20 +132,26 @@ PER_GROUP = ("members", "points", "inverse", "answers")
 RUNNING, DONE, FULL, SPENT, FAULT = range(5)
 
 
-def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
-    """The state before the first round, in NumPy for a NumPy key; width is -1 if unknown."""
+def begin(
+    s: Settings, key: Array, width: Array, budget: Array, first: int = FIRST_UNKNOWN
+) -> State:
+    """The state before the first round, in NumPy for a NumPy key.
+
+    width is -1 if unknown; there are then `first` points between the ends at first.
+    """
     xp = namespace(key)
     n, k, d, group = s.capacity, s.outputs, s.dim, max(s.group, 1)
     key, u_key, v_key, mix_key = arrays.split(key, 4)
     width, budget, zero = (xp.asarray(a, int) for a in (width, budget, 0))
     each = FIRST if k == 1 else FIRST_OF_SEVERAL
     expected = xp.ceil(each * xp.maximum(width, 0).astype(float)).astype(int)
-    size = xp.where(width < 0, FIRST_UNKNOWN, expected) + 2
+    size = xp.where(width < 0, first, expected) + 2
     size = xp.minimum(xp.minimum(size, n), budget)
     i = xp.arange(n)
     inner = xp.maximum(size - 2, 1).astype(float)
-    grid = np.pi * ((i.astype(float) - 0.5) / inner - 0.5)
     end = np.arctan(s.reach)
+    span = np.pi if s.near is None else 2 * end
+    grid = span * ((i.astype(float) - 0.5) / inner - 0.5)
     place = xp.where(i == 0, -end, xp.where(i == size - 1, end, grid))
     pair = xp.where((i < size - 1)[:, None], xp.stack([i, i + 1], 1), -1)
     return State(
@@ -164,7 +176,7 @@ def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
         middle=xp.full(n, np.inf),
         tries=xp.zeros(n, int),
         scale=xp.zeros(()),
-        failed=zero + (FAILED_TOUCHES if s.group < 1 else 0),
+        failed=zero + (0 if s.touches or (s.near is not None and k > 2) else FAILED_TOUCHES),
         queries=zero,
         rounds=zero,
         fault=zero - 1,

@@ -27,6 +27,7 @@ class Status(enum.Enum):
         "the victim is not a two-layer ReLU network, its explanations are noisy, or its values and "
         "gradients do not belong together."
     )
+    UNFIT = "The replies do not fit; a few queries tell."
     SEARCH_FAILED = "The binary search found fewer gradient changes on the line than units."
     UNSOLVED = "No points X as Algorithm 1b needs were found: the recovered rows are dependent."
 

@@ -53,7 +53,7 @@ def plan(s: Settings, state: State) -> State:
     coarse = iv.kink & ~narrow & inside & distant
     enough = (xp.sum(iv.kink) == state.width) & ~xp.any(coarse)
     split = (multi | coarse) & ~enough
-    presumed = open_ & ~split & ~enough
+    presumed = open_ & ~split & ~enough & s.touches  # else all outputs say that it is one kink
     # units are missing and no interval is in doubt: kinks that cancel hide in an empty one
     missing = (xp.sum(iv.kink) < state.width) & ~xp.any(split | presumed)
     wide = width * xp.maximum(GRID, 2 * state.width).astype(float) > np.pi

@@ -15,15 +15,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from recon.exact import arrays, asking, certify, lines, rounds, units
-from recon.exact.inputs import of_data, of_gradients
+from recon.exact import arrays, certify, lines, rounds, units
+from recon.exact.inputs import Inputs, of_gradients
 from recon.exact.lines import Settings, State
-from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
+from recon.exact.recovery import TOO_COARSE, Recovery, Status, promise
 from recon.networks import TwoLayer
-from recon.oracles import CHUNK, AnyOracle, Cost, Oracle, Reply, ReplyError, check, need
+from recon.oracles import CHUNK, AnyOracle, Cost, Oracle, Reply, ReplyError, check
 
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
@@ -65,6 +64,20 @@ def bytes_needed(s: Settings) -> int:
     return 8 * (numbers + s.groups * s.group * (s.group + s.dim))
 
 
+def room(width: int | None) -> int:
+    """Points on a line to begin with, for so many units."""
+    return 256 if width is None else -(-int(1.7 * width + 64) // 128) * 128
+
+
+def check_memory(s: Settings) -> None:
+    """ValueError if the replies of a search do not fit."""
+    if (needed := bytes_needed(s)) > MEMORY:
+        raise ValueError(
+            f"replies of {s.outputs} outputs and {s.dim} inputs need {needed / 2**30:.0f} GiB of "
+            f"memory, more than the {MEMORY >> 30} GiB an attack may take"
+        )
+
+
 def shapes(s: Settings) -> tuple[int, ...]:
     """How many rows the victim is asked at once, where it is traced.
 
@@ -82,37 +95,21 @@ def ask(oracle: AnyOracle, x: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> R
     return check(Reply(*(np.concatenate(a) for a in parts)), *x.shape)
 
 
-def recover(
-    oracle: AnyOracle,
-    *,
-    dim: int,
-    key: Any,
-    width: int | None = None,
-    budget: int | None = None,
-    data: Any = None,
-) -> Recovery:
-    """Recover a two-layer ReLU network of `dim` inputs from gradient queries.
+class Victim(NamedTuple):
+    """What is to be recovered: the oracle of logits, its form, and the user's inputs.
 
-    oracle: `oracles.from_jax` or `oracles.from_host`; key: a JAX key, consumed, or a whole
-    number; width: the number of hidden units if known (it saves queries and is checked); budget:
-    most queries to ask, certificate included, else some 30,000 where the victim does not fit.
-    data [n, d]: inputs of the user's own; queries are spread as they are, and the certificate
-    asks 64 queries more among them.  Any number of outputs, biases or none, any rows.  Without
-    data, inputs of very different scale are told from the victim's gradients.
-
-    Returns a Recovery; what `ok` promises is said there.  Raises ReplyError for replies that are
-    not finite or of the wrong shape, ViewError for a service that shows anything else than logits
-    and their Jacobians, ValueError for arguments that make no sense, and lets an oracle's own
-    exceptions through.
+    dtype: of the queries; eps: rounding unit of the replies; cost: spent already; inputs: their
+    scales, if known; z [n, d]: the user's own, scaled.
     """
-    need(oracle, outputs=("logits", "values"), explanation="jacobian", of="logits")
-    for name, number, least in (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0)):
-        if number is None and name != "dim":
-            continue
-        if not isinstance(number, (int, np.integer)) or number < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
-    with jax.enable_x64(True):
-        return _recover(oracle, dim, key, width, budget, data)
+
+    oracle: Any
+    dim: int
+    outputs: int
+    dtype: str
+    eps: float
+    cost: Cost
+    inputs: Inputs | None
+    z: np.ndarray | None
 
 
 class _Task(NamedTuple):
@@ -126,29 +123,16 @@ class _Task(NamedTuple):
     places: list[certify.Place]  # of the user's, to certify
 
 
-def _recover(
-    oracle: AnyOracle, dim: int, key: Any, width: int | None, budget: int | None, data: Any
-) -> Recovery:
-    inputs, z = (None, None) if data is None else of_data(data, dim)
-    if budget is not None and budget < 1:
-        return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
-    oracle, (outputs, dtype, replies, cost, seen) = oracle.form(dim)
-    eps = float(max(jnp.finfo(dtype).eps, jnp.finfo(replies).eps))
-    if eps > COARSE:
-        return _too_coarse(oracle, dim, dtype, replies, cost)
-    inputs = of_gradients(seen) if inputs is None else inputs
-    limit = np.iinfo(np.int32).max if budget is None else budget
-    capacity = 256 if width is None else -(-int(1.7 * width + 64) // 128) * 128
-    seed, left = asking.seed(key), LINES
+def recover(victim: Victim, seed: np.ndarray, width: int | None, most: int) -> Recovery:
+    """The network behind logits and Jacobians that may be asked for anywhere: `exact.recover`."""
+    oracle, dim, outputs, dtype, eps, cost, inputs, z = victim
+    limit, capacity = most, room(width)
+    left = LINES
     outcome = Recovery(None, Status.BUDGET, cost)
     while left:
         blur = 1.0 if inputs is None else inputs.blur
         s = Settings(dim, outputs, capacity, dtype, eps * blur)
-        if (needed := bytes_needed(s)) > MEMORY:
-            raise ValueError(
-                f"replies of {outputs} outputs and {dim} inputs need {needed / 2**30:.0f} GiB of "
-                f"memory, more than the {MEMORY >> 30} GiB an attack may take"
-            )
+        check_memory(s)
         view = oracle if inputs is None else oracle.scaled(inputs.shift, inputs.scale, dtype)
         seed, line_seed, place_seed = arrays.split(seed, 3)
         places = [] if z is None else [certify.Place(z, certify.ROWS, certify.BETWEEN)]
@@ -183,7 +167,7 @@ def _one_line(
     outcome, seen = Recovery(None, Status.BUDGET, before), np.zeros((0, s.outputs, s.dim))
     for check_seed in check_seeds:
         s, state = search(s, oracle, state)
-        cost = before + _asked(s, int(state.queries), int(state.rounds))
+        cost = before + asked(s, int(state.queries), int(state.rounds))
         if int(state.phase) == lines.FAULT:
             row = f"query row {int(state.fault)} of {int(state.queries)}"
             raise ReplyError(f"{row} on the line: the reply is not finite")
@@ -202,7 +186,7 @@ def _one_line(
         if 0 < len(far) <= limit - cost.queries:
             x = x.astype(s.dtype)
             network = units.sharpen(network, far, x.astype(float), ask(oracle, x, shapes(s)).value)
-            before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
+            before, cost = before + asked(s, len(x)), cost + asked(s, len(x))
         expected = width is None or width == count
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
         places = (
@@ -215,7 +199,7 @@ def _one_line(
             return Recovery(network, Status.BUDGET, cost, detail=detail), seen
         reply, points = ask(oracle, x, shapes(s)), points._replace(x=x.astype(float))
         verdict = certify.judge(network, points, *reply, line.scale, s.eps, places)
-        before, cost = before + _asked(s, len(x)), cost + _asked(s, len(x))
+        before, cost = before + asked(s, len(x)), cost + asked(s, len(x))
         detail = "" if expected else found
         if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
             status = Status.RECOVERED if expected else Status.OTHER_WIDTH
@@ -242,7 +226,7 @@ def _hint(state: State) -> str:
     )
 
 
-def _too_coarse(oracle: AnyOracle, dim: int, dtype: str, replies: str, cost: Cost) -> Recovery:
+def too_coarse(oracle: AnyOracle, dim: int, dtype: str, replies: str, cost: Cost) -> Recovery:
     """Refusal of half precision, with the tangent at the origin for a network."""
     value, gradient = (a[0] for a in ask(oracle, np.zeros((1, dim), dtype)))
     none = np.zeros((0, dim))
@@ -252,5 +236,6 @@ def _too_coarse(oracle: AnyOracle, dim: int, dtype: str, replies: str, cost: Cos
     return Recovery(tangent, Status.UNCERTIFIED, cost, detail=detail)
 
 
-def _asked(s: Settings, queries: int, rounds: int = 1) -> Cost:
+def asked(s: Settings, queries: int, rounds: int = 1) -> Cost:
+    """The cost of so many queries."""
     return Cost(queries, 0, queries * s.outputs * (s.dim + 1), rounds)

@@ -66,7 +66,8 @@ RECIPES = {
 }
 
 # What is subtracted from the images that students of a data set see: about their mean pixel.
-CENTRES = {("cifar10", "conv"): 0.47}
+DEEP = ("vgg11", "vgg11-quarter", "resnet18", "resnet18-half", "resnet18-quarter")
+CENTRES = {("cifar10", name): 0.47 for name in ("conv", *DEEP)}
 
 Queries = Callable[[data.Dataset, int, int], np.ndarray]
 

@@ -66,6 +66,8 @@ CIFAR |= {"temperature": (0.5,), "cooling": (0.1,), "steps": (12_000,), "batch":
 CIFAR |= {"outputs": ("odds",), "optimizer": ("muon",)}
 SHOWN = CIFAR | {"learning_rate": (0.01, 0.03), "weight_decay": (0.1, 0.3), "weight": (0.1,)}
 SHOWN |= {"temperature": (None,), "steps": (4_000,), "batch": (64,)}
+DEEP = CIFAR | {"temperature": (None,), "steps": (1_000,), "batch": (32,), "weight": (0.1,)}
+DEEP |= {"learning_rate": (0.01, 0.03), "weight_decay": (0.1, 0.3)}
 GRIDS = {
     name: Tune(about, panels, replies, recipes, (queries,), grid=tuple(grid.items()))
     for name, about, panels, replies, recipes, queries, grid in (
@@ -100,6 +102,10 @@ GRIDS |= {
          Panel("conv", (10,), seeds=1), GRADIENT, "gaussian", CIFAR),
         ("cifar10-gaussian-labels", "The same for Gaussian membership queries; 3 minutes.",
          Panel("conv", (10_000,), seeds=1), LABELS, "gaussian", SHOWN),
+        ("cifar10-deep", "CIFAR-10: VGG11 of a quarter of its width, by autodiff; 20 minutes.",
+         Panel("vgg11-quarter", (100,), seeds=1), GRADIENT, "pool", DEEP),
+        ("cifar10-deep-labels", "The same from membership queries; 10 minutes.",
+         Panel("vgg11-quarter", (1_000,), seeds=1), LABELS, "pool", DEEP),
     )
 }  # fmt: skip
 

@@ -51,7 +51,7 @@ TRAININGS: Mapping[tuple[str, str], Training] = MappingProxyType(
     }
     | {
         ("cifar10", deep): replace(_COLOUR, steps=8 * 312, learning_rate=1e-2, optimizer="muon")
-        for deep in ("vgg11", "resnet18", "resnet18-half")
+        for deep in ("vgg11", "vgg11-quarter", "resnet18", "resnet18-half")
     }
 )
 

@@ -97,11 +97,12 @@ def test_smooth_victims_are_given_up_early(random_truth, bend, width):
 
     oracle = oracles.from_jax(f, truth)
     found = exact.recover(oracle, dim=8, key=jax.random.key(0), width=width)
-    assert found.status is Status.NOISY
-    assert found.cost.queries < 15_000
+    assert found.status is Status.UNFIT
+    assert "not piecewise linear" in str(found)
+    assert found.cost.queries <= 10
 
 
-@pytest.mark.parametrize("noise", [pytest.param(1e-2, marks=pytest.mark.slow), 1e-8])
+@pytest.mark.parametrize("noise", [1e-2, 1e-8])
 def test_noisy_replies_are_given_up_early(random_truth, noise):
     truth, rng = random_truth(0), np.random.default_rng(1)
 
@@ -113,8 +114,9 @@ def test_noisy_replies_are_given_up_early(random_truth, noise):
         )
 
     found = exact.recover(oracles.from_host(fn), dim=8, key=jax.random.key(0))
-    assert found.status is Status.NOISY
-    assert found.cost.queries < 5000
+    assert found.status is Status.UNFIT
+    assert "noise in the explanation" in str(found)
+    assert found.cost.queries <= 10
 
 
 @pytest.mark.parametrize("name", ["dim", "width", "budget"])

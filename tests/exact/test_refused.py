@@ -52,7 +52,7 @@ def host(truth, spoil):
 @pytest.mark.parametrize("what", ["value", "gradient"])
 def test_a_reply_that_is_not_finite_is_named_by_its_row(random_truth, bad, what):
     def spoil(call, value, gradient):
-        if call == 1:
+        if call == 2:
             (value if what == "value" else gradient)[12] = bad
         return value, gradient
 
@@ -70,7 +70,7 @@ def test_a_traced_reply_that_is_not_finite_is_named_by_its_row(
     with pytest.raises(ReplyError, match="query row") as raised:
         recover(seen.oracle)
     jax.effects_barrier()
-    asked = np.concatenate(seen.log.gradients)
+    asked = np.concatenate(seen.log.gradients[1:])  # the first are to tell what is answered
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         fine = np.isfinite(values(truth, asked)).all(1)
@@ -178,4 +178,4 @@ def test_what_is_not_a_two_layer_network_is_not_ok(name):
         found = recover(oracle, seed, budget=250)
         assert not found.ok, found
         assert found.cost.queries <= 250
-        assert found.status in (Status.UNCERTIFIED, Status.BUDGET, Status.NOISY)
+        assert found.status in (Status.UNCERTIFIED, Status.BUDGET, Status.UNFIT)

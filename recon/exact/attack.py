@@ -1,0 +1,106 @@
+"""One attack for every service: what it shows, and where it may be asked, decide the method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from recon.exact import asking, derived, near, probe, two_layer
+from recon.exact.inputs import Inputs, of_box, of_data, of_gradients
+from recon.exact.lines import Settings
+from recon.exact.recovery import COARSE, Recovery, Status
+from recon.exact.two_layer import Victim, ask
+from recon.oracles import AnyOracle, Cost, need
+
+
+def recover(
+    oracle: AnyOracle,
+    *,
+    dim: int,
+    key: Any,
+    width: int | None = None,
+    budget: int | None = None,
+    data: Any = None,
+    box: Any = None,
+) -> Recovery:
+    """Recover a two-layer ReLU network of `dim` inputs from gradient queries.
+
+    oracle: `oracles.from_jax` or `oracles.from_host`, with the `View` of what it shows; key: a
+    JAX key, consumed, or a whole number; width: the number of hidden units if known (it saves
+    queries and is checked); budget: most queries to ask, certificate included, else some 30,000
+    where the victim does not fit.  data [n, d]: inputs of the user's own; queries are spread as
+    they are, and the certificate asks 64 queries more among them.  Any number of outputs, biases
+    or none, any rows.  Without data, inputs of very different scale are told from the victim's
+    gradients.  box: (low, high), numbers or [d] each, that no query leaves; the network is then
+    recovered and certified inside it.
+
+    Of a service that shows probabilities, or Jacobians of these or of their logarithms, the
+    network of centred logits is recovered (`derived`): its probabilities are the victim's.
+
+    Returns a Recovery; what `ok` promises is said there.  Raises ReplyError for replies that are
+    not finite or of the wrong shape, ViewError for a service that shows less, ValueError for
+    arguments that make no sense, and lets an oracle's own exceptions through.
+    """
+    shown = ("logits", "values", "probabilities", "log_probabilities")
+    need(oracle, outputs=shown, explanation="jacobian")
+    for name, number, least in (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0)):
+        if number is None and name != "dim":
+            continue
+        if not isinstance(number, (int, np.integer)) or number < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
+    if budget == 0:
+        return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
+    with jax.enable_x64(True):
+        return _recover(oracle, dim, key, width, budget, data, box)
+
+
+def _recover(
+    oracle: AnyOracle,
+    dim: int,
+    key: Any,
+    width: int | None,
+    budget: int | None,
+    data: Any,
+    box: Any,
+) -> Recovery:
+    inputs, z = (None, None) if data is None else of_data(data, dim)
+    bounds = None
+    if box is not None:
+        inputs, *bounds = of_box(box, dim)
+        z = None if data is None else inputs.seen(np.asarray(data, np.float64))
+    logits, form = derived.logits(oracle).form(dim, None if inputs is None else inputs.shift)
+    cost, most = form.cost, np.iinfo(np.int32).max if budget is None else budget
+    eps = float(max(jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps))
+    seed = asking.seed(key)
+    if eps <= COARSE:
+        two_layer.check_memory(Settings(dim, form.outputs, two_layer.room(width), form.asked, eps))
+    places = 1 if oracle.traced else probe.PLACES
+    if most >= cost.queries + 3 * places and eps <= COARSE:
+        x = _inside(bounds, inputs, dim, seed, eps, places).astype(form.asked)
+        found, more = probe.findings(x.astype(float), ask(logits, x), eps), len(x)
+        cost = cost + Cost(more, 0, more * form.outputs * (dim + 1), 1)
+        if found.sentence:
+            return Recovery(None, Status.UNFIT, cost, detail=found.sentence)
+        eps = found.eps
+    if eps > COARSE:
+        return two_layer.too_coarse(logits, dim, form.asked, form.replied, cost)
+    limit, coarser = derived.limits(oracle.view, form)
+    inputs = of_gradients(form.gradient) if inputs is None else inputs
+    victim = Victim(logits, dim, form.outputs, form.asked, eps * coarser, cost, inputs, z)
+    if bounds is not None:
+        return near.recover(victim, near.Box(bounds[0], bounds[1], limit), seed, width, most)
+    if np.isfinite(limit):
+        return near.recover(victim, near.Softmax(limit), seed, width, most)
+    return two_layer.recover(victim, seed, width, most)
+
+
+def _inside(
+    bounds: Any, inputs: Inputs | None, dim: int, seed: Any, eps: float, places: int
+) -> np.ndarray:
+    """The queries of `probe`: in the box, or where the user's inputs lie."""
+    low, high = (-np.ones(dim), np.ones(dim)) if bounds is None else bounds
+    x = probe.points(np.random.default_rng(seed), low, high, eps, places)
+    return x if inputs is None else inputs.shift[None] + inputs.scale[None] * x

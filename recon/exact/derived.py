@@ -1,0 +1,126 @@
+"""Services that show less than logits and their Jacobians, as oracles that attacks can use.
+
+A softmax hides one number: what all logits have in common.  The rest is in log p, as
+log p_k - mean_j log p_j = z_k - mean_j z_j, and a Jacobian of probabilities has
+dp_k = p_k (dz_k - sum_j p_j dz_j), so that its rows over p_k, less their mean over k, are those of
+the centred logits.  One logit behind a sigmoid is hidden by nothing.  So the centred network is
+recovered, to the same probabilities and labels; it is piecewise linear where p is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from recon.networks import TwoLayer
+from recon.oracles import CHUNK, AnyOracle, Form, Reply
+from recon.replies import View
+
+Change = Callable[[np.ndarray, Reply], Reply]
+BINARY = 10.0  # the size of a single logit at most
+COARSER = 256.0  # times the rounding of replies, where a probability is computed anew
+SPREAD = 0.9  # of the smallest and the largest number, in logarithms: as far as logits may part
+
+
+@dataclass(frozen=True)
+class Derived:
+    """An oracle of z whose replies are those of `inner` to x = shift + scale z, changed row by row.
+
+    inner: what is really asked; change(z, reply) -> reply, in float64 and not checked.
+    """
+
+    traced: ClassVar[bool] = False
+    inner: Any
+    change: Change
+    scaling: tuple[np.ndarray, np.ndarray] | None = None  # shift and scale [d]
+
+    def stream(self, z: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> Iterator[Reply]:
+        """Unchecked replies to z [n, d] in float64, in the parts in which `inner` gives them."""
+        x = z
+        if self.scaling is not None:
+            shift, scale = self.scaling
+            x = (shift[None] + scale[None] * z.astype(np.float64)).astype(z.dtype)
+        first = 0
+        for part in self.inner.stream(x, shapes):
+            here = slice(first, first + len(part.value))
+            first = here.stop
+            with np.errstate(all="ignore"):  # what is not finite is found out where it is used
+                value, gradient = self.change(z[here], part)
+            scaled = 1.0 if self.scaling is None else self.scaling[1][None, None]
+            yield Reply(value, gradient * scaled)
+
+    def form(self, dim: int, at: np.ndarray | None = None) -> tuple[Derived, Form]:
+        """The oracle, and what it answers; asks what `inner` asks, at `at` [d]."""
+        inner, form = self.inner.form(dim, at)
+        reply = self.change(np.zeros((1, dim)), Reply(form.value, form.gradient))
+        return replace(self, inner=inner), form._replace(**reply._asdict())
+
+    def scaled(self, shift: np.ndarray, scale: np.ndarray, dtype: str) -> Derived:
+        """The oracle as a function of z, x = shift + scale z."""
+        return Derived(self, lambda _, reply: reply, (shift, scale))
+
+
+def less(oracle: Any, network: TwoLayer) -> Derived:
+    """What the victim answers beyond the network: the units that are missing there."""
+
+    def change(z: np.ndarray, reply: Reply) -> Reply:
+        z = z.astype(np.float64)
+        return Reply(reply.value - network(z), reply.gradient - network.gradient(z))
+
+    return Derived(oracle, change)
+
+
+def hides(view: View) -> bool:
+    """Whether a service shows its logits up to what they have in common only."""
+    return "probabilities" in view.outputs or "probabilities" in view.of
+
+
+def logits(oracle: AnyOracle) -> Any:
+    """The oracle of (centred) logits and Jacobians behind one of probabilities or of logarithms.
+
+    A view of logits throughout is returned as it is.
+    """
+    view = oracle.view
+    return Derived(oracle, lambda _, reply: shown(view, reply)) if hides(view) else oracle
+
+
+def limits(view: View, form: Form) -> tuple[float, float]:
+    """How far logits may part until a probability that is asked for is no number (inf: any), and
+    how many times coarser than the replies the logits are.
+    """
+    if form.outputs == 1 and hides(view):  # 1 - p loses digits as exp(z)
+        return BINARY, COARSER
+    if "probabilities" not in (view.outputs, view.of):
+        return np.inf, 1.0
+    limit = SPREAD * float(-np.log(np.finfo(form.replied).tiny))
+    return limit, 1.0 if view.outputs == "probabilities" else COARSER
+
+
+def shown(view: View, reply: Reply) -> Reply:
+    """Centred logits [n, K] and their Jacobians [n, K, d], or those of a single logit."""
+    value, gradient = reply
+    alone = value.shape[1] == 1
+    if view.outputs == "probabilities":
+        log = np.log(value) - (np.log1p(-value) if alone else 0.0)
+    elif view.outputs == "log_probabilities" and alone:
+        log = value - np.log(-np.expm1(value))
+    else:
+        log = value
+    if view.of == "log_probabilities" and alone:
+        gradient = gradient * (1 + np.exp(log))[:, :, None]
+    elif view.of == "probabilities":
+        odds = value  # as the service had it: its rounding is also the gradient's
+        if view.outputs != "probabilities":
+            odds = 1 / (1 + np.exp(-log)) if alone else _softmax(log)
+        gradient = gradient / (odds * (1 - odds) if alone else odds)[:, :, None]
+    if alone:
+        return Reply(log, gradient)
+    return Reply(log - log.mean(1)[:, None], gradient - gradient.mean(1)[:, None])
+
+
+def _softmax(log: np.ndarray) -> np.ndarray:
+    odds = np.exp(log - log.max(1)[:, None])
+    return odds / odds.sum(1)[:, None]

@@ -1,0 +1,324 @@
+"""Recovery where queries must stay near: behind a softmax that saturates, or inside a box.
+
+A line then ends before it has met all kinks.  So what the network found does not explain is
+searched along further lines, on the victim less the network, where only the missing kinks are
+left: through a point where the certificate failed and one where it held, as a missing unit
+switches between them.  No point lies so far out that every unit is on at one of two, so kinks are
+not touched (`lines.Settings.touches`).  With three outputs or more an interval holds one kink if
+its jump has rank one and all tangents meet in one point; with fewer, kinks are bracketed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recon.exact import certify, lines, units
+from recon.exact.certify import Place, Points
+from recon.exact.derived import less
+from recon.exact.lines import Settings
+from recon.exact.recovery import Recovery, Status, promise
+from recon.exact.two_layer import Victim, ask, asked, check_memory, room, search, shapes
+from recon.networks import TwoLayer
+from recon.oracles import Cost, ReplyError
+
+NORMAL = 8  # fresh points at least, near and farther out in turn
+FEW, MANY = 3, 48  # inputs up to which, and points that are asked there, or of one or two outputs
+USUAL = 0.35  # of the limit: how far logits part at a line's first ends, and at fresh points
+FARTHEST = 1e3  # of a line's ends, in t
+SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it is shortened
+HALF = 3.0  # of a line in a box, in t: its ends lie at angles of 72 degrees
+INSIDE, CORNERS = 32, 256  # fresh points of a box; of d inputs it has 2^d corners
+DIRECTIONS = 64
+SEEN = 25.0  # the size of a single logit up to which its probability tells anything
+GRID, REST = 12, 4  # first points between a line's ends; where few kinks are left
+
+
+class Ends(NamedTuple):
+    """A line u + t v, |t| <= reach."""
+
+    u: np.ndarray
+    v: np.ndarray
+    reach: float
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Where logits part by less than `limit`, so that no probability is zero."""
+
+    limit: float
+    lines: int = 24  # at most
+    between: int = certify.BETWEEN  # points between two of the user's
+
+    def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
+        """A random line, or through two points [2, d], as far as wanted."""
+        u, v = rng.standard_normal((2, dim))
+        if two is not None:
+            u, v = two[0], two[1] - two[0]
+            v = v * (dim**0.5 / np.linalg.norm(v))
+        return Ends(u, v, np.inf)
+
+    def points(
+        self, seeds: Any, network: TwoLayer, line: certify.Line, eps: float, count: int
+    ) -> tuple[Points, list[Place]]:
+        """Fresh points, and the distributions that errors are judged on."""
+        dim = len(line.u)
+        x = np.random.default_rng(seeds[0]).standard_normal((DIRECTIONS, dim))
+        values = network(x)
+        alone = values.shape[1] == 1
+        # a network is linear far out: as far as the logits it gives part by some of the limit
+        most = USUAL * (SEEN + self.limit if alone else self.limit)
+        radius = min(certify.FAR, most / max(float(np.median(_spread(values))), 1e-300))
+        count = max(count, NORMAL if values.shape[1] > 2 and dim > FEW else MANY)
+        reach = radius * dim**0.5 / float(np.linalg.norm(line.v))
+        places = certify.normal_places(seeds[0], dim, count, radius)
+        return certify.points(seeds[1], network, line._replace(reach=reach), eps, places), places
+
+
+@dataclass(frozen=True)
+class Box:
+    """low [d] <= x <= high [d], as the service has it."""
+
+    low: np.ndarray
+    high: np.ndarray
+    limit: float = np.inf  # of how far logits part
+    lines: int = 64
+    between: int = 0
+
+    def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
+        """From a random corner of the box to the opposite one, or between two points [2, d]."""
+        a = self._corners(rng, 1)[0]
+        a, b = (a, self.low + self.high - a) if two is None else two
+        return Ends((a + b) / 2, (b - a) / (2 * HALF), HALF)
+
+    def points(
+        self, seeds: Any, network: TwoLayer, line: certify.Line, eps: float, count: int
+    ) -> tuple[Points, list[Place]]:
+        """Fresh points, and the distributions that errors are judged on."""
+        rng = np.random.default_rng(seeds[0])
+        inside = self._inside(rng, max(certify.SAMPLE, count))
+        free = self.low < self.high
+        if (few := int(free.sum())) <= math.log2(CORNERS):  # all of them
+            side = np.arange(2**few)[:, None] >> np.arange(few)[None] & 1
+            corners = np.repeat(self.low[None], len(side), 0)
+            corners[:, free] = np.where(side, self.high[None, free], self.low[None, free])
+        else:
+            corners = self._corners(rng, CORNERS)
+        places = [Place(inside, max(count, INSIDE)), Place(corners, len(corners))]
+        x = np.concatenate([place.sample[: place.asked] for place in places])
+        return Points(x, np.repeat([0, 1], [place.asked for place in places])), places
+
+    def _inside(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        return rng.uniform(self.low, self.high, (n, len(self.low)))
+
+    def _corners(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        side = rng.random((n, len(self.low))) < 0.5
+        return np.where(side, self.low[None], self.high[None])
+
+
+class Known(NamedTuple):
+    """What is known so far: a network, the largest gradient seen, and points [n, d] of certificates
+    that failed, with their gradients [n, K, d].
+    """
+
+    network: TwoLayer
+    scale: float = 0.0
+    x: np.ndarray | None = None
+    gradient: np.ndarray | None = None
+
+    def two(self, eps: float) -> np.ndarray | None:
+        """Two points [2, d], of which the network explains one alone: a unit is missing between.
+
+        Those where logits part least.
+        """
+        if self.x is None:
+            return None
+        wrong = np.linalg.norm(self.network.gradient(self.x) - self.gradient, axis=2).max(1)
+        bar = certify.GRADIENT * eps * (1 + self.network.width / 64) ** 0.5 * self.scale
+        wrong, apart = wrong > bar, _spread(self.network(self.x))
+        if not wrong.any() or wrong.all():
+            return None
+        ends = (np.where(side, apart, np.inf).argmin() for side in (~wrong, wrong))
+        return self.x[list(ends)]
+
+
+class Task(NamedTuple):
+    """An attack: the victim as a function of z, where to ask, and what to stop at."""
+
+    oracle: Any
+    s: Settings
+    region: Softmax | Box
+    width: int | None
+    budget: int
+    promise: float
+    places: list[Place]  # of the user's, to certify
+
+
+def recover(
+    victim: Victim, region: Softmax | Box, seed: np.ndarray, width: int | None, most: int
+) -> Recovery:
+    """The network, from lines until a certificate holds."""
+    oracle, dim, outputs, dtype, eps, cost, inputs, z = victim
+    places = [] if z is None else [Place(z, certify.ROWS, region.between)]
+    if inputs is not None:
+        oracle, eps = oracle.scaled(inputs.shift, inputs.scale, dtype), eps * inputs.blur
+        if isinstance(region, Softmax):  # standard normal points of the user's scale
+            x = np.random.default_rng(seed).standard_normal((certify.SAMPLE, dim))
+            places.append(Place(inputs.seen(x), certify.UNSCALED))
+    s = Settings(dim, outputs, room(width), dtype, eps)
+    check_memory(s)
+    got = _recover(Task(oracle, s, region, width, most, promise(eps), places), seed, cost)
+    if inputs is not None and got.network is not None:
+        got = replace(got, network=inputs.restored(got.network))
+    return got
+
+
+def _recover(task: Task, seed: np.ndarray, cost: Cost) -> Recovery:
+    rng = np.random.default_rng(seed)
+    d, k = task.s.dim, task.s.outputs
+    none = np.zeros((0, d))
+    known = Known(TwoLayer(none, none[:, 0], np.zeros((k, 0)), np.zeros((k, d)), np.zeros(k)))
+    outcome = Recovery(None, Status.BUDGET, cost)
+    for left in reversed(range(task.region.lines)):
+        try:
+            known, found, cost = _line(task, rng, known, cost)
+        except _Ended as ended:
+            detail = f"Units found: {known.network.width}."
+            return Recovery(known.network, ended.status, ended.cost, detail=detail)
+        more = isinstance(task.region, Box) and found > 0
+        more = more or known.network.width < (task.width or 0)
+        if left and (more or known.two(task.s.eps) is not None):
+            continue  # a line that meets no new unit is cheaper than a certificate
+        outcome, known = _certified(task, rng, known, cost)
+        if outcome.ok or outcome.status is Status.BUDGET:
+            break
+        cost = outcome.cost
+    return outcome
+
+
+class _Ended(Exception):
+    def __init__(self, status: Status, cost: Cost) -> None:
+        self.status, self.cost = status, cost
+
+
+def _line(
+    task: Task, rng: np.random.Generator, known: Known, cost: Cost
+) -> tuple[Known, int, Cost]:
+    """What is known after one more line, how many kinks it met, and the cost."""
+    seed = rng.integers(1 << 32, size=2)
+    ends = task.region.line(rng, task.s.dim, known.two(task.s.eps))
+    oracle: Any = less(task.oracle, known.network)
+    s = task.s
+    ends, cost = _measured(task, ends, cost)
+    for _ in range(ENDS):
+        s = task.s._replace(near=ends.reach)
+        left = task.budget - cost.queries
+        state = lines.begin(s, seed, -1, left, REST if known.scale else GRID)
+        state = state._replace(u=ends.u, v=ends.v, scale=np.maximum(state.scale, known.scale))
+        s, state = search(s, oracle, state)
+        cost = cost + asked(s, int(state.queries), int(state.rounds))
+        if int(state.phase) != lines.FAULT:
+            break
+        ends = ends._replace(reach=ends.reach / SHRINK)
+    if int(state.phase) != lines.DONE:
+        spent = int(state.phase) == lines.SPENT or task.budget - cost.queries < 3
+        raise _Ended(Status.BUDGET if spent else Status.NOISY, cost)
+    network, _ = units.read_off(s, state)
+    scale = max(known.scale, float(state.scale))
+    joined = known._replace(network=_joined(known.network, network), scale=scale)
+    return joined, network.width, cost
+
+
+def _measured(task: Task, ends: Ends, cost: Cost) -> tuple[Ends, Cost]:
+    """The line with ends as far out as its replies are numbers there."""
+    if np.isfinite(ends.reach):
+        return ends, cost
+    u, limit = ends.u, task.region.limit
+
+    def apart(x: np.ndarray) -> tuple[float, np.ndarray]:
+        """How far logits part at x [n, d] at most, and their gradients."""
+        nonlocal cost
+        if cost.queries + len(x) > task.budget:
+            raise _Ended(Status.BUDGET, cost)
+        (reply,) = task.oracle.stream(x.astype(task.s.dtype), shapes(task.s))
+        cost = cost + asked(task.s, len(x))
+        shown = np.isfinite(reply.value).all() and np.isfinite(reply.gradient).all()
+        return float(_spread(reply.value).max()) if shown else np.inf, reply.gradient
+
+    for _ in range(ENDS):
+        most, gradient = apart(u[None])
+        if most <= USUAL * limit:
+            break
+        u = u / 2
+    slope = float(_spread(gradient @ ends.v)[0])
+    reach = min(USUAL * limit / max(slope, 1e-300), FARTHEST)
+    for _ in range(ENDS):
+        most, _ = apart(u[None] + reach * np.array([[-1.0], [1.0]]) * ends.v[None])
+        if most <= limit:
+            break
+        reach *= max(0.9 * limit / most, 0.1)
+    return Ends(u, ends.v, reach), cost
+
+
+def _certified(
+    task: Task, rng: np.random.Generator, known: Known, cost: Cost
+) -> tuple[Recovery, Known]:
+    """The outcome by fresh queries; where these fail, between which points a unit is missing."""
+    network, s = known.network, task.s
+    count = network.width
+    expected = task.width is None or task.width == count
+    found = f"Units found: {count}."
+    u, v = rng.standard_normal((2, s.dim))
+    line = certify.Line(u, v, HALF, known.scale)
+    many = certify.how_many(count, task.width)
+    points, places = task.region.points(rng.integers(1 << 32, size=2), network, line, s.eps, many)
+    places = places + task.places
+    more = [certify.drawn(rng, place) for place in task.places]
+    owner = [np.full(len(x), len(places) - len(more) + i) for i, x in enumerate(more)]
+    x = np.concatenate([points.x, *more]).astype(s.dtype)
+    apart, most = _spread(network(x.astype(float))), task.region.limit
+    noise = np.zeros(len(x))
+    if s.outputs == 1 and most < np.inf:  # 1 - p still tells something of a logit beyond the limit
+        noise, most = 4 * s.eps * np.exp(np.minimum(apart, SEEN)), SEEN
+    shows = apart <= most
+    x, noise = x[shows], noise[shows]
+    points = Points(x.astype(float), np.concatenate([points.place, *owner])[shows])
+    if cost.queries + len(x) > task.budget:
+        detail = f"{found} The certificate needs {len(x)} queries more."
+        return Recovery(network, Status.BUDGET, cost, detail=detail), known
+    try:
+        reply = ask(task.oracle, x, shapes(s))
+    except ReplyError:
+        outcome = Recovery(network, Status.UNCERTIFIED, cost + asked(s, len(x)), detail=found)
+        return outcome, known
+    cost = cost + asked(s, len(x))
+    verdict = certify.judge(network, points, *reply, known.scale, s.eps, places, noise)
+    if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
+        status = Status.RECOVERED if expected else Status.OTHER_WIDTH
+        said = [found] * (not expected)
+        usual = places[0].sample
+        hidden = float(np.mean(_spread(network(usual)) > most))
+        if hidden > 0:
+            said.append(f"At {hidden:.1%} of usual inputs the softmax saturates: unseen there.")
+        return Recovery(network, status, cost, verdict.error, " ".join(said)), known
+    outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, found)
+    if known.x is not None:
+        x, gradient = np.concatenate([known.x, points.x]), [known.gradient, reply.gradient]
+        return outcome, known._replace(x=x, gradient=np.concatenate(gradient))
+    return outcome, known._replace(x=points.x, gradient=reply.gradient)
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """How far logits [n, K] part, [n]; the size of a single one."""
+    return np.abs(values[:, 0]) if values.shape[1] == 1 else np.ptp(values, axis=1)
+
+
+def _joined(a: TwoLayer, b: TwoLayer) -> TwoLayer:
+    """The sum of two networks."""
+    along: dict[str, Any] = {"rows": 0, "bias": 0, "weights": 1}
+    parts = {name: (getattr(a, name), getattr(b, name)) for name in along}
+    joined = {name: np.concatenate(parts[name], axis) for name, axis in along.items()}
+    return TwoLayer(**joined, slope=a.slope + b.slope, offset=a.offset + b.offset)

@@ -1,0 +1,207 @@
+"""A few queries that tell what a service really answers, before thousands are spent on it.
+
+Two steps beside a generic point, so small that a piecewise linear function hardly ever has a kink
+there: the gradient must not change from one to the next, and it must say how the value does.
+Where it does not, the replies tell why: values that sum to one, gradients that are never
+negative, that stop at one number, that belong to other outputs, that are new at every step.
+Digits that are missing are found here too: float64 numbers that are float32's, or decimals.
+A service is asked so at two points, a victim that JAX differentiates at one.  Our own construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+
+from recon.replies import Reply
+
+STEP, COARSE_STEP = 2.0**-20, 2.0**-11  # of a point's size; where replies have float32's digits
+ROUNDING = 64.0  # eps: what rounding may explain
+PLACES = 2  # where a service is asked
+FINE = 1e-10  # eps below which steps are short
+CLOSE = 1e-3  # relative, of a change that is as said
+ALIKE = 0.9  # cosine of two changes that are alike
+DECIMALS = range(1, 8)
+TINY = 1e-300
+FEW, MANY = 8, 6  # numbers that say nothing yet; outputs whose orders are tried
+BYTE = 255
+SHARE = 0.02  # of gradients that are the largest one, above which they are clipped
+
+
+class Finding(NamedTuple):
+    """What the replies say: a sentence why no attack fits, or nothing; and their rounding unit."""
+
+    sentence: str
+    eps: float
+
+
+def points(
+    rng: np.random.Generator, low: np.ndarray, high: np.ndarray, eps: float, places: int = PLACES
+) -> np.ndarray:
+    """Queries [3 places, d] between low and high [d]: x, x + e, x + 2 e at each place."""
+    x, a = rng.uniform(-1, 1, (2, places, 1, len(low)))
+    step = (STEP if eps < FINE else COARSE_STEP) * np.arange(3)[None, :, None]
+    z = (x + step * (a - x)).reshape(-1, len(low))
+    return np.asarray((low + high)[None] / 2 + (high - low)[None] / 2 * z)
+
+
+def findings(x: np.ndarray, reply: Reply, eps: float) -> Finding:
+    """What replies to `points` x say, in float64: values [n, K] and gradients [n, K, d]."""
+    value, gradient = reply
+    eps = max(eps, digits(reply))
+    for test in (_odds, _clipped_inputs, _curved, _unlike):
+        if sentence := test(x, value, gradient, eps):
+            return Finding(sentence, eps)
+    return Finding("", eps)
+
+
+def digits(reply: Reply) -> float:
+    """The rounding unit that float64 replies really have, where they are float32's or decimals."""
+    value, gradient = (np.asarray(part, np.float64) for part in reply)
+    numbers = np.concatenate([value.ravel(), gradient.ravel()])
+    numbers = numbers[(numbers != 0) & (np.abs(numbers) < 1e30)]
+    if len(numbers) < FEW:
+        return 0.0
+    eps = 0.0
+    with np.errstate(over="ignore"):
+        if (numbers.astype(np.float32) == numbers).all():
+            eps = float(np.finfo(np.float32).eps)
+    scale = np.linalg.norm(gradient, axis=2).max(initial=0.0)
+    for places in DECIMALS:
+        shifted = numbers * 10.0**places
+        if (np.abs(shifted - np.round(shifted)) <= 1e-9 * np.maximum(1, np.abs(shifted))).all():
+            coarse = 10.0**-places * gradient.shape[2] ** 0.5 / 16
+            return max(eps, float(coarse / scale) if scale > 0 else eps)
+    return eps
+
+
+def _odds(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
+    """Values that sum to one as probabilities do, and what the gradients then are of."""
+    if value.shape[1] < 2:
+        return ""
+    with np.errstate(over="ignore"):
+        kinds = {"probabilities": value, "log_probabilities": np.exp(value)}
+    for name, odds in kinds.items():
+        if (odds < 0).any() or np.abs(odds.sum(1) - 1).max() > max(1e-6, ROUNDING * eps):
+            continue
+        of = name
+        change = gradient[0] @ (x[1] - x[0])
+        log = np.log(np.maximum(odds, 1e-300))
+        ways = {"probabilities": odds, "log_probabilities": log, "logits": log}
+        for way, shown in ways.items():
+            seen = shown[1] - shown[0]
+            here = change
+            if way == "logits":
+                seen, here = seen - seen.mean(), here - here.mean()
+            if np.abs(seen - here).max() <= CLOSE * np.abs(here).max():
+                of = way
+                break
+        return (
+            f"The values sum to one, as {name.replace('_', '-')} do. Declare them: "
+            f'View(outputs="{name}", of="{of}").'
+        )
+    return ""
+
+
+def _curved(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
+    """Gradients that change from step to step: alike, where a function bends, or by chance."""
+    scale = np.linalg.norm(gradient, axis=(1, 2)).max()
+    ways = gradient.reshape(-1, 3, *gradient.shape[1:])
+    steps = ways[:, 1:] - ways[:, :-1]  # [places, 2, K, d]
+    sizes = np.linalg.norm(steps, axis=(2, 3))
+    if (sizes <= ROUNDING * eps * scale).any():
+        return ""
+    alike = (steps[:, 0] * steps[:, 1]).sum((1, 2)) >= ALIKE * sizes[:, 0] * sizes[:, 1]
+    if not alike.any() and len(ways) > 1:
+        return (
+            f"Every step changes the gradient, by up to {sizes.max() / scale:.1g} of its size, and "
+            "no two alike: noise in the explanation, or a model with dropout left on."
+        )
+    if not alike.all():
+        return ""
+    if _mismatch(x, value, gradient, eps) > 1:
+        return (
+            "The gradient changes with every step, and not as the values do: it is of something "
+            "else, as of probabilities (declare View(of=...)), or smoothed."
+        )
+    if value.shape[1] == 1 and ((value > 0) & (value < 1)).all():
+        return (
+            "One value between 0 and 1 that bends with every step: a probability? Declare it: "
+            'View(outputs="probabilities", of="probabilities").'
+        )
+    return (
+        "The gradient changes with every step, however small: the model is not piecewise linear "
+        "(GELU, tanh or sigmoid units?), or it smooths its explanations."
+    )
+
+
+def _steps(
+    x: np.ndarray, value: np.ndarray, gradient: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each step: how the values change [K], and how the gradients say they do."""
+    steps = [(i, i + 1) for first in range(0, len(x), 3) for i in (first, first + 1)]
+    for i, j in steps:
+        said = (gradient[i] + gradient[j]) / 2 @ (x[j] - x[i])
+        yield value[j] - value[i], said
+
+
+def _mismatch(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> float:
+    """The least deviation of a step's change from what the gradients say, over what rounding is."""
+    scale = np.linalg.norm(gradient, axis=2).max()
+    size = np.abs(value).max() + scale * np.linalg.norm(x, axis=1).max()
+    return float(
+        min(
+            np.abs(seen - said).max() / (ROUNDING * eps * size + CLOSE * np.abs(said).max() + TINY)
+            for seen, said in _steps(x, value, gradient)
+        )
+    )
+
+
+def _unlike(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
+    """Gradients that are not those of the values, and what they may be instead."""
+    if _mismatch(x, value, gradient, eps) <= 1:
+        return ""
+    if gradient.any() and (gradient == np.round(gradient)).all() and np.abs(gradient).max() <= BYTE:
+        return (
+            "The gradients are whole numbers, as in a picture of an explanation: their scale is "
+            "lost, and most of their digits. Ask the service for the numbers."
+        )
+    if (value == np.round(value)).all():
+        return 'The values are whole numbers: labels? Declare them, View(outputs="label").'
+    if (gradient >= 0).all() and gradient[0].size > FEW:
+        return (
+            "No gradient is negative: these are absolute values. The signs are lost; ask for the "
+            "gradients themselves."
+        )
+    largest = np.abs(gradient).max()
+    if np.mean(np.abs(gradient) >= largest * (1 - 1e-6)) > max(SHARE, 2 / gradient.size):
+        return f"Many gradients are {largest:.3g} in size and none is larger: they are clipped."
+    outputs = value.shape[1]
+    if 1 < outputs <= MANY:
+        for order in map(list, permutations(range(outputs))):
+            if _mismatch(x, value[:, order], gradient, eps) <= 1:
+                return "The gradients are those of the values in another order of the outputs."
+    return (
+        "The gradients are not those of the values: a step along them changes the values by "
+        "something else. Are they of the same output, of logits, scaled or normalized?"
+    )
+
+
+def _clipped_inputs(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
+    """A service that clips its inputs has no gradient where these are out of range."""
+    shown = gradient.any((1, 2))
+    x, still = x[shown], (gradient[shown] == 0).all(1)  # [n, d]
+    varies = still.any(0) & ~still.all(0)  # inputs that no unit reads are still everywhere
+    if varies.sum() < min(FEW, max(2, still.shape[1] // 4)):
+        return ""
+    low, high = x[~still].min(), x[~still].max()
+    seen = x[:, varies][still[:, varies]]
+    if not ((seen < low) | (seen > high)).all():
+        return ""
+    return (
+        f"Inputs outside of about {low:.2g} to {high:.2g} make no difference: the service clips "
+        "them. Say where it may be asked: box=(low, high)."
+    )
