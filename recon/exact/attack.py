@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon.exact import asking, derived, near, probe, two_layer
-from recon.exact.inputs import Inputs, of_box, of_data, of_gradients
+from recon.exact.inputs import of_box, of_data, of_gradients
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
 from recon.exact.two_layer import Victim, ask
-from recon.oracles import AnyOracle, Cost, need
+from recon.oracles import AnyOracle, Cost, Reply, need
 
 
 def recover(
@@ -74,33 +74,30 @@ def _recover(
     logits, form = derived.logits(oracle).form(dim, None if inputs is None else inputs.shift)
     cost, most = form.cost, np.iinfo(np.int32).max if budget is None else budget
     eps = float(max(jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps))
-    seed = asking.seed(key)
+    seed, seen = asking.seed(key), None
     if eps <= COARSE:
         two_layer.check_memory(Settings(dim, form.outputs, two_layer.room(width), form.asked, eps))
-    places = 1 if oracle.traced else probe.PLACES
-    if most >= cost.queries + 3 * places and eps <= COARSE:
-        x = _inside(bounds, inputs, dim, seed, eps, places).astype(form.asked)
-        found, more = probe.findings(x.astype(float), ask(logits, x), eps), len(x)
-        cost = cost + Cost(more, 0, more * form.outputs * (dim + 1), 1)
+    limit, coarser = derived.limits(oracle.view, form)
+    if eps <= COARSE and most >= cost.queries + probe.MOST:
+        half = near.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0
+        low, high = (-half * np.ones(dim), half * np.ones(dim)) if bounds is None else bounds
+        x = probe.points(np.random.default_rng(seed), low, high, eps)
+        x = x if inputs is None else inputs.shift[None] + inputs.scale[None] * x
+        x = x.astype(form.asked)
+        reply = ask(logits, x)
+        found = probe.findings(x.astype(float), reply, eps)
+        cost = cost + Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
         if found.sentence:
             return Recovery(None, Status.UNFIT, cost, detail=found.sentence)
         eps = found.eps
+        fresh = [0, 3]
+        seen = x[fresh].astype(float), Reply(*(part[fresh] for part in reply))
     if eps > COARSE:
         return two_layer.too_coarse(logits, dim, form.asked, form.replied, cost)
-    limit, coarser = derived.limits(oracle.view, form)
     inputs = of_gradients(form.gradient) if inputs is None else inputs
-    victim = Victim(logits, dim, form.outputs, form.asked, eps * coarser, cost, inputs, z)
+    victim = Victim(logits, dim, form.outputs, form.asked, eps * coarser, cost, inputs, z, seen)
     if bounds is not None:
         return near.recover(victim, near.Box(bounds[0], bounds[1], limit), seed, width, most)
     if np.isfinite(limit):
         return near.recover(victim, near.Softmax(limit), seed, width, most)
     return two_layer.recover(victim, seed, width, most)
-
-
-def _inside(
-    bounds: Any, inputs: Inputs | None, dim: int, seed: Any, eps: float, places: int
-) -> np.ndarray:
-    """The queries of `probe`: in the box, or where the user's inputs lie."""
-    low, high = (-np.ones(dim), np.ones(dim)) if bounds is None else bounds
-    x = probe.points(np.random.default_rng(seed), low, high, eps, places)
-    return x if inputs is None else inputs.shift[None] + inputs.scale[None] * x

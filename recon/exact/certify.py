@@ -28,6 +28,7 @@ import numpy as np
 
 from recon.exact import arrays, touch
 from recon.networks import TwoLayer
+from recon.replies import Reply
 
 NORMAL = 2  # fresh normal points at least, near and ten times as far out in turn
 NORMAL_IF_OTHER_WIDTH = 16  # at least, where the width found is not the one told, or is small
@@ -109,7 +110,7 @@ def normal_places(seed: Any, dim: int, count: int, times: float = FAR) -> list[P
     size = max(SAMPLE, count)
     near, far = rng.standard_normal((2, size, dim))
     places = [Place(near, -(-count // 2)), Place(times * far, count // 2)]
-    if count == NORMAL_IF_NONE and times == FAR:
+    if count > NORMAL_IF_MISSING and times == FAR:
         scales = 10 ** rng.uniform(-DECADES, DECADES, (size, dim))
         places.append(Place(rng.standard_normal((size, dim)) * scales, count))
     return places
@@ -147,6 +148,18 @@ def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Pl
         parts += [(-1, away), (-1, -away)]
     x = np.concatenate([part for _, part in parts])
     return Points(x, np.repeat([i for i, _ in parts], [len(part) for _, part in parts]))
+
+
+def more(
+    points: Points, reply: Reply, fresh: tuple[np.ndarray, Reply] | None
+) -> tuple[Points, Reply]:
+    """Points and replies with more of the first place, if there are any."""
+    if fresh is None:
+        return points, reply
+    x, added = fresh
+    points = Points(np.concatenate([points.x, x]), np.append(points.place, np.zeros(len(x), int)))
+    parts = (np.concatenate(pair) for pair in zip(reply, added, strict=True))
+    return points, Reply(*parts)
 
 
 def drawn(rng: np.random.Generator, place: Place) -> np.ndarray:

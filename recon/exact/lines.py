@@ -35,8 +35,9 @@ from recon.exact import arrays
 from recon.exact.arrays import Array, namespace
 
 ROUNDING = 64.0  # how many eps of the largest gradient a difference must exceed to be a jump
-FIRST, FIRST_OF_SEVERAL = 0.6, 0.25  # first grid points per unit, width known, by outputs
-FIRST_UNKNOWN = 16  # first grid points, width unknown
+FIRST, FIRST_OF_SEVERAL = 0.6, 0.1  # first grid points per unit, width known, by outputs
+FIRST_UNKNOWN, FEWER = 16, 4  # first grid points, width unknown; where ranks say where to split
+SEVERAL = 3  # outputs from which on a jump of rank one is a single kink, but for a coincidence
 CHUNK_NUMBERS = 1 << 23  # most numbers of gradients in a chunk
 FAILED_TOUCHES = 8  # touches that explain nothing, after which kinks are bracketed one by one
 
@@ -63,8 +64,11 @@ class Settings(NamedTuple):
 
     @property
     def touches(self) -> bool:
-        """Whether kinks can be touched: far out, where a unit is on at one end of any line."""
-        return self.near is None and self.group > 0
+        """Whether kinks are touched: far out, where a unit is on at one end of any line.
+
+        Several outputs tell single kinks by the rank of their jump, and the certificate the rest.
+        """
+        return self.near is None and self.group > 0 and self.outputs < SEVERAL
 
     @property
     def group(self) -> int:
@@ -132,20 +136,16 @@ PER_GROUP = ("members", "points", "inverse", "answers")
 RUNNING, DONE, FULL, SPENT, FAULT = range(5)
 
 
-def begin(
-    s: Settings, key: Array, width: Array, budget: Array, first: int = FIRST_UNKNOWN
-) -> State:
-    """The state before the first round, in NumPy for a NumPy key.
-
-    width is -1 if unknown; there are then `first` points between the ends at first.
-    """
+def begin(s: Settings, key: Array, width: Array, budget: Array) -> State:
+    """The state before the first round, in NumPy for a NumPy key; width is -1 if unknown."""
     xp = namespace(key)
     n, k, d, group = s.capacity, s.outputs, s.dim, max(s.group, 1)
     key, u_key, v_key, mix_key = arrays.split(key, 4)
     width, budget, zero = (xp.asarray(a, int) for a in (width, budget, 0))
     each = FIRST if k == 1 else FIRST_OF_SEVERAL
     expected = xp.ceil(each * xp.maximum(width, 0).astype(float)).astype(int)
-    size = xp.where(width < 0, first, expected) + 2
+    unknown = FIRST_UNKNOWN if k < SEVERAL else FEWER
+    size = xp.where(width < 0, unknown, expected) + 2
     size = xp.minimum(xp.minimum(size, n), budget)
     i = xp.arange(n)
     inner = xp.maximum(size - 2, 1).astype(float)
@@ -176,7 +176,7 @@ def begin(
         middle=xp.full(n, np.inf),
         tries=xp.zeros(n, int),
         scale=xp.zeros(()),
-        failed=zero + (0 if s.touches or (s.near is not None and k > 2) else FAILED_TOUCHES),
+        failed=zero + (0 if s.touches or k >= SEVERAL else FAILED_TOUCHES),
         queries=zero,
         rounds=zero,
         fault=zero - 1,

@@ -23,18 +23,18 @@ from recon.exact.lines import Settings
 from recon.exact.recovery import Recovery, Status, promise
 from recon.exact.two_layer import Victim, ask, asked, check_memory, room, search, shapes
 from recon.networks import TwoLayer
-from recon.oracles import Cost, ReplyError
+from recon.oracles import Cost, Reply, ReplyError
 
-NORMAL = 8  # fresh points at least, near and farther out in turn
+NORMAL = 6  # fresh points at least, near and farther out in turn
 FEW, MANY = 3, 48  # inputs up to which, and points that are asked there, or of one or two outputs
 USUAL = 0.35  # of the limit: how far logits part at a line's first ends, and at fresh points
-FARTHEST = 1e3  # of a line's ends, in t
+BESIDE = 0.2  # of a usual distance: how far from the origin lines pass, so that few kinks are far
+FARTHEST = 1e4  # of a line's ends, in t
 SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it is shortened
 HALF = 3.0  # of a line in a box, in t: its ends lie at angles of 72 degrees
 INSIDE, CORNERS = 32, 256  # fresh points of a box; of d inputs it has 2^d corners
 DIRECTIONS = 64
 SEEN = 25.0  # the size of a single logit up to which its probability tells anything
-GRID, REST = 12, 4  # first points between a line's ends; where few kinks are left
 
 
 class Ends(NamedTuple):
@@ -55,10 +55,10 @@ class Softmax:
 
     def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
         """A random line, or through two points [2, d], as far as wanted."""
-        u, v = rng.standard_normal((2, dim))
+        u, v = BESIDE * rng.standard_normal((2, dim))
         if two is not None:
             u, v = two[0], two[1] - two[0]
-            v = v * (dim**0.5 / np.linalg.norm(v))
+            v = v * (BESIDE * dim**0.5 / np.linalg.norm(v))
         return Ends(u, v, np.inf)
 
     def points(
@@ -155,13 +155,14 @@ class Task(NamedTuple):
     budget: int
     promise: float
     places: list[Place]  # of the user's, to certify
+    start: tuple[np.ndarray, Reply] | None  # the first is a point of the first line
 
 
 def recover(
     victim: Victim, region: Softmax | Box, seed: np.ndarray, width: int | None, most: int
 ) -> Recovery:
     """The network, from lines until a certificate holds."""
-    oracle, dim, outputs, dtype, eps, cost, inputs, z = victim
+    oracle, dim, outputs, dtype, eps, cost, inputs, z, _ = victim
     places = [] if z is None else [Place(z, certify.ROWS, region.between)]
     if inputs is not None:
         oracle, eps = oracle.scaled(inputs.shift, inputs.scale, dtype), eps * inputs.blur
@@ -170,7 +171,9 @@ def recover(
             places.append(Place(inputs.seen(x), certify.UNSCALED))
     s = Settings(dim, outputs, room(width), dtype, eps)
     check_memory(s)
-    got = _recover(Task(oracle, s, region, width, most, promise(eps), places), seed, cost)
+    got = _recover(
+        Task(oracle, s, region, width, most, promise(eps), places, victim.fresh(inputs)), seed, cost
+    )
     if inputs is not None and got.network is not None:
         got = replace(got, network=inputs.restored(got.network))
     return got
@@ -212,11 +215,10 @@ def _line(
     ends = task.region.line(rng, task.s.dim, known.two(task.s.eps))
     oracle: Any = less(task.oracle, known.network)
     s = task.s
-    ends, cost = _measured(task, ends, cost)
+    ends, cost = _measured(task, ends, cost, not known.scale)
     for _ in range(ENDS):
         s = task.s._replace(near=ends.reach)
-        left = task.budget - cost.queries
-        state = lines.begin(s, seed, -1, left, REST if known.scale else GRID)
+        state = lines.begin(s, seed, -1, task.budget - cost.queries)
         state = state._replace(u=ends.u, v=ends.v, scale=np.maximum(state.scale, known.scale))
         s, state = search(s, oracle, state)
         cost = cost + asked(s, int(state.queries), int(state.rounds))
@@ -232,7 +234,7 @@ def _line(
     return joined, network.width, cost
 
 
-def _measured(task: Task, ends: Ends, cost: Cost) -> tuple[Ends, Cost]:
+def _measured(task: Task, ends: Ends, cost: Cost, first: bool) -> tuple[Ends, Cost]:
     """The line with ends as far out as its replies are numbers there."""
     if np.isfinite(ends.reach):
         return ends, cost
@@ -248,16 +250,21 @@ def _measured(task: Task, ends: Ends, cost: Cost) -> tuple[Ends, Cost]:
         shown = np.isfinite(reply.value).all() and np.isfinite(reply.gradient).all()
         return float(_spread(reply.value).max()) if shown else np.inf, reply.gradient
 
+    most, gradient = np.inf, np.zeros(0)
+    if first and task.start is not None:
+        x, (value, gradient) = task.start
+        u, most = x[0], float(_spread(value).max())
     for _ in range(ENDS):
-        most, gradient = apart(u[None])
         if most <= USUAL * limit:
             break
-        u = u / 2
+        most, gradient = apart(u[None])
+        u = u if most <= USUAL * limit else u / 2
     slope = float(_spread(gradient @ ends.v)[0])
     reach = min(USUAL * limit / max(slope, 1e-300), FARTHEST)
     for _ in range(ENDS):
         most, _ = apart(u[None] + reach * np.array([[-1.0], [1.0]]) * ends.v[None])
-        if most <= limit:
+        if most <= limit:  # farther out the logits go on nearly as straight lines
+            reach *= max(1.0, 0.8 * limit / most) if most > 0 else 1.0
             break
         reach *= max(0.9 * limit / most, 0.1)
     return Ends(u, ends.v, reach), cost

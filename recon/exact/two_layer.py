@@ -99,7 +99,8 @@ class Victim(NamedTuple):
     """What is to be recovered: the oracle of logits, its form, and the user's inputs.
 
     dtype: of the queries; eps: rounding unit of the replies; cost: spent already; inputs: their
-    scales, if known; z [n, d]: the user's own, scaled.
+    scales, if known; z [n, d]: the user's own, scaled; seen: points [m, d] and the replies there,
+    of which the search makes no use.
     """
 
     oracle: Any
@@ -110,6 +111,14 @@ class Victim(NamedTuple):
     cost: Cost
     inputs: Inputs | None
     z: np.ndarray | None
+    seen: tuple[np.ndarray, Reply] | None
+
+    def fresh(self, inputs: Inputs | None) -> tuple[np.ndarray, Reply] | None:
+        """What was `seen`, for these inputs."""
+        if self.seen is None or inputs is None:
+            return self.seen
+        x, (value, gradient) = self.seen
+        return inputs.seen(x), Reply(value, gradient * inputs.scale[None, None])
 
 
 class _Task(NamedTuple):
@@ -121,11 +130,12 @@ class _Task(NamedTuple):
     limit: int
     promise: float
     places: list[certify.Place]  # of the user's, to certify
+    fresh: tuple[np.ndarray, Reply] | None  # points and replies there, for the certificate
 
 
 def recover(victim: Victim, seed: np.ndarray, width: int | None, most: int) -> Recovery:
     """The network behind logits and Jacobians that may be asked for anywhere: `exact.recover`."""
-    oracle, dim, outputs, dtype, eps, cost, inputs, z = victim
+    oracle, dim, outputs, dtype, eps, cost, inputs, z, _ = victim
     limit, capacity = most, room(width)
     left = LINES
     outcome = Recovery(None, Status.BUDGET, cost)
@@ -139,7 +149,7 @@ def recover(victim: Victim, seed: np.ndarray, width: int | None, most: int) -> R
         if inputs is not None:  # standard normal points of the user's scale
             x = np.random.default_rng(place_seed).standard_normal((certify.SAMPLE, dim))
             places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
-        task = _Task(view, s, width, limit, promise(eps), places)
+        task = _Task(view, s, width, limit, promise(eps), places, victim.fresh(inputs))
         outcome, seen = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
         if outcome.ok or outcome.status is Status.BUDGET:
             break
@@ -189,17 +199,17 @@ def _one_line(
             before, cost = before + asked(s, len(x)), cost + asked(s, len(x))
         expected = width is None or width == count
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
-        places = (
-            certify.normal_places(place_seed, s.dim, certify.how_many(count, width)) + task.places
-        )
+        many = certify.how_many(count, width) - (0 if task.fresh is None else len(task.fresh[0]))
+        places = certify.normal_places(place_seed, s.dim, many) + task.places
         points = certify.points(point_seed, network, line, s.eps, places)
         x = points.x.astype(s.dtype)
         if cost.queries + len(x) > limit:
             detail = f"{found} The certificate needs {len(x)} queries more."
             return Recovery(network, Status.BUDGET, cost, detail=detail), seen
         reply, points = ask(oracle, x, shapes(s)), points._replace(x=x.astype(float))
-        verdict = certify.judge(network, points, *reply, line.scale, s.eps, places)
         before, cost = before + asked(s, len(x)), cost + asked(s, len(x))
+        points, reply = certify.more(points, reply, task.fresh)
+        verdict = certify.judge(network, points, *reply, line.scale, s.eps, places)
         detail = "" if expected else found
         if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
             status = Status.RECOVERED if expected else Status.OTHER_WIDTH

@@ -22,6 +22,7 @@ from recon.experiments.mnist import MNIST
 from recon.experiments.rebuild import Rebuild, Where
 from recon.experiments.recovery import Queries, Robust
 from recon.experiments.saliency import Saliency
+from recon.experiments.views import Views
 
 EXPERIMENTS: dict[str, Experiment] = {
     "lemma2": Lemma2(),
@@ -30,6 +31,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "figure1": Figure1(),
     "queries": Queries(),
     "robust": Robust(),
+    "views": Views(),
     "bench-exact": Bench(),
     "bench-distill": Steps(),
     **MNIST,

@@ -2,7 +2,7 @@
 
 from recon.networks import TwoLayer
 from recon.victims.classifiers import Classifier, classifier, sizes
-from recon.victims.digits import Trained, digits_classifier, digits_scalar
+from recon.victims.digits import Trained, digits_classifier, digits_scalar, image_classifier
 from recon.victims.planted import KINDS, oracle_of, random_network, random_outside
 from recon.victims.training import Training, schedule
 
@@ -15,6 +15,7 @@ __all__ = [
     "classifier",
     "digits_classifier",
     "digits_scalar",
+    "image_classifier",
     "oracle_of",
     "random_network",
     "random_outside",

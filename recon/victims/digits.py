@@ -1,4 +1,4 @@
-"""Two-layer networks trained on scikit-learn's digits, recorded in float64, to be recovered."""
+"""Two-layer networks trained on images, recorded in float64, to be recovered."""
 
 from __future__ import annotations
 
@@ -31,9 +31,13 @@ def digits_classifier(key: Any, width: int = 32, split: int = 0) -> Trained:
     so an attack at float64 sees an exactly piecewise linear function.  The width and
     the training are our own choices.
     """
-    digits = data.digits(split)
-    network = _trained(key, digits, width, digits.classes, True, cross_entropy)
-    return Trained(network, float(np.mean(_logits(network, digits).argmax(1) == digits.test.y)))
+    return image_classifier(key, data.digits(split), width)
+
+
+def image_classifier(key: Any, images: data.Dataset, width: int) -> Trained:
+    """The same for any images."""
+    network = _trained(key, images, width, images.classes, True, cross_entropy)
+    return Trained(network, float(np.mean(_logits(network, images).argmax(1) == images.test.y)))
 
 
 def digits_scalar(key: Any, width: int = 32, split: int = 0) -> Trained:
