@@ -80,7 +80,7 @@ def sentences(path: Path) -> Iterator[None]:
     except OSError as error:
         raise LedgerError(f"{path} cannot be made: {error.strerror or error}") from error
     except sqlite3.Error as error:
-        name = error.sqlite_errorname if hasattr(error, "sqlite_errorname") else ""
+        name = getattr(error, "sqlite_errorname", "")
         text = next((text for start, text in TROUBLE.items() if name.startswith(start)), "failed")
         raise LedgerError(f"{path} {text} ({error})") from error
 
@@ -124,18 +124,17 @@ class Book:
                 check_same_thread=False,
             )
             try:
-                self._start()
+                self._start(victim)
             except BaseException:
                 self.db.close()
                 raise
         weakref.finalize(self, _close, self.db, self.process)
 
-    def _start(self) -> None:
+    def _start(self, victim: dict[str, str]) -> None:
         def one(query: str) -> Any:
             return self.db.execute(query).fetchone()
 
         one("PRAGMA locking_mode = EXCLUSIVE")
-        one("PRAGMA journal_mode = DELETE")
         one("PRAGMA synchronous = FULL")
         one("BEGIN EXCLUSIVE")  # the lock outlives the transaction
         mark, version, pages, bytes_each = (
@@ -148,6 +147,7 @@ class Book:
         if version != FORMAT:
             raise LedgerError(f"{self.path} is a ledger of format {version}, this recon's {FORMAT}")
         self.victim = dict(self.db.execute("SELECT name, told FROM victim"))
+        self.check(victim)
         self.sent, self.answered = map(
             int, one(f"SELECT total(sent), count(CASE WHEN {ANSWERED} THEN 1 END) FROM replies")
         )

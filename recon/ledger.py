@@ -61,8 +61,8 @@ def kept(
             raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
     victim = {"service": service, "view": str(oracle.view), "parameters": _parameters(oracle)}
     fn: Any = oracle  # not to be called past the ledger
-    limits = {"budget": budget, "most_rows": most_rows}
-    return Kept(fn, view=oracle.view, inner=oracle, book=opened(path, victim), **limits)
+    book, view = opened(path, victim), oracle.view
+    return Kept(fn, view=view, inner=oracle, book=book, budget=budget, most_rows=most_rows)
 
 
 def _parameters(oracle: AnyOracle) -> str:

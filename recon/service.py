@@ -62,7 +62,7 @@ def patient(
     retrying = tenacity.Retrying(
         retry=passes(passing),
         stop=tenacity.stop_after_attempt(attempts),
-        wait=tenacity.wait_exponential_jitter(wait, LONGEST, jitter=min(wait, 1.0)),
+        wait=tenacity.wait_exponential(wait, LONGEST) + tenacity.wait_random(0, min(wait, 1.0)),
         reraise=True,
     )
     pace = _pace(per_second)
