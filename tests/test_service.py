@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 import pytest
-from killed import DIM, SERVICE, WIDTH, truth
+from attacked import DIM, WIDTH, kept, truth
 
-from recon import exact, ledger, oracles, service
+from recon import exact, oracles, service
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_tenth_of_the_calls_fails_and_the_attack_ends_the_same(clock, tmp_path
     asked = []
     flaky = service.patient(failing(errors, asked))
     attack = {"dim": DIM, "key": 3, "width": WIDTH}
-    oracle = ledger.kept(flaky, tmp_path / "replies", service=SERVICE)
+    oracle = kept(flaky, tmp_path / "replies")
     r, plain = exact.recover(oracle, **attack), exact.recover(failing([], []), **attack)
     assert len(clock) > 0
     assert len(asked) == plain.cost.rounds + len(clock)

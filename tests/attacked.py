@@ -1,4 +1,4 @@
-"""Attacks in a process of their own, to be killed, and a service that logs what it is asked."""
+"""A victim on the host that errs at will, and attacks on it in a process of their own."""
 
 import multiprocessing
 import os
@@ -18,6 +18,7 @@ DIM, WIDTH, OUTPUTS = 10, 12, 3
 ROW = 8 * DIM  # bytes of a query in the log
 SERVICE = "the victim of these tests"
 
+kept = partial(ledger.kept, service=SERVICE)
 processes = multiprocessing.get_context("forkserver")  # JAX's threads do not survive a fork
 processes.set_forkserver_preload(["recon.exact", "recon.distill", "recon.ledger"])
 
@@ -26,6 +27,21 @@ def truth():
     random = np.random.default_rng(5)
     shapes = ((WIDTH, DIM), (WIDTH,), (OUTPUTS, WIDTH), (OUTPUTS, DIM), (OUTPUTS,))
     return TwoLayer(*(random.normal(size=shape) for shape in shapes))
+
+
+class Service:
+    """The victim on the host; `fault(call, x, reply)` spoils a reply, or raises."""
+
+    def __init__(self, fault=lambda call, x, reply: reply):
+        self.fault, self.calls, self.oracle = fault, [], oracles.from_host(self.reply)
+
+    def reply(self, x):
+        self.calls.append(x)
+        return self.fault(len(self.calls), x, (truth()(x), truth().gradient(x)))
+
+    @property
+    def rows(self):
+        return np.concatenate(self.calls)
 
 
 def service(log, pause, x):
@@ -55,7 +71,7 @@ def attack(name, folder, path=None, pause=0.002, ready=None):
     with open(folder / "log", "ab") as log:
         oracle = oracles.from_host(partial(service, log, pause))
         if path is not None:
-            oracle = ledger.kept(oracle, path, service=SERVICE)
+            oracle = kept(oracle, path)
         if ready is not None:
             ready.set()
         result = ATTACKS[name](oracle)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from killed import ATTACKS, answered, logged, run
+from attacked import ATTACKS, answered, logged, run
 
 
 class Campaign(NamedTuple):
