@@ -11,8 +11,10 @@ The floors of the house; an import only goes down:
        distill       gradient matching: a student trained on a victim's replies
     1  workers       where cells are measured
        cells         finished cells kept on disk
-       ledger        replies kept on disk as they come
+       ledger        every query and reply on disk before it is used
+       service       retries with back-off, and a rate of calls
        oracles       how a victim is asked: the one door
+       book          the SQLite file of a ledger
        replies       what a service says it shows, what it answers, what that cost
        explanations  Jacobian, top-class gradient, SmoothGrad
        networks      recovered functions as records that can be called, saved, loaded

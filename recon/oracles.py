@@ -122,15 +122,12 @@ class Oracle:
         may read x after this has returned.
         """
         before: list[tuple[Reply, int]] = []
-        first = 0
-        while first < len(x):
-            size = next((a for a in shapes if 2 * (len(x) - first) > a), shapes[-1])
+        for first, size in pieces(len(x), shapes):
             here = x[first : first + size]
             rows = len(here)
             if rows < size:
                 here = np.concatenate([here, np.repeat(here[-1:], size - rows, 0)])
             before.append((_reply(self, here, first), rows))
-            first += rows
             if len(before) == 2:
                 yield _taken(*before.pop(0))
         yield from (_taken(*last) for last in before)
@@ -174,6 +171,15 @@ class _Scaled(Oracle):
         x = self.shift[None] + self.scale[None] * z.astype(jnp.float64)
         reply = self.inner(x.astype(self.dtype), first)
         return Reply(reply.value, reply.gradient.astype(jnp.float64) * self.scale[None, None])
+
+
+def pieces(n: int, shapes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(first, size) of the parts in which n rows are asked, each of one of the shapes."""
+    first = 0
+    while first < n:
+        size = next((a for a in shapes if 2 * (n - first) > a), shapes[-1])
+        yield first, size
+        first += size
 
 
 def _taken(reply: Reply, n: int) -> Reply:

@@ -1,12 +1,9 @@
-import math
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recon import exact, ledger, oracles, victims
+from recon import oracles, victims
 from recon.oracles import Reply, ReplyError
 
 
@@ -141,33 +138,6 @@ def test_one_compiled_attack_serves_victims_of_one_shape():
     for _ in range(2):  # the same function wrapped twice
         attack(oracles.from_jax(jnp.sum), x)
     assert compiled == [1, 1]
-
-
-def test_a_record_serves_an_attack_that_was_cut_off(tmp_path):
-    with jax.enable_x64(True):
-        truth = jax.tree.map(np.asarray, victims.random_network(jax.random.key(0), 6, 5, bias=True))
-    asked: list[np.ndarray] = []
-
-    def service(x: np.ndarray, most: float) -> tuple[np.ndarray, np.ndarray]:
-        if sum(map(len, asked)) + len(x) > most:
-            raise ConnectionError("the service is down")
-        asked.append(x)
-        return truth(x), truth.gradient(x)
-
-    def attack(most: float) -> exact.Recovery:
-        oracle = oracles.from_host(partial(service, most=most))
-        recorded = ledger.recorded(oracle, tmp_path / "replies")
-        return exact.recover(recorded, dim=6, key=jax.random.key(1), width=5)
-
-    with pytest.raises(ConnectionError, match="the service is down"):
-        attack(most=12)
-    before = sum(map(len, asked))
-    assert 0 < before <= 12
-    r = attack(most=math.inf)
-    assert r.ok
-    assert sum(map(len, asked)) == r.cost.queries == len(np.unique(np.concatenate(asked), axis=0))
-    with np.load(tmp_path / "replies.npz") as file:
-        assert len(file["x"]) == r.cost.queries
 
 
 @pytest.mark.parametrize(("n", "parts"), [(3, [3]), (17, [8, 8, 1]), (21, [8, 8, 5]), (5, [5])])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recon import ledger, oracles
+from recon import oracles
 from recon.explanations import EXPLANATIONS
 from recon.oracles import Cost, ReplyError, View, ViewError
 
@@ -130,17 +130,3 @@ def test_views_that_make_no_sense_and_methods_that_cannot_use_one_say_so():
     ):
         with pytest.raises(ViewError, match=message):
             oracles.need(oracle, **words)
-
-
-@pytest.mark.parametrize("view", [View("none"), View("label", "none"), View("logits", "top")])
-def test_a_record_keeps_what_the_view_has(view, tmp_path):
-    x = np.asarray(jax.random.normal(jax.random.key(4), (5, 4)))
-    asked = []
-    host = oracles.from_host(lambda x: asked.append(len(x)) or shown(view, x), view=view)
-    for _ in range(2):
-        oracle = ledger.recorded(host, tmp_path / "replies")
-        reply = oracles.ask(oracle, x)[0]
-        for got, want in zip(reply, shown(view, x), strict=True):
-            assert (got is None) == (want is None)
-            assert want is None or np.array_equal(got, want)
-    assert asked == [5]
