@@ -141,8 +141,8 @@ def _pool(start: float, reduce: Callable, mean: bool) -> Callable:
 
         if not mean:
             return over(x)
-        count = math.prod(kernel) if a.get("count_include_pad") else over(np.ones_like(x))
-        return over(x) / np.asarray(count, x.dtype)
+        count = math.prod(kernel) if a.get("count_include_pad") else over(np.ones(x.shape, x.dtype))
+        return over(x) / jnp.asarray(count, x.dtype)
 
     return of
 

@@ -24,7 +24,7 @@ LINEAR = (
     *("LogisticRegression", "LogisticRegressionCV"),
 )
 SCALERS: dict[str, Callable[[Any], Scaling]] = {
-    "StandardScaler": lambda s: (_or(s.mean_, 0, s), _or(s.scale_, 1, s)),
+    "StandardScaler": lambda s: (_or(s.mean_ if s.with_mean else None, 0, s), _or(s.scale_, 1, s)),
     "MinMaxScaler": lambda s: (-s.min_ / s.scale_, 1 / s.scale_),
     "MaxAbsScaler": lambda s: (np.zeros_like(s.scale_), s.scale_),
     "RobustScaler": lambda s: (_or(s.center_, 0, s), _or(s.scale_, 1, s)),
