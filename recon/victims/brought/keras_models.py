@@ -7,6 +7,7 @@ the JAX backend, unless KERAS_BACKEND says another or Keras is imported already.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -86,11 +87,12 @@ def _stripped(keras: Any, model: Any, last: Any) -> Any:
 
 def _jax(model: Any, shape: tuple[int, ...] | None, view: View) -> AnyOracle:
     dtype = model.compute_dtype
+    how = {"training": False} if "training" in inspect.signature(model.call).parameters else {}
 
     def f(variables: Any, x: jax.Array) -> Any:
         with as_users_have_it():
             inputs = x.astype(canonical(dtype)).reshape(1, *(shape or x.shape))
-            values, _ = model.stateless_call(*variables, inputs, training=False)
+            values, _ = model.stateless_call(*variables, inputs, **how)
         return values.reshape(-1)
 
     variables = (model.trainable_variables, model.non_trainable_variables)
