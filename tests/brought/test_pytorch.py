@@ -54,12 +54,22 @@ def test_an_image_model_in_training_is_asked_in_eval_mode_and_left_as_it_was():
     held(taken.oracle, forward(model, (1, 6, 6)), 36)
 
 
-def test_the_dtype_is_the_models_and_half_is_read_as_float32():
+def test_the_dtype_is_the_models_and_half_precision_is_never_exact():
     for dtype, shown in ((torch.float32, np.float32), (torch.float64, np.float64)):
         model = tanh().to(dtype)
         reply = held(brought.oracle(model), forward(model), 5, exact=dtype == torch.float64)
         assert reply.value.dtype == reply.gradient.dtype == shown
-    assert brought.oracle(tanh().bfloat16()).value(np.eye(5)).dtype == np.float32
+    for dtype in (torch.float16, torch.bfloat16):
+        model = relu().to(dtype)
+        oracle = brought.oracle(model)
+        value = oracle(np.eye(5)).value
+        assert str(value.dtype) in str(dtype)
+        with torch.no_grad():
+            truth = model(torch.eye(5, dtype=dtype)).float().numpy()
+        np.testing.assert_array_equal(value.astype(np.float32), truth)
+        found = exact.recover(oracle, dim=5, key=0)
+        assert not found.ok
+        assert "Ask the model in float32" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -193,3 +203,14 @@ def test_a_script_that_ends_in_a_softmax_is_refused_and_an_exported_one_is_not()
         brought.oracle(torch.jit.script(model))
     assert brought.oracle(dynamic(model)).view.outputs == "probabilities"
     held(brought.oracle(dynamic(model), logits=True), forward(model[:-1]), 5, exact=False)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(), nn.BatchNorm1d(3)], ids=["dropout", "norm"])
+def test_what_was_exported_or_scripted_in_training_mode(layer):
+    model = tanh(layer, nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"is in training mode .*: export it after model.eval"):
+        brought.oracle(dynamic(model.train()))
+    script = torch.jit.script(model)
+    held(brought.oracle(script), forward(model), 5, exact=False)
+    assert script.training
+    assert brought.bring(dynamic(model.eval())).dim == 5

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from recon import oracles
@@ -129,8 +130,12 @@ def functions(
 
 
 def _numpy(tensor: Any) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    array: np.ndarray = (tensor.float() if tensor.dtype.itemsize == 2 else tensor).numpy()
+    """The tensor's numbers in its own dtype, so that half precision is seen to be that."""
+    tensor = tensor.detach().cpu().contiguous()
+    if str(tensor.dtype) == "torch.bfloat16":
+        bits: np.ndarray = tensor.view(need("torch", "torch").int16).numpy()
+        return bits.view(jnp.bfloat16)
+    array: np.ndarray = tensor.numpy()
     return array
 
 
@@ -186,6 +191,10 @@ def _exported(program: Any, options: Options) -> Brought:
     inputs = program.graph_signature.user_inputs
     if len(inputs) != 1:
         raise ValueError(f"the exported program takes {len(inputs)} inputs, not one")
+    for node in program.graph.nodes:
+        op = str(node.target)
+        if ("dropout" in op or "batch_norm" in op) and any(a is True for a in node.args[:6]):
+            raise ValueError(f"{name} is in training mode ({op}): export it after model.eval()")
     (node,) = (a for a in program.graph.nodes if a.name == inputs[0])
     batch, *sizes = node.meta["val"].shape
     module = program.module()
