@@ -2,7 +2,7 @@
 #   make demo        recover networks trained on digits, in about a minute
 #   make test        the test suite; test-slow: the rest of it
 #   make test-torch  the tests that hold ours against PyTorch and Captum, which it installs
-#   make test-brought the tests of models of other libraries and of files, which it installs
+#   make test-brought  the tests of other libraries' models and files, which it installs
 #   make test-newest the test suite with the newest versions there are, in .venv-newest
 #   make notebooks   the .ipynb files from their sources, notebooks/*.py
 #   make bench       against other tools, on identical networks

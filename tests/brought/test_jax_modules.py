@@ -96,9 +96,14 @@ def test_functions_are_jaxs_and_probabilities_need_a_word():
 
 
 def test_what_is_no_model_is_one_sentence():
-    for model in (SimpleNamespace(), 3, (), "net.onnx"):
+    for model in (SimpleNamespace(), 3, (), "net.onnx", (Nnx(nnx.Rngs(0)), {})):
         with pytest.raises(ValueError, match=r"is no model of scikit-learn, .* and no function"):
             brought.oracle(model)
+
+
+def test_a_linen_module_without_variables_is_one_sentence():
+    with pytest.raises(ValueError, match=r"give \(module, variables\)"):
+        brought.oracle(Linen())
 
 
 def test_a_missing_library_says_what_to_install():

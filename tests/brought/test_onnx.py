@@ -247,11 +247,18 @@ def test_float32_graphs_are_asked_in_float32_and_recovered(tmp_path):
 
 def test_what_is_not_supported_is_named(tmp_path):
     make = onnx.helper.make_node
+    second = make("Cast", ["mask"], ["y"], to=DOUBLE)
     lstm = make("LSTM", ["x", "w", "w"], ["y"], hidden_size=2)
     for graph, sentence in (
         (model([lstm, make("Erf", ["y"], ["z"])], {"w": V}), "not supported: LSTM; there are Abs,"),
         (model([node("Relu")], shape=(1, None)), r"does not say the shape.*--shape"),
         (model([node("Add", "x2")]), None),
+        (model([node("Relu")], shape=(4, 6)), "takes batches of 4 alone"),
+        (model([make("Relu", ["x"], ["y"], domain="mine")]), "not supported: mine.Relu"),
+        (
+            model([make("Dropout", ["x"], ["d", "mask"]), second]),
+            "second outputs of operators: mask",
+        ),
         (model([node("Relu")], dtype=INT64, outputs=[("y", FLOAT)]), "takes int64, which has no"),
         (model([node("Relu")], outputs=[("y", INT64)]), "has 0 outputs of floats, not one"),
         (model([node("MaxPool", kernel_shape=[2], ceil_mode=1)], shape=(1, 2, 5)), "ceil_mode"),

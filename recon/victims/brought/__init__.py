@@ -80,7 +80,8 @@ def bring(
     kind = type(model[0] if isinstance(model, tuple) and model else model)
     bases = [(base.__module__, base.__name__) for base in kind.__mro__]
     for (library, name), victim in LIBRARIES.items():
-        if any(f"{at}.".startswith(f"{library}.") and name == here for at, here in bases):
+        alone = not isinstance(model, tuple) or victim is jax_modules.linen
+        if alone and any(f"{at}.".startswith(f"{library}.") and name == a for at, a in bases):
             return victim(model, options)
     if callable(model):
         return jax_modules.function(model, options)

@@ -32,6 +32,8 @@ INFERENCE = {"train": False, "training": False, "is_training": False} | {
 
 def linen(model: Any, options: Options) -> Brought:
     """A pair (module, variables), or a bound module."""
+    if not isinstance(model, tuple) and model.scope is None:
+        raise ValueError("a linen module does not hold its variables: give (module, variables)")
     module, variables = model if isinstance(model, tuple) else model.unbind()
     known = inspect.signature(module.__call__).parameters
     how = {name: value for name, value in INFERENCE.items() if name in known}

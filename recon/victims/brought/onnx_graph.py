@@ -23,12 +23,12 @@ from recon.victims.brought.common import (
     canonical,
     check_logits,
     need,
-    size,
     view_of,
 )
 from recon.victims.brought.onnx_operators import OPERATORS, Attributes
 
 ENDS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 THROUGH = ("Identity", "ZipMap")  # what changes no number
 
 
@@ -42,29 +42,35 @@ class Node(NamedTuple):
     version: int
 
 
+class Start(NamedTuple):
+    """The input: its name, the shape of one, its dtype, and whether it has an axis for a batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+    batched: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """f(params, x [d]) -> [K]: the nodes that `output` needs, in order.
 
-    known: initializers that are not floats; shape: of one input; dtype: of the graph's input.
+    known: initializers that are not floats.
     """
 
     nodes: tuple[Node, ...]
     known: dict[str, np.ndarray]
-    input: str
+    start: Start
     output: str
-    shape: tuple[int, ...]
-    dtype: Any
-    batched: bool = True
 
     def __call__(self, params: Any, x: jax.Array) -> Any:
         return self.array(params, x).reshape(-1)
 
     def array(self, params: Any, x: jax.Array) -> Any:
         """The output in the shape the graph gives it."""
-        shape = (1, *self.shape) if self.batched else self.shape
+        name, shape, dtype, batched = self.start
         there: dict[str, Any] = {**self.known, **params}
-        there[self.input] = x.astype(canonical(self.dtype)).reshape(shape)
+        there[name] = x.astype(canonical(dtype)).reshape((1, *shape) if batched else shape)
         with as_users_have_it():
             for node in self.nodes:
                 inputs = [there[name] if name else None for name in node.inputs]
@@ -83,16 +89,7 @@ def victim(model: Any, options: Options) -> Brought:
     onnx = need("onnx", "onnx")
     graph, nodes = model.graph, _nodes(onnx, model)
     arrays = {a.name: onnx.numpy_helper.to_array(a) for a in graph.initializer}
-    inputs = [a for a in graph.input if a.name not in arrays]
-    if len(inputs) != 1:
-        raise ValueError(f"the ONNX graph has {len(inputs)} inputs, not one")
-    tensor = inputs[0].type.tensor_type
-    dims = [a.dim_value or None for a in tensor.shape.dim]
-    shape = options.sizes(dims[1:] if len(dims) > 1 else dims)
-    if shape is None:
-        raise ValueError(
-            "the ONNX graph does not say the shape of its input: give shape= (--shape)"
-        )
+    start = _input(onnx, [a for a in graph.input if a.name not in arrays], options)
     made = {name: node for node in nodes for name in node.outputs}
     name = f"ONNX graph of {len(nodes)} operators"
     output = _through(made, _output(graph, onnx))
@@ -108,28 +105,46 @@ def victim(model: Any, options: Options) -> Brought:
             f"{', '.join(OPERATORS)}"
         )
     used = {a for node in needed for a in node.inputs}
+    if others := sorted(used & {a for node in needed for a in node.outputs[1:]}):
+        raise ValueError(f"the ONNX graph uses second outputs of operators: {', '.join(others)}")
     params = {a: b for a, b in arrays.items() if a in used and b.dtype.kind == "f"}
     known = {a: b for a, b in arrays.items() if a in used and b.dtype.kind != "f"}
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    if np.dtype(dtype).kind != "f":
-        raise ValueError(f"the ONNX graph takes {np.dtype(dtype)}, which has no gradient")
-    f = Graph(tuple(needed), known, inputs[0].name, output, shape, dtype, len(dims) > 1)
-    made_of = jax.eval_shape(f.array, params, jax.ShapeDtypeStruct((size(shape) or 0,), dtype))
+    f, dim = Graph(tuple(needed), known, start, output), math.prod(start.shape)
+    made_of = jax.eval_shape(f.array, params, jax.ShapeDtypeStruct((dim,), start.dtype))
     if last is not None and end != "sigmoid" and not _whole(last, made_of.shape):
         raise ValueError(f"{name} ends in a softmax that is not over all of its outputs")
     outputs = made_of.size
     view = options.view or view_of(None if options.logits else end, outputs, name)
     oracle = oracles.from_jax(f, params, view)
     if end is None and options.view is None:
-        check_logits(oracle, size(shape), name)
-    return Brought(oracle, size(shape), name)
+        check_logits(oracle, dim, name)
+    return Brought(oracle, dim, name)
+
+
+def _input(onnx: Any, inputs: list[Any], options: Options) -> Start:
+    """The one input of the graph; ValueError if it is none that can be asked row by row."""
+    if len(inputs) != 1:
+        raise ValueError(f"the ONNX graph has {len(inputs)} inputs, not one")
+    tensor = inputs[0].type.tensor_type
+    dims = [a.dim_value or None for a in tensor.shape.dim]
+    shape = options.sizes((dims[1:] if len(dims) > 1 else dims) or None)
+    if shape is None:
+        raise ValueError(
+            "the ONNX graph does not say the shape of its input: give shape= (--shape)"
+        )
+    if len(dims) > 1 and dims[0] not in (None, 1):
+        raise ValueError(f"the ONNX graph takes batches of {dims[0]} alone: export it for one row")
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    if dtype.kind != "f":
+        raise ValueError(f"the ONNX graph takes {dtype}, which has no gradient")
+    return Start(inputs[0].name, shape, dtype, len(dims) != 1)
 
 
 def _nodes(onnx: Any, model: Any) -> list[Node]:
     versions = {a.domain: a.version for a in model.opset_import}
     return [
         Node(
-            a.op_type,
+            a.op_type if a.domain in DOMAINS else f"{a.domain}.{a.op_type}",
             tuple(a.input),
             tuple(a.output),
             {b.name: _plain(onnx, onnx.helper.get_attribute_value(b)) for b in a.attribute},
