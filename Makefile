@@ -2,6 +2,7 @@
 #   make demo        recover networks trained on digits, in about a minute
 #   make test        the test suite; test-slow: the rest of it
 #   make test-torch  the tests that hold ours against PyTorch and Captum, which it installs
+#   make test-brought  the tests of other libraries' models and files, which it installs
 #   make test-newest the test suite with the newest versions there are, in .venv-newest
 #   make notebooks   the .ipynb files from their sources, notebooks/*.py
 #   make bench       against other tools, on identical networks
@@ -15,7 +16,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constrai
 # NumPy's threads beside JAX's own can stall both on few cores.
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: install demo test test-slow test-torch test-newest lint notebooks bench figures clean
+.PHONY: install demo test test-slow test-torch test-brought test-newest lint notebooks bench figures clean
 
 install: $(VENV)/installed
 
@@ -27,9 +28,9 @@ demo: install
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # What tests compile is kept for the next run, which then takes less than half the CPU time.
-test test-slow test-torch test-newest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
-test test-slow test-torch test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test test-slow test-torch test-newest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+test test-slow test-torch test-brought test-newest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
+test test-slow test-torch test-brought test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test test-slow test-torch test-brought test-newest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
 
 test: install
 	@$(RUN) -m pytest $(PARALLEL) -m "not slow" --nbmake tests notebooks
@@ -39,7 +40,11 @@ test-slow: install
 
 test-torch: $(VENV)/installed-bench
 	@$(RUN) -m pytest tests/test_explanations.py tests/test_steps.py \
-	  tests/distill/test_students.py tests/test_readme.py
+	  tests/distill/test_students.py
+
+test-brought: $(VENV)/installed-brought
+	@$(RUN) -m pytest tests/brought
+	@KERAS_BACKEND=torch $(RUN) -m pytest tests/brought/test_keras.py
 
 NEWEST := .venv-newest
 test-newest:
@@ -84,5 +89,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/installed-bench: $(VENV)/installed
 	@echo "Installing the tools to compare with ..."
 	@$(INSTALL) '.[bench]' || { echo "The bench extra could not be installed: pip has to" \
+	  "reach its package index, or find the versions of constraints.txt on disk."; exit 1; }
+	@touch $@
+
+$(VENV)/installed-brought: $(VENV)/installed
+	@echo "Installing the libraries that models come from ..."
+	@$(INSTALL) '.[brought]' || { echo "The brought extra could not be installed: pip has to" \
 	  "reach its package index, or find the versions of constraints.txt on disk."; exit 1; }
 	@touch $@

@@ -6,7 +6,7 @@ The floors of the house; an import only goes down:
     5  demo          networks trained on digits, recovered and rebuilt
     4  experiments   settings that run to rows; variants are rows, measurements classes
        reports       figures and claims, from rows alone
-    3  victims       to attack: drawn at random, or trained and kept
+    3  victims       to attack: drawn at random, trained and kept, or brought from elsewhere
     2  exact         ReLU networks recovered exactly from gradient queries
        distill       gradient matching: a student trained on a victim's replies
     1  workers       where cells are measured

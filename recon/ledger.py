@@ -148,10 +148,10 @@ class Kept(HostOracle):
             reply = self.asked(x[first : first + size], first, size, self.outputs)
             yield Reply(*(np.asarray(a, np.float64) for a in reply))
 
-    def form(self, dim: int) -> tuple[Kept, Form]:
+    def form(self, dim: int, at: np.ndarray | None = None) -> tuple[Kept, Form]:
         """As of the oracle that is kept: a JAX victim is not asked for it."""
         if not self.inner.traced:
-            return super().form(dim)  # type: ignore[return-value]
+            return super().form(dim, at)  # type: ignore[return-value]
         _, form = self.inner.form(dim)
         return replace(self, outputs=form.outputs), form
 

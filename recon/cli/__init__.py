@@ -1,6 +1,7 @@
 """recon: how much of a model leaks through its explanations.
 
     recon attack --dim 100 --width 64       recover a random network from its gradients
+    recon attack --model net.onnx           the same of a model of yours, in a file
     recon run fig2-mnist --data-dir DIR     an experiment: rows, record and figure in results/
     recon run fig2-mnist --small            the same in a few minutes at most, only shown
     recon tune masks --data-dir DIR         a grid of hyperparameters

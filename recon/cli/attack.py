@@ -1,11 +1,11 @@
-"""recon attack: one attack on one random network."""
+"""recon attack: one attack on one random network, or on a model in a file."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,9 @@ import tyro
 from rich.table import Table
 
 from recon import exact, victims
+from recon.cli import model
 from recon.cli.common import console, refuse, show
+from recon.cli.model import FromFile
 from recon.exact.recovery import Recovery
 from recon.experiments.common import relative_error, timed
 from recon.networks import TwoLayer
@@ -23,7 +25,10 @@ from recon.oracles import Oracle
 
 @dataclass(frozen=True)
 class Attack:
-    """Recover one random network (`victims.random_network`) through its oracle alone."""
+    """Recover one random network (`victims.random_network`) through its oracle alone.
+
+    With --model, the model in a file: its sizes are its own, and the width is not told.
+    """
 
     dim: int = 100
     """Inputs d of the victim."""
@@ -34,7 +39,7 @@ class Attack:
     bias: bool = False
     """Give the victim hidden and output biases."""
     seed: int = 0
-    """Seed of the victim and of the attack."""
+    """Seed of the random victim and of the attack."""
     method: Literal["tangent", "bisect", "membership"] = "tangent"
     """tangent: ours; bisect: Algorithm 1 as printed; membership: Appendix C, values alone."""
     width_known: bool = True
@@ -49,13 +54,17 @@ class Attack:
     """Print one JSON object, nothing else."""
     out: Path | None = None
     """Save the recovered network here, as .npz."""
+    file: tyro.conf.OmitArgPrefixes[FromFile] = field(default_factory=FromFile)
 
     def run(self) -> tuple[dict[str, Any], Recovery]:
         """What a person reads, flat, and the recovery; ValueError for what no attack takes.
 
         seconds is the whole attack, with what it compiles; max_error is `relative_error` over
-        10,000 points, None without a network.
+        10,000 points, None without a network.  Of a file: see `FromFile.run`.
         """
+        if self.file.given:
+            self._check_file()
+            return self.file.run(self.seed, self.budget)
         with jax.enable_x64(True):
             victim_key, attack_key, error_key = jax.random.split(jax.random.key(self.seed), 3)
             if min(self.dim, self.width, self.outputs) < 1:
@@ -71,6 +80,16 @@ class Attack:
     def shape(self) -> str:
         """Inputs, hidden units and outputs."""
         return f"{self.dim}-{self.width}-{self.outputs}"
+
+    def _check_file(self) -> None:
+        """ValueError for options of a file without a file, and of random networks with one."""
+        if self.file.model is None:
+            raise ValueError(f"--{self.file.given[0]} is for a model in a file: give --model")
+        for setting in fields(self):
+            shared = setting.name in ("seed", "budget", "json", "out", "file")
+            if not shared and getattr(self, setting.name) != setting.default:
+                name = setting.name.replace("_", "-")
+                raise ValueError(f"--{name} is for random networks, not for --model")
 
     def _attack(self, oracle: Oracle, key: Any) -> Recovery:
         rest: dict[str, Any] = {"budget": self.budget}
@@ -123,18 +142,26 @@ def described(summary: dict[str, Any]) -> dict[str, str]:
 def attack(argv: Sequence[str]) -> int:
     """`recon attack`."""
     settings = tyro.cli(Attack, prog="recon attack", description=Attack.__doc__, args=argv)
+    file = settings.file
+    victim = f"a {settings.shape} network" if file.model is None else str(file.model)
     try:
-        with console.status(f"Attacking a {settings.shape} network ..."):
+        with console.status(f"Attacking {victim} ..."):
             summary, recovery = settings.run()
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:
         return refuse(error)
     if settings.json:
         print(json.dumps(summary))
     else:
-        table = Table(title=f"{settings.method} on {settings.shape}", show_header=False)
+        name = settings.shape if file.model is None else summary["name"]
+        table = Table(title=f"{settings.method} on {name}", show_header=False)
         table.add_column(style="bold")
         table.add_column()
-        for name, text in described(summary).items():
+        lines = (
+            described(summary)
+            if file.model is None
+            else model.described(summary, data=file.data is not None)
+        )
+        for name, text in lines.items():
             colour = "green" if summary["ok"] else "red"
             table.add_row(name, f"[{colour}]{text}[/]" if name == "status" else text)
         show(table)

@@ -1,4 +1,7 @@
-"""Victims to attack: random networks with a planted truth, and networks trained on images."""
+"""Victims to attack: random networks with a planted truth, and networks trained on images.
+
+`recon.victims.brought`, imported by name, takes models of other libraries and model files.
+"""
 
 from recon.networks import TwoLayer
 from recon.victims.classifiers import Classifier, classifier, sizes
