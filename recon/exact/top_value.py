@@ -1,0 +1,147 @@
+"""Recovery of z = W max(Ax + b, 0) + c from a service that shows the top class alone.
+
+Each reply is the label k of the largest logit, its value z_k and its gradient.  `top_line` finds
+the units' planes along a line, `top_classes` reads every class's weights off the replies and says
+where to ask for those still open, and here the network is held to fresh queries.  Where it
+fails, a line through the point of failure is searched for what is missing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from recon.exact import asking, top_classes
+from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
+from recon.exact.top_classes import Reading
+from recon.exact.top_line import Line, Planes, beside, search
+from recon.exact.top_replies import Log, Spent
+from recon.networks import TwoLayer
+from recon.oracles import AnyOracle, need
+
+LINES = 4  # before giving up
+ROUNDS = 24  # of queries for weights that are open
+UNSEEN = 2  # inputs where a class not seen may be on top, asked once more at the end
+PAIRS = 2  # of far points x, -x: every unit is on at one of them
+DISTANCE = 8.0  # times standard normal, as far out these lie
+NORMAL = 4  # standard normal points at least; one for each class more
+SAMPLE = 2000  # points among which those of every class are chosen
+BAR = 2.0**14  # eps: deviations that rounding explains, relative to the largest there
+
+
+def recover(
+    oracle: AnyOracle,
+    dim: int,
+    key: Any,
+    width: int | None = None,
+    budget: int | None = None,
+) -> Recovery:
+    """Recover a two-layer ReLU network of `dim` inputs from its top class.
+
+    oracle: one whose view is View("top", "top"); key: a JAX key or a whole number; width: hidden
+    units, if known; budget: most queries, certificate included.  K is not told: a class that was
+    never on top has weights 0 and offset -inf, and the sentence says how many were seen.  All
+    logits can be shifted by one affine function of x only as far as the largest does not change:
+    not at all, so classes that are on top somewhere come out as they are.
+
+    ok: label, value and gradient agree with fresh queries to within rounding.  ReplyError,
+    ViewError and ValueError as for `exact.recover`.
+    """
+    need(oracle, outputs="top", explanation="top", of="logits")
+    for name, number, least in (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0)):
+        if number is None and name != "dim":
+            continue
+        if not isinstance(number, (int, np.integer)) or number < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
+    log = Log(oracle, dim, np.inf if budget is None else budget)
+    with jax.enable_x64(True):
+        return _recover(log, np.random.default_rng(asking.seed(key)), width)
+
+
+class Verdict(NamedTuple):
+    """error: the largest deviation, relative to what is usual there; where: its input [d]."""
+
+    error: float
+    where: np.ndarray
+
+
+def _recover(log: Log, rng: np.random.Generator, width: int | None) -> Recovery:
+    planes = Planes(np.zeros((0, log.dim)), np.zeros(0))
+    reading, verdict = None, Verdict(np.inf, rng.standard_normal(log.dim))
+    through, hint = verdict.where, ""
+    try:
+        for _ in range(LINES):
+            line = Line(rng.standard_normal(log.dim), through)
+            planes = planes.and_(search(log, line, planes, width if reading is None else 2, rng))
+            if log.eps > COARSE:
+                return Recovery(None, Status.UNCERTIFIED, log.cost, detail=TOO_COARSE)
+            reading = _completed(log, planes, rng)
+            verdict = _judged(log, reading, rng)
+            used = np.abs(reading.network.weights).max(0, initial=0.0) > 0
+            hint = _sentence(log, reading)
+            if verdict.error <= 1 and not reading.missing[reading.seen].any():
+                count = int(used.sum())
+                same = width is None or width == count
+                status = Status.RECOVERED if same else Status.OTHER_WIDTH
+                return Recovery(reading.network, status, log.cost, verdict.error, hint)
+            planes = Planes(reading.network.rows, reading.network.bias)
+            through = verdict.where
+    except Spent:
+        network = None if reading is None else reading.network
+        return Recovery(network, Status.BUDGET, log.cost, detail=hint)
+    assert reading is not None
+    return Recovery(reading.network, Status.UNCERTIFIED, log.cost, verdict.error, hint)
+
+
+def _completed(log: Log, planes: Planes, rng: np.random.Generator) -> Reading:
+    """The reading once nothing is open that queries tell, and no other class turns up."""
+    reading = top_classes.read(log, planes)
+    for _ in range(ROUNDS):
+        x = top_classes.telling(log, reading, rng)
+        last = not len(x)
+        if last:
+            x = top_classes.unseen(log, reading, 1, rng)
+        if len(x):
+            new = log.ask(x)
+        if last and (not len(x) or _held(log, reading.network, new).error <= 1):
+            break
+        reading = top_classes.read(log, planes)
+    return reading
+
+
+def _judged(log: Log, reading: Reading, rng: np.random.Generator) -> Verdict:
+    """The network held to fresh queries: far pairs, points of every class, beside its planes."""
+    network, dim = reading.network, log.dim
+    far = DISTANCE * rng.standard_normal((PAIRS, dim))
+    sample = rng.standard_normal((SAMPLE, dim))
+    top = network(sample).argmax(1)
+    chosen = [*range(NORMAL), *(int(np.argmax(top == k)) for k in np.unique(top))]
+    lowest = top_classes.unseen(log, reading, UNSEEN, rng)
+    planes = beside(Planes(network.rows, network.bias), rng)
+    x = np.concatenate([far, -far, sample[chosen], lowest, *(pair for _, pair in planes)])
+    return _held(log, network, log.ask(x))
+
+
+def _held(log: Log, network: TwoLayer, which: np.ndarray) -> Verdict:
+    x, label = log.x[which], log.label[which]
+    logits = network(x)
+    at, seen = np.arange(len(x)), label < logits.shape[1]
+    label = np.where(seen, label, 0)
+    size = np.abs(log.value[which]) + log.scale * (1 + np.linalg.norm(x, axis=1))
+    value = np.abs(logits[at, label] - log.value[which]) / size
+    below = (logits.max(1) - logits[at, label]) / size
+    gradient = network.gradient(x)[at, label] - log.gradient[which]
+    wrong = np.linalg.norm(gradient, axis=1) / log.scale
+    worst = np.where(seen, np.maximum(np.maximum(value, below), wrong), np.inf)
+    return Verdict(float(worst.max() / (BAR * log.eps)), x[int(worst.argmax())])
+
+
+def _sentence(log: Log, reading: Reading) -> str:
+    labels = np.flatnonzero(reading.seen).tolist()
+    never = np.flatnonzero(~reading.seen).tolist()
+    text = f"Classes seen on top: {len(labels)} ({', '.join(map(str, labels))})."
+    if never:
+        text += f" Never: {', '.join(map(str, never))}."
+    return text
