@@ -23,10 +23,10 @@ from recon.oracles import AnyOracle, need
 
 LINES = 4  # before giving up
 ROUNDS = 24  # of queries for weights that are open
-UNSEEN = 2  # inputs where a class not seen may be on top, asked once more at the end
-PAIRS = 2  # of far points x, -x: every unit is on at one of them
+UNSEEN = 1  # inputs where a class not seen may be on top, asked once more at the end
+PAIRS = 1  # of far points x, -x: every unit is on at one of them
 DISTANCE = 8.0  # times standard normal, as far out these lie
-NORMAL = 4  # standard normal points at least; one for each class more
+NORMAL = 2  # standard normal points, and one for each class that is top at any
 SAMPLE = 2000  # points among which those of every class are chosen
 BAR = 2.0**14  # eps: deviations that rounding explains, relative to the largest there
 
@@ -70,24 +70,26 @@ class Verdict(NamedTuple):
 def _recover(log: Log, rng: np.random.Generator, width: int | None) -> Recovery:
     planes = Planes(np.zeros((0, log.dim)), np.zeros(0))
     reading, verdict = None, Verdict(np.inf, rng.standard_normal(log.dim))
-    through, hint = verdict.where, ""
+    through, hint, lines = verdict.where, "", 0
     try:
-        for _ in range(LINES):
-            line = Line(rng.standard_normal(log.dim), through)
-            planes = planes.and_(search(log, line, planes, width if reading is None else 2, rng))
+        while lines < LINES:
+            if through is not None:
+                line = Line(rng.standard_normal(log.dim), through)
+                planes = planes.and_(search(log, line, planes, None if lines else width, rng))
+                lines += 1
             if log.eps > COARSE:
                 return Recovery(None, Status.UNCERTIFIED, log.cost, detail=TOO_COARSE)
             reading = _completed(log, planes, rng)
             verdict = _judged(log, reading, rng)
-            used = np.abs(reading.network.weights).max(0, initial=0.0) > 0
-            hint = _sentence(log, reading)
+            hint = _sentence(reading)
             if verdict.error <= 1 and not reading.missing[reading.seen].any():
-                count = int(used.sum())
-                same = width is None or width == count
+                used = np.abs(reading.network.weights).max(0, initial=0.0) > 0
+                same = width in (None, int(used.sum()))
                 status = Status.RECOVERED if same else Status.OTHER_WIDTH
                 return Recovery(reading.network, status, log.cost, verdict.error, hint)
             planes = Planes(reading.network.rows, reading.network.bias)
-            through = verdict.where
+            # a class that turned up is no sign of units that are missing
+            through = None if len(np.unique(log.label)) > reading.seen.sum() else verdict.where
     except Spent:
         network = None if reading is None else reading.network
         return Recovery(network, Status.BUDGET, log.cost, detail=hint)
@@ -112,16 +114,21 @@ def _completed(log: Log, planes: Planes, rng: np.random.Generator) -> Reading:
 
 
 def _judged(log: Log, reading: Reading, rng: np.random.Generator) -> Verdict:
-    """The network held to fresh queries: far pairs, points of every class, beside its planes."""
+    """The network held to fresh queries: far pairs, then points of every class, lowest points and
+    pairs beside its planes.
+    """
     network, dim = reading.network, log.dim
     far = DISTANCE * rng.standard_normal((PAIRS, dim))
+    verdict = _held(log, network, log.ask(np.concatenate([far, -far])))
+    if verdict.error > 1:
+        return verdict
     sample = rng.standard_normal((SAMPLE, dim))
     top = network(sample).argmax(1)
     chosen = [*range(NORMAL), *(int(np.argmax(top == k)) for k in np.unique(top))]
     lowest = top_classes.unseen(log, reading, UNSEEN, rng)
-    planes = beside(Planes(network.rows, network.bias), rng)
-    x = np.concatenate([far, -far, sample[chosen], lowest, *(pair for _, pair in planes)])
-    return _held(log, network, log.ask(x))
+    pairs = [pair for _, pair in beside(Planes(network.rows, network.bias), rng)]
+    second = _held(log, network, log.ask(np.concatenate([sample[chosen], lowest, *pairs])))
+    return max(verdict, second, key=lambda a: a.error)
 
 
 def _held(log: Log, network: TwoLayer, which: np.ndarray) -> Verdict:
@@ -138,7 +145,7 @@ def _held(log: Log, network: TwoLayer, which: np.ndarray) -> Verdict:
     return Verdict(float(worst.max() / (BAR * log.eps)), x[int(worst.argmax())])
 
 
-def _sentence(log: Log, reading: Reading) -> str:
+def _sentence(reading: Reading) -> str:
     labels = np.flatnonzero(reading.seen).tolist()
     never = np.flatnonzero(~reading.seen).tolist()
     text = f"Classes seen on top: {len(labels)} ({', '.join(map(str, labels))})."
