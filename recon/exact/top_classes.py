@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linprog
 
-from recon.exact.top_line import Planes
 from recon.exact.top_replies import Log
+from recon.exact.top_touch import Planes
 from recon.networks import TwoLayer
 
 SWEEPS = 3  # of rows and weights in turn

@@ -9,10 +9,9 @@ not, and their tangents meet between them, they are presumed to enclose one:
         g_r - g_l = w n^T, n x + b = 0    a switch where the tangents meet, and perhaps units
         where the tangents meet           beside it: asked just past it, on its longer side
 
-Presumed units are tested all at once (`touch`): two points on either side of all their planes
-differ in gradient by sum_i W_ki n_i, whatever the class k that is on top there; two units taken
-for one have their planes elsewhere, and their coefficient is zero.  Two queries for a group.
-Those found to be several, and intervals whose tangents do not meet inside, are split.
+Presumed units are tested all at once (`top_touch`).  Those found to be several, and intervals
+whose tangents do not meet inside, are split.  A switch that what is known adds up to needs no
+query: a unit that hid beside it would be a direction of its own.
 """
 
 from __future__ import annotations
@@ -22,15 +21,13 @@ from typing import NamedTuple
 import numpy as np
 
 from recon.exact.top_replies import Log
+from recon.exact.top_touch import Planes, touched
 
-FIRST, FIRST_UNKNOWN = 0.8, 16  # first points on a line: per unit told, or without
-CROWDED = 0.8  # of the intervals hold something: all are halved
+FIRST, FIRST_UNKNOWN = 0.6, 12  # first points on a line: per unit told, or without
+CROWDED = 0.92  # of the intervals hold something: all are halved
 REACH = 1.5e4  # the ends of a line, in standard deviations
 NARROW = 1e-8  # radians: kinks as close count as one
 BESIDE, CLOSE = 1e-2, 2e-9  # how far past a meeting point an interval is split: of it; in radians
-STEP = 1e-6  # how far beside its planes a touch asks, relative to the point
-RETRIES = 3  # touches that cross something unknown, or another class
-ROOM = 0.8  # of the dimensions may be rows touched at once: their systems stay well conditioned
 
 
 class Line(NamedTuple):
@@ -42,16 +39,6 @@ class Line(NamedTuple):
     def at(self, angle: np.ndarray) -> np.ndarray:
         """Points [n, d]."""
         return self.u[None] + np.tan(angle)[:, None] * self.v[None]
-
-
-class Planes(NamedTuple):
-    """n_i x + b_i = 0, rows of length one."""
-
-    rows: np.ndarray  # [m, d]
-    bias: np.ndarray  # [m]
-
-    def and_(self, other: Planes) -> Planes:
-        return Planes(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
 
 
 class Intervals(NamedTuple):
@@ -192,9 +179,7 @@ def _crossed(line: Line, known: Planes, iv: Intervals) -> np.ndarray:
     return np.searchsorted(angle, iv.high) > np.searchsorted(angle, iv.low)
 
 
-def _explained(
-    log: Log, line: Line, known: Planes, iv: Intervals, which: np.ndarray
-) -> np.ndarray:
+def _explained(log: Log, line: Line, known: Planes, iv: Intervals, which: np.ndarray) -> np.ndarray:
     """Whether the known planes that intervals hold make all of their jumps, for `which` [n - 1]."""
     out = np.zeros(len(which), bool)
     angle = _crossings(line, known)
@@ -204,49 +189,3 @@ def _explained(
         left_over = jump - np.linalg.lstsq(rows.T, jump)[0] @ rows
         out[i] = np.linalg.norm(left_over) <= 1e2 * log.tiny and len(rows) < log.dim
     return out
-
-
-def touched(log: Log, units: Planes, rng: np.random.Generator) -> np.ndarray:
-    """Which of the planes [m] are units': those across which the gradient jumps far from the line.
-
-    All false where nothing could be told, as in one dimension.
-    """
-    real = np.zeros(len(units.bias), bool)
-    todo = np.arange(len(real))
-    for _ in range(RETRIES):
-        groups = beside(Planes(units.rows[todo], units.bias[todo]), rng)
-        if not groups:
-            break
-        asked = log.ask(np.concatenate([pair for _, pair in groups])).reshape(-1, 2)
-        again = np.zeros(0, int)
-        for (group, _), (plus, minus) in zip(groups, asked, strict=True):
-            rows, jump = units.rows[todo[group]], log.gradient[plus] - log.gradient[minus]
-            part = np.linalg.lstsq(rows.T, jump)[0]
-            unexplained = np.linalg.norm(jump - part @ rows) > 1e-6 * log.scale
-            if log.label[plus] != log.label[minus] or unexplained:
-                again = np.concatenate([again, todo[group]])
-            else:
-                real[todo[group]] = np.abs(part) > 1e4 * log.tiny
-        todo = again
-    return real
-
-
-def beside(units: Planes, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Groups of planes, and for each two points [2, d] on either side of all planes in it."""
-    count, dim = units.rows.shape
-    if dim == 1 or not count:
-        return []
-    parts = -(-count // max(1, int(ROOM * dim)))
-    groups = [np.arange(i, count, parts) for i in range(parts)]
-    return [(group, _pair(units.rows[group], units.bias[group], rng)) for group in groups]
-
-
-def _pair(rows: np.ndarray, bias: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Two points [2, d] beside all planes, on either side of each, somewhere along them."""
-    inverse = np.linalg.pinv(rows)
-    away = rng.standard_normal(rows.shape[1])
-    foot = away - inverse @ (rows @ away + bias)
-    foot -= inverse @ (rows @ foot + bias)
-    step = inverse @ np.ones(len(bias))
-    step *= STEP * (1 + np.linalg.norm(foot)) / max(np.linalg.norm(step), 1.0)
-    return np.stack([foot + step, foot - step])

@@ -58,3 +58,11 @@ class Log:
     def tiny(self) -> float:
         """The norm up to which a difference of gradients is rounding."""
         return ROUNDING * self.eps * self.scale
+
+    def jump(self, a: int, b: int) -> np.ndarray:
+        """By how much the gradient [d] differs at reply b from that at a."""
+        return np.asarray(self.gradient[b] - self.gradient[a])
+
+    def offset(self, a: int) -> float:
+        """The intercept f - g x of reply a."""
+        return float(self.value[a] - self.gradient[a] @ self.x[a])

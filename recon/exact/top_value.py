@@ -16,8 +16,9 @@ import numpy as np
 from recon.exact import asking, top_classes
 from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
 from recon.exact.top_classes import Reading
-from recon.exact.top_line import Line, Planes, beside, search
+from recon.exact.top_line import Line, search
 from recon.exact.top_replies import Log, Spent
+from recon.exact.top_touch import Planes, beside
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, need
 
