@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
 
 from recon.exact.top_replies import Log
 from recon.exact.top_touch import Planes
@@ -25,7 +24,6 @@ SWEEPS = 3  # of rows and weights in turn
 RANK = 1e-9  # of the largest eigenvalue: one below is a direction that no reply tells
 CANDIDATES = 512  # inputs among which the most telling is chosen
 BARELY = 1e-4  # how far beyond its plane a unit is switched, relative to what is usual
-FAR = 30.0  # times as far out as is usual, an input where an unseen class is looked for
 
 
 class Reading(NamedTuple):
@@ -160,37 +158,3 @@ def _moved(
     return np.stack(
         [a + np.linalg.lstsq(rows[c != 0], c[c != 0])[0] for a, c in zip(x, change, strict=True)]
     )
-
-
-def unseen(log: Log, reading: Reading, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Inputs [m <= count, d] at which all known classes are as low as can be: others may be on top.
-
-    min over x of max over k seen of z_k(x) is a linear program where it is known which units are
-    on: any of them, if their rows are independent, or those on at a random input.
-    """
-    network = reading.network
-    x = rng.standard_normal((count, log.dim))
-    signs = np.where(x @ network.rows.T + network.bias[None] > 0, 1.0, -1.0)
-    if len(network.rows) <= log.dim:
-        signs = rng.choice([-1.0, 1.0, 1.0], signs.shape)
-    found = [_lowest(network, reading.seen, sign, rng) for sign in signs]
-    return np.array([a for a in found if a is not None]).reshape(-1, log.dim)
-
-
-def _lowest(
-    network: TwoLayer, seen: np.ndarray, sign: np.ndarray, rng: np.random.Generator
-) -> np.ndarray | None:
-    """The lowest point [d] in the cell where sign (N x + b) > 0, in a box; None if it is empty."""
-    rows, bias = network.rows, network.bias
-    on = sign > 0
-    slope = (network.weights[seen] * on) @ rows + network.slope[seen]
-    offset = (network.weights[seen] * on) @ bias + network.offset[seen]
-    usual = 1 + float(np.median(np.abs(bias))) if len(bias) else 1.0
-    margin = 1e-3 * usual * rng.uniform(0.5, 1.0, len(bias))
-    unknown = np.concatenate([-np.ones(len(slope)), np.zeros(len(bias))])
-    left = np.concatenate([slope, -sign[:, None] * rows])
-    right = np.concatenate([-offset, sign * bias - margin])
-    box = [(-FAR * usual, FAR * usual)] * rows.shape[1] + [(None, None)]
-    goal = np.eye(rows.shape[1] + 1)[-1]
-    solved = linprog(goal, A_ub=np.c_[left, unknown], b_ub=right, bounds=box)
-    return np.asarray(solved.x[:-1]) if solved.status == 0 else None

@@ -19,12 +19,14 @@ from recon.exact.top_classes import Reading
 from recon.exact.top_line import Line, search
 from recon.exact.top_replies import Log, Spent
 from recon.exact.top_touch import Planes, beside
+from recon.exact.top_unseen import unseen
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, need
 
 LINES = 4  # before giving up
-ROUNDS = 24  # of queries for weights that are open
-UNSEEN = 1  # inputs where a class not seen may be on top, asked once more at the end
+ROUNDS = 64  # of queries for weights that are open and classes that were not seen
+LIKELY = 0.02  # chance of another class at which it is looked for
+UNKNOWN, KNOWN = 4, 16  # queries in succession that look for one in vain: where K is known, more
 PAIRS = 1  # of far points x, -x: every unit is on at one of them
 DISTANCE = 8.0  # times standard normal, as far out these lie
 NORMAL = 2  # standard normal points, and one for each class that is top at any
@@ -38,6 +40,7 @@ def recover(
     key: Any,
     width: int | None = None,
     budget: int | None = None,
+    classes: int | None = None,
 ) -> Recovery:
     """Recover a two-layer ReLU network of `dim` inputs from its top class.
 
@@ -51,14 +54,15 @@ def recover(
     ViewError and ValueError as for `exact.recover`.
     """
     need(oracle, outputs="top", explanation="top", of="logits")
-    for name, number, least in (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0)):
+    sizes = (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0), ("classes", classes, 1))
+    for name, number, least in sizes:
         if number is None and name != "dim":
             continue
         if not isinstance(number, (int, np.integer)) or number < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
     log = Log(oracle, dim, np.inf if budget is None else budget)
     with jax.enable_x64(True):
-        return _recover(log, np.random.default_rng(asking.seed(key)), width)
+        return _recover(log, np.random.default_rng(asking.seed(key)), width, classes)
 
 
 class Verdict(NamedTuple):
@@ -68,7 +72,9 @@ class Verdict(NamedTuple):
     where: np.ndarray
 
 
-def _recover(log: Log, rng: np.random.Generator, width: int | None) -> Recovery:
+def _recover(
+    log: Log, rng: np.random.Generator, width: int | None, classes: int | None
+) -> Recovery:
     planes = Planes(np.zeros((0, log.dim)), np.zeros(0))
     reading, verdict = None, Verdict(np.inf, rng.standard_normal(log.dim))
     through, hint, lines = verdict.where, "", 0
@@ -80,7 +86,7 @@ def _recover(log: Log, rng: np.random.Generator, width: int | None) -> Recovery:
                 lines += 1
             if log.eps > COARSE:
                 return Recovery(None, Status.UNCERTIFIED, log.cost, detail=TOO_COARSE)
-            reading = _completed(log, planes, rng)
+            reading = _completed(log, planes, classes, rng)
             verdict = _judged(log, reading, rng)
             hint = _sentence(reading)
             if verdict.error <= 1 and not reading.missing[reading.seen].any():
@@ -98,26 +104,28 @@ def _recover(log: Log, rng: np.random.Generator, width: int | None) -> Recovery:
     return Recovery(reading.network, Status.UNCERTIFIED, log.cost, verdict.error, hint)
 
 
-def _completed(log: Log, planes: Planes, rng: np.random.Generator) -> Reading:
-    """The reading once nothing is open that queries tell, and no other class turns up."""
-    reading = top_classes.read(log, planes)
+def _completed(log: Log, planes: Planes, classes: int | None, rng: np.random.Generator) -> Reading:
+    """The reading once nothing is open that queries tell, and no other class is likely."""
+    reading, vain = top_classes.read(log, planes), 0
     for _ in range(ROUNDS):
         x = top_classes.telling(log, reading, rng)
-        last = not len(x)
-        if last:
-            x = top_classes.unseen(log, reading, 1, rng)
-        if len(x):
-            new = log.ask(x)
-        if last and (not len(x) or _held(log, reading.network, new).error <= 1):
-            break
+        count = int(reading.seen.sum())
+        if not len(x):
+            known = classes is not None or count < len(reading.seen)
+            if count == classes or vain == (KNOWN if known else UNKNOWN):
+                return reading
+            point, chance = unseen(log, reading.network, reading.seen, rng)
+            if chance < LIKELY:
+                return reading
+            x, vain = point[None], vain + 1
+        log.ask(x)
         reading = top_classes.read(log, planes)
+        vain = vain if reading.seen.sum() == count else 0
     return reading
 
 
 def _judged(log: Log, reading: Reading, rng: np.random.Generator) -> Verdict:
-    """The network held to fresh queries: far pairs, then points of every class, lowest points and
-    pairs beside its planes.
-    """
+    """The network held to fresh queries: a far pair, points of all classes, beside its planes."""
     network, dim = reading.network, log.dim
     far = DISTANCE * rng.standard_normal((PAIRS, dim))
     verdict = _held(log, network, log.ask(np.concatenate([far, -far])))
@@ -126,9 +134,8 @@ def _judged(log: Log, reading: Reading, rng: np.random.Generator) -> Verdict:
     sample = rng.standard_normal((SAMPLE, dim))
     top = network(sample).argmax(1)
     chosen = [*range(NORMAL), *(int(np.argmax(top == k)) for k in np.unique(top))]
-    lowest = top_classes.unseen(log, reading, UNSEEN, rng)
     pairs = [pair for _, pair in beside(Planes(network.rows, network.bias), rng)]
-    second = _held(log, network, log.ask(np.concatenate([sample[chosen], lowest, *pairs])))
+    second = _held(log, network, log.ask(np.concatenate([sample[chosen], *pairs])))
     return max(verdict, second, key=lambda a: a.error)
 
 
