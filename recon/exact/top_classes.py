@@ -23,6 +23,7 @@ from recon.networks import TwoLayer
 SWEEPS = 3  # of rows and weights in turn
 RANK = 1e-9  # of the largest eigenvalue: one below is a direction that no reply tells
 CANDIDATES = 512  # inputs among which the most telling is chosen
+RADII = (0.3, 1.0, 3.0, 10.0)  # of random inputs, among which they are chosen too
 BARELY = 1e-4  # how far beyond its plane a unit is switched, relative to what is usual
 
 
@@ -53,6 +54,7 @@ def read(log: Log, planes: Planes) -> Reading:
         rest = log.gradient - slope[log.label] - active @ rows
         rows = rows + _least(active, rest)
         size = np.linalg.norm(rows, axis=1)
+        size = np.where(size > 0, size, 1.0)
         rows, bias, weights = rows / size[:, None], bias / size, weights * size[None]
     offset = np.where(seen, 0.0, -np.inf)
     bias, offset = _offsets(log, TwoLayer(rows, bias, weights, slope, offset), on)
@@ -136,7 +138,8 @@ def telling(log: Log, reading: Reading, rng: np.random.Generator) -> np.ndarray:
         start = x[rng.integers(len(x), size=CANDIDATES)]
         share = rng.random(CANDIDATES) ** 2 * (np.arange(CANDIDATES) > CANDIDATES // 4)
         moved = reading.missing[k][None] & (rng.random((CANDIDATES, len(bias))) >= share[:, None])
-        tried = _moved(start, moved, want, rows, bias)
+        away = rng.standard_normal(start.shape) * rng.choice(RADII, (CANDIDATES, 1))
+        tried = np.concatenate([_moved(start, moved, want, rows, bias), away])
         score = (((tried @ rows.T + bias[None] > 0) == (want > 0)) & reading.missing[k]).sum(1)
         score = score - len(bias) * (network(tried).argmax(1) != k)
         found.append(tried[np.argmax(score)])

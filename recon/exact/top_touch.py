@@ -13,7 +13,7 @@ import numpy as np
 
 from recon.exact.top_replies import Log
 
-STEP = 1e-6  # how far beside its planes a touch asks, relative to the point
+STEP = 1e-4  # how far beside its planes a touch asks, relative to the point
 RETRIES = 3  # touches that cross something unknown, or another class
 ROOM = 0.8  # of the dimensions may be rows touched at once: their systems stay well conditioned
 

@@ -18,7 +18,7 @@ from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
 from recon.exact.top_classes import Reading
 from recon.exact.top_line import Line, search
 from recon.exact.top_replies import Log, Spent
-from recon.exact.top_touch import Planes, beside
+from recon.exact.top_touch import Planes, beside, touched
 from recon.exact.top_unseen import unseen
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, need
@@ -66,18 +66,21 @@ def recover(
 
 
 class Verdict(NamedTuple):
-    """error: the largest deviation, relative to what is usual there; where: its input [d]."""
+    """error: the largest deviation, in what rounding explains; fresh: the replies held to; worst:
+    the one that deviates most.
+    """
 
     error: float
-    where: np.ndarray
+    fresh: np.ndarray
+    worst: int
 
 
 def _recover(
     log: Log, rng: np.random.Generator, width: int | None, classes: int | None
 ) -> Recovery:
     planes = Planes(np.zeros((0, log.dim)), np.zeros(0))
-    reading, verdict = None, Verdict(np.inf, rng.standard_normal(log.dim))
-    through, hint, lines = verdict.where, "", 0
+    reading, through, hint, lines = None, rng.standard_normal(log.dim), "", 0
+    verdict = Verdict(np.inf, np.zeros(0, int), 0)
     try:
         while lines < LINES:
             if through is not None:
@@ -87,16 +90,19 @@ def _recover(
             if log.eps > COARSE:
                 return Recovery(None, Status.UNCERTIFIED, log.cost, detail=TOO_COARSE)
             reading = _completed(log, planes, classes, rng)
-            verdict = _judged(log, reading, rng)
+            verdict = _judged(log, reading, verdict.fresh, rng)
             hint = _sentence(reading)
+            used = np.abs(reading.network.weights).max(0, initial=0.0) > 0
             if verdict.error <= 1 and not reading.missing[reading.seen].any():
-                used = np.abs(reading.network.weights).max(0, initial=0.0) > 0
                 same = width in (None, int(used.sum()))
                 status = Status.RECOVERED if same else Status.OTHER_WIDTH
                 return Recovery(reading.network, status, log.cost, verdict.error, hint)
-            planes = Planes(reading.network.rows, reading.network.bias)
-            # a class that turned up is no sign of units that are missing
-            through = None if len(np.unique(log.label)) > reading.seen.sum() else verdict.where
+            planes = Planes(reading.network.rows[used], reading.network.bias[used])
+            through = None  # a class that turned up is no sign of units that are missing
+            if len(np.unique(log.label)) == reading.seen.sum():
+                more = _left_over(log, reading.network, verdict.fresh, rng)
+                planes = planes.and_(more)
+                through = None if len(more.bias) else log.x[verdict.worst]
     except Spent:
         network = None if reading is None else reading.network
         return Recovery(network, Status.BUDGET, log.cost, detail=hint)
@@ -124,33 +130,60 @@ def _completed(log: Log, planes: Planes, classes: int | None, rng: np.random.Gen
     return reading
 
 
-def _judged(log: Log, reading: Reading, rng: np.random.Generator) -> Verdict:
-    """The network held to fresh queries: a far pair, points of all classes, beside its planes."""
+def _judged(log: Log, reading: Reading, before: np.ndarray, rng: np.random.Generator) -> Verdict:
+    """The network held to fresh queries: a far pair, points of all classes, beside its planes.
+
+    And to those of earlier certificates, which it was not told from.
+    """
     network, dim = reading.network, log.dim
     far = DISTANCE * rng.standard_normal((PAIRS, dim))
-    verdict = _held(log, network, log.ask(np.concatenate([far, -far])))
+    fresh = np.concatenate([before, log.ask(np.concatenate([far, -far]))])
+    verdict = _held(log, network, fresh)
     if verdict.error > 1:
         return verdict
     sample = rng.standard_normal((SAMPLE, dim))
     top = network(sample).argmax(1)
     chosen = [*range(NORMAL), *(int(np.argmax(top == k)) for k in np.unique(top))]
     pairs = [pair for _, pair in beside(Planes(network.rows, network.bias), rng)]
-    second = _held(log, network, log.ask(np.concatenate([sample[chosen], *pairs])))
-    return max(verdict, second, key=lambda a: a.error)
+    return _held(log, network, np.append(fresh, log.ask(np.concatenate([sample[chosen], *pairs]))))
+
+
+def _deviations(
+    log: Log, network: TwoLayer, which: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the replies [n] the gradients [n, d] and values [n] less the network's, of the label
+    told, and by how much another of its logits is above [n]; not a number for unknown labels.
+    """
+    x, label, at = log.x[which], log.label[which], np.arange(len(which))
+    logits = network(x)
+    known = label < logits.shape[1]
+    own = np.where(known, logits[at, np.where(known, label, 0)], np.nan)
+    gradient = log.gradient[which] - network.gradient(x)[at, np.where(known, label, 0)]
+    return gradient, log.value[which] - own, logits.max(1) - own
 
 
 def _held(log: Log, network: TwoLayer, which: np.ndarray) -> Verdict:
-    x, label = log.x[which], log.label[which]
-    logits = network(x)
-    at, seen = np.arange(len(x)), label < logits.shape[1]
-    label = np.where(seen, label, 0)
-    size = np.abs(log.value[which]) + log.scale * (1 + np.linalg.norm(x, axis=1))
-    value = np.abs(logits[at, label] - log.value[which]) / size
-    below = (logits.max(1) - logits[at, label]) / size
-    gradient = network.gradient(x)[at, label] - log.gradient[which]
-    wrong = np.linalg.norm(gradient, axis=1) / log.scale
-    worst = np.where(seen, np.maximum(np.maximum(value, below), wrong), np.inf)
-    return Verdict(float(worst.max() / (BAR * log.eps)), x[int(worst.argmax())])
+    """The replies [n] held to the network."""
+    gradient, value, above = _deviations(log, network, which)
+    size = np.abs(log.value[which]) + log.scale * (1 + np.linalg.norm(log.x[which], axis=1))
+    wrong = np.linalg.norm(gradient, axis=1) / max(log.scale, 1e-300)
+    worst = np.maximum(np.maximum(np.abs(value), above) / np.maximum(size, 1e-300), wrong)
+    worst = np.where(np.isnan(worst), np.inf, worst)
+    return Verdict(float(worst.max() / (BAR * log.eps)), which, int(which[worst.argmax()]))
+
+
+def _left_over(log: Log, network: TwoLayer, which: np.ndarray, rng: np.random.Generator) -> Planes:
+    """Planes that deviations at replies [n] show, if each is that of one unit missed."""
+    gradient, value, _ = _deviations(log, network, which)
+    size = np.linalg.norm(gradient, axis=1)
+    far = np.isfinite(value) & (size > BAR * log.eps * log.scale)
+    offset = value - np.sum(gradient * log.x[which], 1)
+    rows, bias = gradient[far] / size[far, None], offset[far] / size[far]
+    same = np.abs(rows @ rows.T) > 1 - 1e-6
+    new = ~np.tril(same, -1).any(1)
+    planes = Planes(rows[new], bias[new])
+    real = touched(log, planes, rng)
+    return Planes(planes.rows[real], planes.bias[real])
 
 
 def _sentence(reading: Reading) -> str:
