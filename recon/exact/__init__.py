@@ -10,6 +10,7 @@ from recon.exact.membership import learn_model_membership
 from recon.exact.one_layer import learn_linear, learn_logistic
 from recon.exact.paper import learn_model, recover_s
 from recon.exact.recovery import Recovery, Status
+from recon.exact.top_value import recover as recover_top
 from recon.exact.two_layer import recover
 from recon.oracles import AnyOracle
 
@@ -23,6 +24,7 @@ __all__ = [
     "learn_model_membership",
     "recover",
     "recover_s",
+    "recover_top",
     "recover_z",
 ]
 

@@ -41,7 +41,7 @@ def read(log: Log, planes: Planes) -> Reading:
     planes, plain = _turned(log, planes)
     rows, bias = planes
     on = (log.x @ rows.T + bias[None] > 0).astype(float)
-    outputs = int(log.label.max()) + 1
+    outputs = max(int(log.label.max()) + 1, log.classes)
     seen = np.isin(np.arange(outputs), log.label)
     weights, missing = np.zeros((2, outputs, len(bias)))
     slope = np.zeros((outputs, log.dim))

@@ -24,6 +24,7 @@ class Log:
     oracle: AnyOracle
     dim: int
     budget: float = np.inf
+    classes: int = 1  # K at least
     cost: Cost = field(default_factory=Cost)
     eps: float = np.finfo(np.float64).eps
     x: np.ndarray = field(init=False)

@@ -45,10 +45,10 @@ def recover(
     """Recover a two-layer ReLU network of `dim` inputs from its top class.
 
     oracle: one whose view is View("top", "top"); key: a JAX key or a whole number; width: hidden
-    units, if known; budget: most queries, certificate included.  K is not told: a class that was
-    never on top has weights 0 and offset -inf, and the sentence says how many were seen.  All
-    logits can be shifted by one affine function of x only as far as the largest does not change:
-    not at all, so classes that are on top somewhere come out as they are.
+    units, if known; budget: most queries, certificate included; classes: K, if known, which says
+    for how long to look for classes that were never on top.  Such a one has weights 0 and offset
+    -inf, and the sentence says which were seen: a rare class that no query met is not known of.
+    Classes that are on top somewhere come out as they are, no common shift is left open.
 
     ok: label, value and gradient agree with fresh queries to within rounding.  ReplyError,
     ViewError and ValueError as for `exact.recover`.
@@ -60,7 +60,7 @@ def recover(
             continue
         if not isinstance(number, (int, np.integer)) or number < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
-    log = Log(oracle, dim, np.inf if budget is None else budget)
+    log = Log(oracle, dim, np.inf if budget is None else budget, classes or 1)
     with jax.enable_x64(True):
         return _recover(log, np.random.default_rng(asking.seed(key)), width, classes)
 
@@ -79,7 +79,9 @@ def _recover(
     log: Log, rng: np.random.Generator, width: int | None, classes: int | None
 ) -> Recovery:
     planes = Planes(np.zeros((0, log.dim)), np.zeros(0))
-    reading, through, hint, lines = None, rng.standard_normal(log.dim), "", 0
+    reading: Reading | None = None
+    through: np.ndarray | None = rng.standard_normal(log.dim)  # None: no line is called for
+    hint, lines = "", 0
     verdict = Verdict(np.inf, np.zeros(0, int), 0)
     try:
         while lines < LINES:
