@@ -23,7 +23,7 @@ from recon.exact.top_unseen import unseen
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, need
 
-LINES = 4  # before giving up
+LINES = 6  # searches for units that are missing before giving up
 ROUNDS = 64  # of queries for weights that are open and classes that were not seen
 LIKELY = 0.02  # chance of another class at which it is looked for
 UNKNOWN, KNOWN = 4, 16  # queries in succession that look for one in vain: where K is known, more
@@ -88,20 +88,22 @@ def _recover(
             if through is not None:
                 line = Line(rng.standard_normal(log.dim), through)
                 planes = planes.and_(search(log, line, planes, None if lines else width, rng))
-                lines += 1
             if log.eps > COARSE:
                 return Recovery(None, Status.UNCERTIFIED, log.cost, detail=TOO_COARSE)
             reading = _completed(log, planes, classes, rng)
             verdict = _judged(log, reading, verdict.fresh, rng)
             hint = _sentence(reading)
             used = np.abs(reading.network.weights).max(0, initial=0.0) > 0
-            if verdict.error <= 1 and not reading.missing[reading.seen].any():
+            if verdict.error <= 1:
                 same = width in (None, int(used.sum()))
                 status = Status.RECOVERED if same else Status.OTHER_WIDTH
+                if open_ := int(reading.missing[reading.seen].sum()):
+                    status, hint = Status.UNCERTIFIED, f"{hint} Weights no query told: {open_}."
                 return Recovery(reading.network, status, log.cost, verdict.error, hint)
             planes = Planes(reading.network.rows[used], reading.network.bias[used])
             through = None  # a class that turned up is no sign of units that are missing
             if len(np.unique(log.label)) == reading.seen.sum():
+                lines += 1
                 more = _left_over(log, reading.network, verdict.fresh, rng)
                 planes = planes.and_(more)
                 through = None if len(more.bias) else log.x[verdict.worst]
@@ -135,7 +137,7 @@ def _completed(log: Log, planes: Planes, classes: int | None, rng: np.random.Gen
 def _judged(log: Log, reading: Reading, before: np.ndarray, rng: np.random.Generator) -> Verdict:
     """The network held to fresh queries: a far pair, points of all classes, beside its planes.
 
-    And to those of earlier certificates, which it was not told from.
+    And once more to those of earlier certificates, which showed that something was missing.
     """
     network, dim = reading.network, log.dim
     far = DISTANCE * rng.standard_normal((PAIRS, dim))
