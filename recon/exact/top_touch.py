@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recon.exact import touch
 from recon.exact.top_replies import Log
 
+ALIKE = 1e-6  # 1 - cosine of rows that are one, as far as poor replies tell
 STEP = 1e-4  # how far beside its planes a touch asks, relative to the point
 RETRIES = 3  # touches that cross something unknown, or another class
 ROOM = 0.8  # of the dimensions may be rows touched at once: their systems stay well conditioned
@@ -26,6 +28,14 @@ class Planes(NamedTuple):
 
     def and_(self, other: Planes) -> Planes:
         return Planes(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+
+    def distinct(self) -> Planes:
+        """The first of those that are alike, whichever way their rows point."""
+        cosine = self.rows @ self.rows.T
+        apart = np.abs(self.bias[:, None] - np.sign(cosine) * self.bias[None])
+        close = apart < ALIKE**0.5 * (1 + np.abs(self.bias[None]))
+        new = ~np.tril((np.abs(cosine) > 1 - ALIKE) & close, -1).any(1)
+        return Planes(self.rows[new], self.bias[new])
 
 
 def touched(log: Log, units: Planes, rng: np.random.Generator) -> np.ndarray:
@@ -58,9 +68,15 @@ def beside(units: Planes, rng: np.random.Generator) -> list[tuple[np.ndarray, np
     count, dim = units.rows.shape
     if dim == 1 or not count:
         return []
-    parts = -(-count // max(1, int(ROOM * dim)))
-    groups = [np.arange(i, count, parts) for i in range(parts)]
-    return [(group, _pair(units.rows[group], units.bias[group], rng)) for group in groups]
+    size = -(-count // -(-count // max(1, int(ROOM * dim))))
+    left, groups = np.arange(count), []
+    while len(left):
+        some, left = left[:size], left[size:]
+        rows = units.rows[some]
+        _, keep = touch.inverse(rows @ rows.T, np.ones(len(some), bool))
+        groups.append((some[keep], _pair(rows[keep], units.bias[some[keep]], rng)))
+        left = np.concatenate([left, some[~keep]])  # rows that depend on others of their group
+    return groups
 
 
 def _pair(rows: np.ndarray, bias: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -30,6 +30,7 @@ UNKNOWN, KNOWN = 4, 16  # queries in succession that look for one in vain: where
 PAIRS = 1  # of far points x, -x: every unit is on at one of them
 DISTANCE = 8.0  # times standard normal, as far out these lie
 NORMAL = 2  # standard normal points, and one for each class that is top at any
+FEW, NORMAL_IF_FEW = 8, 16  # units found: the fewer, the less is seen of others
 SAMPLE = 2000  # points among which those of every class are chosen
 BAR = 2.0**14  # eps: deviations that rounding explains, relative to the largest there
 
@@ -90,6 +91,7 @@ def _recover(
                 planes = planes.and_(search(log, line, planes, None if lines else width, rng))
             if log.eps > COARSE:
                 return Recovery(None, Status.UNCERTIFIED, log.cost, detail=TOO_COARSE)
+            planes = planes.distinct()
             reading = _completed(log, planes, classes, rng)
             verdict = _judged(log, reading, verdict.fresh, rng)
             hint = _sentence(reading)
@@ -147,7 +149,8 @@ def _judged(log: Log, reading: Reading, before: np.ndarray, rng: np.random.Gener
         return verdict
     sample = rng.standard_normal((SAMPLE, dim))
     top = network(sample).argmax(1)
-    chosen = [*range(NORMAL), *(int(np.argmax(top == k)) for k in np.unique(top))]
+    count = NORMAL if network.width > FEW else NORMAL_IF_FEW
+    chosen = [*range(count), *(int(np.argmax(top == k)) for k in np.unique(top))]
     pairs = [pair for _, pair in beside(Planes(network.rows, network.bias), rng)]
     return _held(log, network, np.append(fresh, log.ask(np.concatenate([sample[chosen], *pairs]))))
 
@@ -183,9 +186,7 @@ def _left_over(log: Log, network: TwoLayer, which: np.ndarray, rng: np.random.Ge
     far = np.isfinite(value) & (size > BAR * log.eps * log.scale)
     offset = value - np.sum(gradient * log.x[which], 1)
     rows, bias = gradient[far] / size[far, None], offset[far] / size[far]
-    same = np.abs(rows @ rows.T) > 1 - 1e-6
-    new = ~np.tril(same, -1).any(1)
-    planes = Planes(rows[new], bias[new])
+    planes = Planes(rows, bias).distinct()
     real = touched(log, planes, rng)
     return Planes(planes.rows[real], planes.bias[real])
 
