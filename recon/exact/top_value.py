@@ -95,11 +95,11 @@ def _recover(
             reading = _completed(log, planes, classes, rng)
             verdict = _judged(log, reading, verdict.fresh, rng)
             hint = _sentence(reading)
-            used = np.abs(reading.network.weights).max(0, initial=0.0) > 0
+            used = np.abs(reading.network.weights).max(0, initial=0.0) > log.tiny
             if verdict.error <= 1:
                 same = width in (None, int(used.sum()))
                 status = Status.RECOVERED if same else Status.OTHER_WIDTH
-                if open_ := int(reading.missing[reading.seen].sum()):
+                if open_ := int(reading.missing[reading.seen][:, used].sum()):
                     status, hint = Status.UNCERTIFIED, f"{hint} Weights no query told: {open_}."
                 return Recovery(reading.network, status, log.cost, verdict.error, hint)
             planes = Planes(reading.network.rows[used], reading.network.bias[used])
