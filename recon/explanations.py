@@ -33,6 +33,11 @@ def jacobian(f: Function, x: jax.Array, key: Any = None) -> jax.Array:
     return value_and_jacobian(f, x)[1]
 
 
+def input_x_gradient(f: Function, x: jax.Array, key: Any = None) -> jax.Array:
+    """The Jacobian [K, d] with each column times its input: "input x gradient"."""
+    return jacobian(f, x) * x[None]
+
+
 def top_gradient(f: Function, x: jax.Array, key: Any = None) -> jax.Array:
     """The gradient [d] of the largest logit of f(x) [K] at x [d], the first of equals.
 
@@ -83,6 +88,7 @@ def smooth_top_gradient(
 
 EXPLANATIONS: dict[str, Explanation] = {
     "jacobian": jacobian,
+    "input_x_gradient": input_x_gradient,
     "top": top_gradient,
     "smoothgrad": partial(smoothgrad, explain=jacobian),
     "smooth_top": smooth_top_gradient,

@@ -38,10 +38,11 @@ def recover(
     gradients.  box: (low, high), numbers or [d] each, that no query leaves; the network is then
     recovered and certified inside it.
 
-    Of a service that shows probabilities, or Jacobians of these or of their logarithms, the
-    network of centred logits is recovered (`derived`): its probabilities are the victim's.  Of one
-    that shows the label, the logit and the gradient of the top class alone, View("top", "top"), all
-    classes come out that are on top somewhere (`top_value`); classes: how many there are, if known.
+    Of a service that shows probabilities, or Jacobians of these or of their logarithms, the network
+    of centred logits is recovered (`derived`): its probabilities are the victim's.  Jacobians times
+    inputs are divided by these.  Of one that shows the label, the logit and the gradient of the top
+    class alone, View("top", "top"), all classes come out that are on top somewhere (`top_value`);
+    classes: how many there are, if known.
 
     Returns a Recovery; what `ok` promises is said there.  Raises ReplyError for replies that are
     not finite or of the wrong shape, ViewError for a service that shows less, ValueError for
@@ -50,7 +51,8 @@ def recover(
     shown = ("logits", "values", "probabilities", "log_probabilities", "top")
     need(oracle, outputs=shown)
     top = oracle.view.outputs == "top"
-    need(oracle, explanation="top" if top else "jacobian", of="logits" if top else None)
+    whole = ("jacobian", "input_x_gradient")
+    need(oracle, explanation="top" if top else whole, of="logits" if top else None)
     counts = (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0), ("classes", classes, 1))
     for name, number, least in counts:
         if number is None and name != "dim":

@@ -53,9 +53,10 @@ class Derived:
             yield Reply(value, gradient * scaled)
 
     def form(self, dim: int, at: np.ndarray | None = None) -> tuple[Derived, Form]:
-        """The oracle, and what it answers; asks what `inner` asks, at `at` [d]."""
+        """The oracle, and what it answers; asks what `inner` asks, at `at` [d], or at ones."""
+        at = np.ones(dim) if at is None else at
         inner, form = self.inner.form(dim, at)
-        reply = self.change(np.zeros((1, dim)), Reply(form.value, form.gradient))
+        reply = self.change(at[None], Reply(form.value, form.gradient))
         return replace(self, inner=inner), form._replace(**reply._asdict())
 
     def scaled(self, shift: np.ndarray, scale: np.ndarray, dtype: str) -> Derived:
@@ -79,11 +80,14 @@ def hides(view: View) -> bool:
 
 
 def logits(oracle: AnyOracle) -> Any:
-    """The oracle of (centred) logits and Jacobians behind one of probabilities or of logarithms.
+    """The oracle of (centred) logits and Jacobians behind one of probabilities or of logarithms,
+    or of Jacobians times inputs.
 
     A view of logits throughout is returned as it is.
     """
     view = oracle.view
+    if view.explanation == "input_x_gradient":
+        return Derived(oracle, lambda x, reply: shown(view, _divided(x, reply)))
     return Derived(oracle, lambda _, reply: shown(view, reply)) if hides(view) else oracle
 
 
@@ -97,6 +101,11 @@ def limits(view: View, form: Form) -> tuple[float, float]:
         return np.inf, 1.0
     limit = SPREAD * float(-np.log(np.finfo(form.replied).tiny))
     return limit, 1.0 if view.outputs == "probabilities" else COARSER
+
+
+def _divided(x: np.ndarray, reply: Reply) -> Reply:
+    """Gradients of products with the inputs, which lose nothing but where an input is zero."""
+    return Reply(reply.value, reply.gradient / x.astype(np.float64)[:, None])
 
 
 def shown(view: View, reply: Reply) -> Reply:
@@ -116,7 +125,7 @@ def shown(view: View, reply: Reply) -> Reply:
         if view.outputs != "probabilities":
             odds = 1 / (1 + np.exp(-log)) if alone else _softmax(log)
         gradient = gradient / (odds * (1 - odds) if alone else odds)[:, :, None]
-    if alone:
+    if alone or not hides(view):
         return Reply(log, gradient)
     return Reply(log - log.mean(1)[:, None], gradient - gradient.mean(1)[:, None])
 

@@ -177,3 +177,23 @@ def test_a_budget_is_kept_behind_a_softmax_and_in_a_box(budget, box):
     assert sum(asked) == got.cost.queries <= budget
     assert got.ok or got.status is Status.BUDGET
     assert got.ok or got.cost.queries < budget or not budget or got.cost != Cost()
+
+
+@pytest.mark.parametrize("outputs", ["logits", "probabilities"])
+@pytest.mark.parametrize("box", [None, (0, 1)])
+def test_gradients_times_inputs_are_divided(outputs, box):
+    view = View(outputs, "input_x_gradient", outputs)
+    plain = View(outputs, "jacobian", outputs)
+    for count in (1, 4):
+        parts, asked = drawn(count, 6, 8, count), []
+        inner = service(parts, plain, asked)
+
+        def fn(x, inner=inner):
+            value, gradient = inner.fn(x)
+            return value, gradient * x[:, None]
+
+        got = exact.recover(oracles.from_host(fn, view=view), dim=6, key=3, box=box)
+        assert got.ok, str(got)
+        assert got.cost.gradients == sum(asked)
+        x = usual(6) if box is None else np.random.default_rng(3).uniform(0, 1, (4_000, 6))
+        assert error(got.network, parts, x) < 1e-9
