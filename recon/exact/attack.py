@@ -26,6 +26,7 @@ def recover(
     data: Any = None,
     box: Any = None,
     classes: int | None = None,
+    precision: float | None = None,
 ) -> Recovery:
     """Recover a two-layer ReLU network of `dim` inputs from gradient queries.
 
@@ -36,7 +37,9 @@ def recover(
     they are, and the certificate asks 64 queries more among them.  Any number of outputs, biases
     or none, any rows.  Without data, inputs of very different scale are told from the victim's
     gradients.  box: (low, high), numbers or [d] each, that no query leaves; the network is then
-    recovered and certified inside it.
+    recovered and certified inside it.  precision: how far replies may be off, relative to the
+    largest gradient, if that is coarser than their dtype; float32 behind JSON, decimals and finite
+    differences are found out.
 
     Of a service that shows probabilities, or Jacobians of these or of their logarithms, the network
     of centred logits is recovered (`derived`): its probabilities are the victim's.  Jacobians times
@@ -59,6 +62,8 @@ def recover(
             continue
         if not isinstance(number, (int, np.integer)) or number < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
+    if precision is not None and not 0 < precision < 1:
+        raise ValueError(f"precision must lie between 0 and 1, not {precision!r}")
     if budget == 0:
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
     with jax.enable_x64(True):
@@ -66,7 +71,7 @@ def recover(
             if box is not None or data is not None:
                 raise ValueError("with the top class alone, box and data are not looked at yet")
             return top_value.recover(oracle, dim, asking.seed(key), width, budget, classes)
-        return _recover(oracle, dim, key, width, budget, data, box)
+        return _recover(oracle, dim, key, width, budget, data, box, precision)
 
 
 def _recover(
@@ -77,6 +82,7 @@ def _recover(
     budget: int | None,
     data: Any,
     box: Any,
+    precision: float | None,
 ) -> Recovery:
     inputs, z = (None, None) if data is None else of_data(data, dim)
     bounds = None
@@ -85,7 +91,8 @@ def _recover(
         z = None if data is None else inputs.seen(np.asarray(data, np.float64))
     logits, form = derived.logits(oracle).form(dim, None if inputs is None else inputs.shift)
     cost, most = form.cost, np.iinfo(np.int32).max if budget is None else budget
-    eps = float(max(jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps))
+    units = (jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps, precision or 0.0)
+    eps = max(float(unit) for unit in units)
     seed, seen = asking.seed(key), None
     if eps <= COARSE:
         two_layer.check_memory(Settings(dim, form.outputs, two_layer.room(width), form.asked, eps))

