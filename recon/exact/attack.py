@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.exact import asking, derived, near, probe, top_value, two_layer
+from recon.exact import asking, derived, near, probe, regions, top_value, two_layer
 from recon.exact.inputs import of_box, of_data, of_gradients
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
@@ -98,7 +98,7 @@ def _recover(
         two_layer.check_memory(Settings(dim, form.outputs, two_layer.room(width), form.asked, eps))
     limit, coarser = derived.limits(oracle.view, form)
     if eps <= COARSE and most >= cost.queries + probe.MOST:
-        half = near.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0
+        half = regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0
         low, high = (-half * np.ones(dim), half * np.ones(dim)) if bounds is None else bounds
         x = probe.points(np.random.default_rng(seed), low, high, eps)
         x = x if inputs is None else inputs.shift[None] + inputs.scale[None] * x
@@ -116,7 +116,7 @@ def _recover(
     inputs = of_gradients(form.gradient) if inputs is None else inputs
     victim = Victim(logits, dim, form.outputs, form.asked, eps * coarser, cost, inputs, z, seen)
     if bounds is not None:
-        return near.recover(victim, near.Box(bounds[0], bounds[1], limit), seed, width, most)
+        return near.recover(victim, regions.Box(bounds[0], bounds[1], limit), seed, width, most)
     if np.isfinite(limit):
-        return near.recover(victim, near.Softmax(limit), seed, width, most)
+        return near.recover(victim, regions.Softmax(limit), seed, width, most)
     return two_layer.recover(victim, seed, width, most)

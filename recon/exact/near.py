@@ -10,8 +10,7 @@ its jump has rank one and all tangents meet in one point; with fewer, kinks are 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,102 +20,13 @@ from recon.exact.certify import Place, Points
 from recon.exact.derived import less
 from recon.exact.lines import Settings
 from recon.exact.recovery import Recovery, Status, promise
+from recon.exact.regions import HALF, SEEN, USUAL, Box, Ends, Softmax, spread
 from recon.exact.two_layer import Victim, ask, asked, check_memory, room, search, shapes
 from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
 
-NORMAL = 6  # fresh points at least, near and farther out in turn
-FEW, MANY = 3, 48  # inputs up to which, and points that are asked there, or of one or two outputs
-USUAL = 0.35  # of the limit: how far logits part at a line's first ends, and at fresh points
-BESIDE = 0.2  # of a usual distance: how far from the origin lines pass, so that few kinks are far
 FARTHEST = 1e4  # of a line's ends, in t
 SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it is shortened
-HALF = 3.0  # of a line in a box, in t: its ends lie at angles of 72 degrees
-INSIDE, CORNERS = 32, 256  # fresh points of a box; of d inputs it has 2^d corners
-DIRECTIONS = 64
-SEEN = 25.0  # the size of a single logit up to which its probability tells anything
-
-
-class Ends(NamedTuple):
-    """A line u + t v, |t| <= reach."""
-
-    u: np.ndarray
-    v: np.ndarray
-    reach: float
-
-
-@dataclass(frozen=True)
-class Softmax:
-    """Where logits part by less than `limit`, so that no probability is zero."""
-
-    limit: float
-    lines: int = 24  # at most
-    between: int = certify.BETWEEN  # points between two of the user's
-
-    def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
-        """A random line, or through two points [2, d], as far as wanted."""
-        u, v = BESIDE * rng.standard_normal((2, dim))
-        if two is not None:
-            u, v = two[0], two[1] - two[0]
-            v = v * (BESIDE * dim**0.5 / np.linalg.norm(v))
-        return Ends(u, v, np.inf)
-
-    def points(
-        self, seeds: Any, network: TwoLayer, line: certify.Line, eps: float, count: int
-    ) -> tuple[Points, list[Place]]:
-        """Fresh points, and the distributions that errors are judged on."""
-        dim = len(line.u)
-        x = np.random.default_rng(seeds[0]).standard_normal((DIRECTIONS, dim))
-        values = network(x)
-        alone = values.shape[1] == 1
-        # a network is linear far out: as far as the logits it gives part by some of the limit
-        most = USUAL * (SEEN + self.limit if alone else self.limit)
-        radius = min(certify.FAR, most / max(float(np.median(_spread(values))), 1e-300))
-        count = max(count, NORMAL if values.shape[1] > 2 and dim > FEW else MANY)
-        reach = radius * dim**0.5 / float(np.linalg.norm(line.v))
-        places = certify.normal_places(seeds[0], dim, count, radius)
-        return certify.points(seeds[1], network, line._replace(reach=reach), eps, places), places
-
-
-@dataclass(frozen=True)
-class Box:
-    """low [d] <= x <= high [d], as the service has it."""
-
-    low: np.ndarray
-    high: np.ndarray
-    limit: float = np.inf  # of how far logits part
-    lines: int = 64
-    between: int = 0
-
-    def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
-        """From a random corner of the box to the opposite one, or between two points [2, d]."""
-        a = self._corners(rng, 1)[0]
-        a, b = (a, self.low + self.high - a) if two is None else two
-        return Ends((a + b) / 2, (b - a) / (2 * HALF), HALF)
-
-    def points(
-        self, seeds: Any, network: TwoLayer, line: certify.Line, eps: float, count: int
-    ) -> tuple[Points, list[Place]]:
-        """Fresh points, and the distributions that errors are judged on."""
-        rng = np.random.default_rng(seeds[0])
-        inside = self._inside(rng, max(certify.SAMPLE, count))
-        free = self.low < self.high
-        if (few := int(free.sum())) <= math.log2(CORNERS):  # all of them
-            side = np.arange(2**few)[:, None] >> np.arange(few)[None] & 1
-            corners = np.repeat(self.low[None], len(side), 0)
-            corners[:, free] = np.where(side, self.high[None, free], self.low[None, free])
-        else:
-            corners = self._corners(rng, CORNERS)
-        places = [Place(inside, max(count, INSIDE)), Place(corners, len(corners))]
-        x = np.concatenate([place.sample[: place.asked] for place in places])
-        return Points(x, np.repeat([0, 1], [place.asked for place in places])), places
-
-    def _inside(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        return rng.uniform(self.low, self.high, (n, len(self.low)))
-
-    def _corners(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        side = rng.random((n, len(self.low))) < 0.5
-        return np.where(side, self.low[None], self.high[None])
 
 
 class Known(NamedTuple):
@@ -138,7 +48,7 @@ class Known(NamedTuple):
             return None
         wrong = np.linalg.norm(self.network.gradient(self.x) - self.gradient, axis=2).max(1)
         bar = certify.GRADIENT * eps * (1 + self.network.width / 64) ** 0.5 * self.scale
-        wrong, apart = wrong > bar, _spread(self.network(self.x))
+        wrong, apart = wrong > bar, spread(self.network(self.x))
         if not wrong.any() or wrong.all():
             return None
         ends = (np.where(side, apart, np.inf).argmin() for side in (~wrong, wrong))
@@ -248,18 +158,18 @@ def _measured(task: Task, ends: Ends, cost: Cost, first: bool) -> tuple[Ends, Co
         (reply,) = task.oracle.stream(x.astype(task.s.dtype), shapes(task.s))
         cost = cost + asked(task.s, len(x))
         shown = np.isfinite(reply.value).all() and np.isfinite(reply.gradient).all()
-        return float(_spread(reply.value).max()) if shown else np.inf, reply.gradient
+        return float(spread(reply.value).max()) if shown else np.inf, reply.gradient
 
     most, gradient = np.inf, np.zeros(0)
     if first and task.start is not None:
         x, (value, gradient) = task.start
-        u, most = x[0], float(_spread(value).max())
+        u, most = x[0], float(spread(value).max())
     for _ in range(ENDS):
         if most <= USUAL * limit:
             break
         most, gradient = apart(u[None])
         u = u if most <= USUAL * limit else u / 2
-    slope = float(_spread(gradient @ ends.v)[0])
+    slope = float(spread(gradient @ ends.v)[0])
     reach = min(USUAL * limit / max(slope, 1e-300), FARTHEST)
     for _ in range(ENDS):
         most, _ = apart(u[None] + reach * np.array([[-1.0], [1.0]]) * ends.v[None])
@@ -286,7 +196,7 @@ def _certified(
     more = [certify.drawn(rng, place) for place in task.places]
     owner = [np.full(len(x), len(places) - len(more) + i) for i, x in enumerate(more)]
     x = np.concatenate([points.x, *more]).astype(s.dtype)
-    apart, most = _spread(network(x.astype(float))), task.region.limit
+    apart, most = spread(network(x.astype(float))), task.region.limit
     noise = np.zeros(len(x))
     if s.outputs == 1 and most < np.inf:  # 1 - p still tells something of a logit beyond the limit
         noise, most = 4 * s.eps * np.exp(np.minimum(apart, SEEN)), SEEN
@@ -307,7 +217,7 @@ def _certified(
         status = Status.RECOVERED if expected else Status.OTHER_WIDTH
         said = [found] * (not expected)
         usual = places[0].sample
-        hidden = float(np.mean(_spread(network(usual)) > most))
+        hidden = float(np.mean(spread(network(usual)) > most))
         if hidden > 0:
             said.append(f"At {hidden:.1%} of usual inputs the softmax saturates: unseen there.")
         return Recovery(network, status, cost, verdict.error, " ".join(said)), known
@@ -316,11 +226,6 @@ def _certified(
         x, gradient = np.concatenate([known.x, points.x]), [known.gradient, reply.gradient]
         return outcome, known._replace(x=x, gradient=np.concatenate(gradient))
     return outcome, known._replace(x=points.x, gradient=reply.gradient)
-
-
-def _spread(values: np.ndarray) -> np.ndarray:
-    """How far logits [n, K] part, [n]; the size of a single one."""
-    return np.abs(values[:, 0]) if values.shape[1] == 1 else np.ptp(values, axis=1)
 
 
 def _joined(a: TwoLayer, b: TwoLayer) -> TwoLayer:

@@ -1,0 +1,109 @@
+"""Where queries must stay: the lines of an attack there, and the points of its certificate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recon.exact import certify
+from recon.exact.certify import Place, Points
+from recon.networks import TwoLayer
+
+NORMAL = 6  # fresh points at least, near and farther out in turn
+FEW, MANY = 3, 48  # inputs up to which, and points that are asked there, or of one or two outputs
+USUAL = 0.35  # of the limit: how far logits part at a line's first ends, and at fresh points
+BESIDE = 0.2  # of a usual distance: how far from the origin lines pass, so that few kinks are far
+HALF = 3.0  # of a line in a box, in t: its ends lie at angles of 72 degrees
+INSIDE, CORNERS = 32, 256  # fresh points of a box; of d inputs it has 2^d corners
+DIRECTIONS = 64
+SEEN = 25.0  # the size of a single logit up to which its probability tells anything
+
+
+def spread(values: np.ndarray) -> np.ndarray:
+    """How far logits [n, K] part, [n]; the size of a single one."""
+    return np.abs(values[:, 0]) if values.shape[1] == 1 else np.ptp(values, axis=1)
+
+
+class Ends(NamedTuple):
+    """A line u + t v, |t| <= reach."""
+
+    u: np.ndarray
+    v: np.ndarray
+    reach: float
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Where logits part by less than `limit`, so that no probability is zero."""
+
+    limit: float
+    lines: int = 24  # at most
+    between: int = certify.BETWEEN  # points between two of the user's
+
+    def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
+        """A random line, or through two points [2, d], as far as wanted."""
+        u, v = BESIDE * rng.standard_normal((2, dim))
+        if two is not None:
+            u, v = two[0], two[1] - two[0]
+            v = v * (BESIDE * dim**0.5 / np.linalg.norm(v))
+        return Ends(u, v, np.inf)
+
+    def points(
+        self, seeds: Any, network: TwoLayer, line: certify.Line, eps: float, count: int
+    ) -> tuple[Points, list[Place]]:
+        """Fresh points, and the distributions that errors are judged on."""
+        dim = len(line.u)
+        x = np.random.default_rng(seeds[0]).standard_normal((DIRECTIONS, dim))
+        values = network(x)
+        alone = values.shape[1] == 1
+        # a network is linear far out: as far as the logits it gives part by some of the limit
+        most = USUAL * (SEEN + self.limit if alone else self.limit)
+        radius = min(certify.FAR, most / max(float(np.median(spread(values))), 1e-300))
+        count = max(count, NORMAL if values.shape[1] > 2 and dim > FEW else MANY)
+        reach = radius * dim**0.5 / float(np.linalg.norm(line.v))
+        places = certify.normal_places(seeds[0], dim, count, radius)
+        return certify.points(seeds[1], network, line._replace(reach=reach), eps, places), places
+
+
+@dataclass(frozen=True)
+class Box:
+    """low [d] <= x <= high [d], as the service has it."""
+
+    low: np.ndarray
+    high: np.ndarray
+    limit: float = np.inf  # of how far logits part
+    lines: int = 64
+    between: int = 0
+
+    def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
+        """From a random corner of the box to the opposite one, or between two points [2, d]."""
+        a = self._corners(rng, 1)[0]
+        a, b = (a, self.low + self.high - a) if two is None else two
+        return Ends((a + b) / 2, (b - a) / (2 * HALF), HALF)
+
+    def points(
+        self, seeds: Any, network: TwoLayer, line: certify.Line, eps: float, count: int
+    ) -> tuple[Points, list[Place]]:
+        """Fresh points, and the distributions that errors are judged on."""
+        rng = np.random.default_rng(seeds[0])
+        inside = self._inside(rng, max(certify.SAMPLE, count))
+        free = self.low < self.high
+        if (few := int(free.sum())) <= math.log2(CORNERS):  # all of them
+            side = np.arange(2**few)[:, None] >> np.arange(few)[None] & 1
+            corners = np.repeat(self.low[None], len(side), 0)
+            corners[:, free] = np.where(side, self.high[None, free], self.low[None, free])
+        else:
+            corners = self._corners(rng, CORNERS)
+        places = [Place(inside, max(count, INSIDE)), Place(corners, len(corners))]
+        x = np.concatenate([place.sample[: place.asked] for place in places])
+        return Points(x, np.repeat([0, 1], [place.asked for place in places])), places
+
+    def _inside(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        return rng.uniform(self.low, self.high, (n, len(self.low)))
+
+    def _corners(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        side = rng.random((n, len(self.low))) < 0.5
+        return np.where(side, self.low[None], self.high[None])
