@@ -64,12 +64,14 @@ class Derived:
         return Derived(self, lambda _, reply: reply, (shift, scale))
 
 
-def less(oracle: Any, network: TwoLayer) -> Derived:
-    """What the victim answers beyond the network: the units that are missing there."""
+def less(oracle: Any, network: TwoLayer, lift: float) -> Derived:
+    """What the victim answers beyond the network, the units that are missing there, plus `lift`:
+    the size of its own values, which is what their rounding goes by.
+    """
 
     def change(z: np.ndarray, reply: Reply) -> Reply:
         z = z.astype(np.float64)
-        return Reply(reply.value - network(z), reply.gradient - network.gradient(z))
+        return Reply(reply.value - network(z) + lift, reply.gradient - network.gradient(z))
 
     return Derived(oracle, change)
 

@@ -30,12 +30,13 @@ SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it 
 
 
 class Known(NamedTuple):
-    """What is known so far: a network, the largest gradient seen, and points [n, d] of certificates
-    that failed, with their gradients [n, K, d].
+    """What is known so far: a network, the largest gradient and value seen, and points [n, d] of
+    certificates that failed, with their gradients [n, K, d].
     """
 
     network: TwoLayer
     scale: float = 0.0
+    size: float = 0.0
     x: np.ndarray | None = None
     gradient: np.ndarray | None = None
 
@@ -123,7 +124,7 @@ def _line(
     """What is known after one more line, how many kinks it met, and the cost."""
     seed = rng.integers(1 << 32, size=2)
     ends = task.region.line(rng, task.s.dim, known.two(task.s.eps))
-    oracle: Any = less(task.oracle, known.network)
+    oracle: Any = less(task.oracle, known.network, known.size)
     s = task.s
     ends, cost = _measured(task, ends, cost, not known.scale)
     for _ in range(ENDS):
@@ -139,9 +140,11 @@ def _line(
         spent = int(state.phase) == lines.SPENT or task.budget - cost.queries < 3
         raise _Ended(Status.BUDGET if spent else Status.NOISY, cost)
     network, _ = units.read_off(s, state)
-    scale = max(known.scale, float(state.scale))
-    joined = known._replace(network=_joined(known.network, network), scale=scale)
-    return joined, network.width, cost
+    network = replace(network, offset=network.offset - known.size)
+    joined = _joined(known.network, network)
+    size = known.size or float(np.abs(joined(ends.u + np.zeros((1, s.dim)))).max())
+    known = known._replace(network=joined, scale=max(known.scale, float(state.scale)), size=size)
+    return known, network.width, cost
 
 
 def _measured(task: Task, ends: Ends, cost: Cost, first: bool) -> tuple[Ends, Cost]:
