@@ -161,9 +161,14 @@ FORMATS = {
 }
 
 
+def available() -> list[str]:
+    """The names of FORMATS whose library is installed."""
+    return [n for n, of in FORMATS.items() if importlib.util.find_spec(of.library) is not None]
+
+
 def write(network: TwoLayer, folder: Path) -> list[str]:
     """Write a file of FORMATS for each library that is installed; the names of those written."""
-    there = [n for n, of in FORMATS.items() if importlib.util.find_spec(of.library) is not None]
-    for name in there:
+    names = available()
+    for name in names:
         FORMATS[name].save(network, folder / name)
-    return there
+    return names

@@ -1,0 +1,307 @@
+"""The report for owners: its numbers are the attack's, its words are true of them, its files too.
+
+Planted networks throughout; counts are held against committed runs of the paper's methods.
+"""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import joblib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_wine
+from sklearn.neural_network import MLPRegressor
+
+from recon import exact, networks, oracles, tables, victims
+from recon.cli import main
+from recon.exact.recovery import Recovery, Status, promise
+from recon.networks import TwoLayer
+from recon.oracles import Cost
+from recon.reports import owner
+from recon.reports.owner import facts as measured
+from recon.reports.owner import figure, text
+
+ROOT = Path(__file__).parents[1]
+X = np.random.default_rng(0).standard_normal((50, 12))
+
+
+def planted(dim=12, width=6, outputs=1, bias=False, seed=0):
+    with jax.enable_x64(True):
+        network = victims.random_network(jax.random.key(seed), dim, width, outputs, bias)
+        return jax.tree.map(np.asarray, network)
+
+
+def attacked(network, x=X, view=oracles.PLAIN, **rest):
+    with jax.enable_x64(True):
+        oracle = replace(victims.oracle_of(network), view=view)
+    got = exact.recover(oracle, dim=network.rows.shape[1], key=0, **rest)
+    assert got.ok, got
+    return owner.Subject("a planted network", oracle, x, box=rest.get("box")), got
+
+
+# --- facts
+
+
+def test_the_numbers_are_those_of_the_attack_and_of_the_planted_network(counting_host):
+    network = planted()
+    counted = counting_host(network)
+    got = exact.recover(counted.oracle, dim=12, key=0)
+    assert got.cost == counted.cost
+    subject = owner.Subject("it", counted.oracle, X, own=True)
+    facts = owner.measure(subject, got, seconds=1.0, price=2.0)
+    assert (facts["queries"], facts["gradients"]) == (got.cost.queries, got.cost.gradients)
+    assert (facts["ok"], facts["width"], facts["outputs"], facts["dim"]) == (True, 6, 1, 12)
+    assert facts["network_numbers"] == 6 * 13
+    assert facts["undefined"] == []
+    assert (facts["eps"], facts["promise"]) == (2.0**-52, promise(2.0**-52))
+    assert (facts["checked"], len(facts["errors"]), facts["same"]) == (50, 50, None)
+    assert facts["max_error"] == facts["errors"][-1] < 1e-12
+    rows = {row["what"]: (row["queries"], row["known"]) for row in facts["comparison"]}
+    assert rows["this attack"] == (got.cost.queries, "measured")
+    assert rows["floor, one gradient a unit"] == (6, "counted")
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+
+
+def test_a_copy_that_is_wrong_is_seen_on_the_inputs():
+    subject, got = attacked(planted(outputs=3, bias=True))
+    truth = got.network(X)
+    wrong = replace(got.network, offset=got.network.offset + np.array([0, 9, 0]))
+    facts = owner.measure(subject, replace(got, network=wrong))
+    assert facts["max_error"] == pytest.approx(9 / np.sqrt(np.mean(truth**2)))
+    assert facts["same"] == np.mean(truth.argmax(1) == wrong(X).argmax(1)) < 1
+
+
+@pytest.mark.parametrize("method", ["bisect", "membership"])
+def test_computed_counts_are_within_a_tenth_of_what_was_measured(method):
+    """As the page says."""
+    rows, _ = tables.read(ROOT / "results" / "bench_exact")
+    rows = [row for row in rows if row["method"] == method and row["outcome"] == "ok"]
+    assert len(rows) > 10
+    for row in rows:
+        if method == "bisect":
+            computed = sum(measured.algorithm1(row["dim"], row["width"]))
+        else:
+            computed = measured.membership(row["dim"], row["width"])
+        assert computed == pytest.approx(row["gradients"] + row["values"], rel=0.1), row
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.booleans())
+def test_turned_units_are_turned_back(seed, outputs, bias):
+    """Of rows and weights that leave no choice of sides, as more inputs than units do."""
+    r = np.random.default_rng(seed)
+    n = TwoLayer(
+        r.standard_normal((5, 9)),
+        r.standard_normal(5) * bias,
+        r.standard_normal((outputs, 5)),
+        np.zeros((outputs, 9)),
+        r.standard_normal(outputs) * bias,
+    )
+    other = r.random(5) < 0.5
+    sign = np.where(other, -1.0, 1.0)
+    turned = TwoLayer(
+        n.rows * sign[:, None],
+        n.bias * sign,
+        n.weights,
+        n.weights[:, other] @ n.rows[other],
+        n.offset + n.weights[:, other] @ n.bias[other],
+    )
+    x = r.standard_normal((20, 9))
+    np.testing.assert_allclose(turned(x), n(x), atol=1e-12)
+    found = measured.structure(turned, 2.0**-52)
+    assert (found["biases"], found["linear"]) == (bias, False)
+    wanted = [f"{outputs} outputs"] * (outputs > 1) + ["biases"] * bias
+    assert found["undefined"] == wanted
+    rest = replace(turned, slope=turned.slope + r.standard_normal((outputs, 9)))
+    assert measured.structure(rest, 2.0**-52)["linear"]
+
+
+def test_the_papers_methods_are_run_when_asked_for_and_only_where_they_are_defined():
+    subject, got = attacked(planted())
+    facts = owner.measure(subject, got, compare=jax.random.key(5))
+    run = [row for row in facts["comparison"] if row["known"] == "measured"]
+    assert [row["what"] for row in run] == ["this attack", measured.ALGORITHM1, measured.MEMBERSHIP]
+    for row, method in zip(run[1:], ("bisect", "membership"), strict=True):
+        again = exact.METHODS[method](subject.oracle, dim=12, key=jax.random.key(5), width=6)
+        assert row["queries"] == again.cost.queries
+    assert "Both were run on the model" in owner.markdown(
+        facts | {"files": {}, "missing": [], "figure": False}
+    )
+    subject, got = attacked(planted(outputs=2))
+    facts = owner.measure(subject, got, compare=jax.random.key(5))
+    assert [row["known"] for row in facts["comparison"]][2:] == ["computed", "computed"]
+
+
+@pytest.mark.parametrize(
+    ("x", "more", "sentence"),
+    [
+        (X[0], {}, "must be inputs"),
+        (X, {"box": (0, 1)}, "must lie in the box"),
+    ],
+)
+def test_inputs_that_make_no_sense_are_refused(x, more, sentence):
+    with jax.enable_x64(True):
+        oracle = victims.oracle_of(planted())
+    subject = owner.Subject("it", oracle, x, **more)
+    with pytest.raises(ValueError, match=sentence):
+        owner.measure(subject, Recovery(None, Status.NOISY, Cost()))
+
+
+# --- words
+
+
+def page(facts):
+    return owner.markdown({"files": {}, "missing": [], "figure": False} | facts)
+
+
+def test_a_service_of_probabilities_in_a_box_is_said_to_be_one():
+    view = oracles.View("probabilities", of="probabilities")
+    subject, got = attacked(planted(8, 5, 3, True), X[:, :8].clip(-1, 1), view, box=(-1, 1))
+    facts = owner.measure(subject, got)
+    assert (facts["hides"], facts["box"], facts["same"]) == (True, [-1, 1], 1)
+    assert facts["max_error"] < facts["promise"]
+    words = page(facts)
+    assert "Probabilities hide what all logits have in common" in words
+    assert "No query left the box from -1 to 1" in words
+    assert "random inputs in the box, the error is at most" in words
+    assert "the largest output is the same at all of them" in words
+    assert "not defined for this model, which has 3 outputs and biases" in words
+
+
+def test_costs_are_queries_times_the_price():
+    subject, got = attacked(planted())
+    words = page(owner.measure(subject, got, price=0.25))
+    line = next(line for line in words.splitlines() if line.startswith("| this attack"))
+    assert line.endswith(f"| {0.25 * got.cost.queries:.2f} |")
+
+
+@pytest.mark.parametrize("status", [status for status in Status if not status.ok])
+def test_every_failure_says_why_and_what_to_try(status):
+    assert text.NEXT[status.name]
+    with jax.enable_x64(True):
+        oracle = victims.oracle_of(planted())
+    got = Recovery(planted(), status, Cost(7, 0, 91, 1), detail="So it was.")
+    words = page(owner.measure(owner.Subject("it", oracle, X), got))
+    assert f"Why: {status.value} So it was." in words
+    assert text.NEXT[status.name][0] in words
+    assert "can be copied" not in words
+    assert "7 queries" in words
+
+
+def test_shares_are_not_rounded_up_to_all():
+    assert text._percent(1.0) == "all of them"
+    assert text._percent(0.99999) == "99.9 % of them"
+
+
+# --- files
+
+
+def test_the_folder_holds_the_page_the_facts_the_copy_and_a_picture(tmp_path):
+    subject, got = attacked(planted(outputs=3, bias=True))
+    facts = owner.measure(subject, got)
+    path = owner.write(tmp_path / "report", facts, got.network)
+    words = path.read_text(encoding="utf-8")
+    record = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert owner.markdown(record) == words
+    assert record["errors"] == facts["errors"]
+    loaded = networks.load(path.with_name("network.npz"))
+    same = networks.from_json(path.with_name("network.json").read_text())
+    model = joblib.load(path.with_name("network.joblib"))
+    for network in (loaded, same):
+        assert np.array_equal(network(X), got.network(X))
+    np.testing.assert_allclose(model.predict(X), got.network(X), rtol=1e-12, atol=1e-12)
+    listed = set(re.findall(r"^- `([\w.]+)`", words, flags=re.M))
+    assert listed | {"report.md", "figure.png"} == {a.name for a in path.parent.iterdir()}
+    picture = path.with_name("figure.png").read_bytes()
+    owner.write(tmp_path / "report", facts, got.network)  # an earlier report is replaced
+    assert path.with_name("figure.png").read_bytes() == picture
+
+
+def test_the_figure_can_be_read_without_colour():
+    from matplotlib.figure import Figure
+
+    subject, got = attacked(planted(outputs=3, bias=True))
+    drawn = Figure()
+    figure.draw(drawn, [owner.measure(subject, got)])
+    left, right = drawn.axes
+    assert left.get_xlabel() == "queries (logarithmic)"
+    assert "no unit" in right.get_xlabel()
+    assert "%" in right.get_ylabel()
+    looks = {(bar.get_hatch(), bar.get_facecolor()[:3]) for bar in left.patches}
+    assert len(looks) == 4
+    assert len({line.get_linestyle() for line in right.lines}) == 2
+    assert [bar.get_width() for bar in left.patches][:2] == [got.cost.queries, 6]
+    assert "not defined for this model" in " ".join(drawn.get_supxlabel().split())
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years")
+    (tmp_path / "file").write_text("")
+    argv = ["attack", "--dim", "6", "--width", "2", "--report"]
+    assert main([*argv, str(tmp_path)]) == 2
+    assert "holds files that are no report" in capsys.readouterr().err
+    (tmp_path / "report.json").write_text('{"kind": "another"}')
+    assert main([*argv, str(tmp_path)]) == 2
+    assert main([*argv, str(tmp_path / "file")]) == 2
+    assert "is no folder" in capsys.readouterr().err
+    assert {a.name for a in tmp_path.iterdir()} == {"thesis.txt", "file", "report.json"}
+
+
+# --- recon attack --report
+
+
+def test_an_attack_on_a_random_network_reports_and_a_failure_takes_the_copy_away(tmp_path, capsys):
+    argv = ["attack", "--dim", "12", "--width", "6", "--report", str(tmp_path / "r")]
+    assert main([*argv, "--price", "0.5", "--json"]) == 0
+    out, err = capsys.readouterr()
+    printed, record = json.loads(out), json.loads((tmp_path / "r" / "report.json").read_text())
+    assert "report.md" in err.replace("\n", "")
+    assert record["queries"] == printed["queries"]
+    assert record["certificate"] == printed["certificate"]
+    assert (record["price"], record["seed"], record["width"]) == (0.5, 0, 6)
+    assert (tmp_path / "r" / "network.npz").exists()
+    assert main([*argv, "--budget", "5"]) == 1
+    assert {a.name for a in (tmp_path / "r").iterdir()} == {"report.md", "report.json"}
+    words = (tmp_path / "r" / "report.md").read_text()
+    assert "The query budget ran out" in words
+    assert "Allow more queries" in words
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+def test_an_attack_on_a_model_in_a_file_reports_on_the_owners_inputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, y = load_wine(return_X_y=True)
+    model = MLPRegressor((6,), max_iter=20, random_state=0).fit(x, y)
+    joblib.dump(model, "net.joblib")
+    np.save("x.npy", x)
+    argv = ["attack", "--model", "net.joblib", "--trust", "--data", "x.npy", "--report", "r"]
+    assert main(argv) == 0
+    words = Path("r/report.md").read_text()
+    assert "# What scikit-learn MLPRegressor gives away" in words
+    assert "At 178 inputs of yours the copy is off by at most" in words
+    assert "random inputs with the means and spreads of yours" in words
+    copy = joblib.load("r/network.joblib")
+    np.testing.assert_allclose(copy.predict(x), model.predict(x), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--price", "1"], "--price is for the report: give --report"),
+        (["--compare"], "--compare is for the report: give --report"),
+        (["--report", "r", "--price", "-1"], "a price of -1.0 a query makes no sense"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_sentence(
+    options, sentence, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["attack", "--dim", "4", "--width", "2", *options]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.strip().splitlines()[-1]) == ("", sentence)
+    assert not [*tmp_path.iterdir()]
