@@ -77,8 +77,8 @@ def test_a_copy_that_is_wrong_is_seen_on_the_inputs():
 
 
 @pytest.mark.parametrize("method", ["bisect", "membership"])
-def test_computed_counts_are_within_a_tenth_of_what_was_measured(method):
-    """As the page says."""
+def test_computed_counts_are_within_an_eighth_of_what_was_measured(method):
+    """As the page says of committed runs."""
     rows, _ = tables.read(ROOT / "results" / "bench_exact")
     rows = [row for row in rows if row["method"] == method and row["outcome"] == "ok"]
     assert len(rows) > 10
@@ -87,7 +87,7 @@ def test_computed_counts_are_within_a_tenth_of_what_was_measured(method):
             computed = sum(measured.algorithm1(row["dim"], row["width"]))
         else:
             computed = measured.membership(row["dim"], row["width"])
-        assert computed == pytest.approx(row["gradients"] + row["values"], rel=0.1), row
+        assert computed == pytest.approx(row["gradients"] + row["values"], rel=1 / 8), row
 
 
 @settings(max_examples=30)
@@ -276,7 +276,7 @@ def test_an_attack_on_a_random_network_reports_and_a_failure_takes_the_copy_away
 def test_an_attack_on_a_model_in_a_file_reports_on_the_owners_inputs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     x, y = load_wine(return_X_y=True)
-    model = MLPRegressor((6,), max_iter=20, random_state=0).fit(x, y)
+    model = MLPRegressor(hidden_layer_sizes=(6,), max_iter=20, random_state=0).fit(x, y)
     joblib.dump(model, "net.joblib")
     np.save("x.npy", x)
     argv = ["attack", "--model", "net.joblib", "--trust", "--data", "x.npy", "--report", "r"]

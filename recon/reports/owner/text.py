@@ -164,7 +164,7 @@ def _paper(facts: Facts) -> str:
         return text + "Both were run on the model, for this report."
     return text + (
         "The counts are computed from the paper's constants (failure in one case of twenty, rows "
-        "0.1 apart), not measured; where we ran them, they agreed to within a tenth."
+        "0.1 apart), not measured; where we ran them, they agreed to within an eighth."
     )
 
 
