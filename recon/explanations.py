@@ -113,12 +113,23 @@ def label(logits: jax.Array) -> jax.Array:
     return jnp.argmax(logits, axis=-1)
 
 
-# What a service shows of its outputs f(x) [K]; "values" are those of a regression.
+def top(logits: jax.Array) -> jax.Array:
+    """The first of the largest logits [..., K] and its value, [..., 2]: (k, logit k).
+
+    k is a whole number in the logits' dtype; of one logit it is 0.
+    """
+    k = jnp.argmax(logits, axis=-1)
+    return jnp.stack([k.astype(logits.dtype), jnp.max(logits, axis=-1)], axis=-1)
+
+
+# What a service shows of its outputs f(x) [K]; "values" are those of a regression, and "top" is
+# what most services show: a label and how sure they are of it.
 OUTPUTS: dict[str, Callable[[jax.Array], jax.Array | None]] = {
     "logits": lambda logits: logits,
     "values": lambda values: values,
     "probabilities": probabilities,
     "log_probabilities": log_probabilities,
     "label": lambda logits: label(logits)[..., None],
+    "top": top,
     "none": lambda logits: None,
 }

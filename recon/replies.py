@@ -16,7 +16,8 @@ TOLERANCE = 0.05  # of a sum of probabilities: services round, but logits do not
 class Reply(NamedTuple):
     """Answers to n queries: `value` [n, K] and `gradient` [n, K, d] (d value_k / d x).
 
-    Where the view says so, a value is a label [n, 1] or None, and a gradient [n, d] or None.
+    Where the view says so, a value is a label [n, 1], a label with its logit [n, 2] or None, and a
+    gradient [n, d] or None.
     """
 
     value: Any
@@ -128,7 +129,7 @@ def check(
         if known not in (None, outputs):
             raise ReplyError(f"{outputs} outputs, where earlier replies had {known}")
     if gradient is not None:
-        classes = None if view.outputs == "label" else outputs
+        classes = None if view.outputs in ("label", "top") else outputs
         gradient = _gradients(gradient, n, classes, dim, view)
     if value is not None:
         check_values(value, view, first)
@@ -177,6 +178,9 @@ def check_values(value: np.ndarray, view: View = PLAIN, first: int = 0) -> np.nd
     if view.outputs == "label":
         odd = (value != np.round(value)) | (value < 0) | (value.shape[1] != 1)
         refuse(odd.any(axis=1), "a label is one whole number from 0 on, not")
+    if view.outputs == "top":
+        odd = (value[:, 0] != np.round(value[:, 0])) | (value[:, 0] < 0) | (value.shape[1] != 2)
+        refuse(odd, "a label, a whole number from 0 on, and its logit are expected, not")
     if view.outputs in ("probabilities", "log_probabilities"):
         odds = value.astype(np.float64)
         odds = np.exp(odds) if view.outputs == "log_probabilities" else odds

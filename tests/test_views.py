@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recon import oracles
-from recon.explanations import EXPLANATIONS
+from recon.explanations import EXPLANATIONS, OUTPUTS
 from recon.oracles import Cost, ReplyError, View, ViewError
 
 
@@ -30,6 +30,7 @@ def shown(view, x, outputs=3):
     rows = (np.cos(x @ p.T) * scale)[..., None] * p
     value = {"logits": logits, "values": logits, "probabilities": odds, "label": label}
     value |= {"log_probabilities": np.log(odds), "none": None}
+    value["top"] = np.stack([logits.argmax(1), logits.max(1)], 1)
     if view.of != "logits":  # the chain rule: d log p = J - sum p J, or (1 - p) J of one logit
         mean = odds[..., None] * rows
         change = rows - (mean if outputs == 1 else mean.sum(1, keepdims=True))
@@ -41,7 +42,7 @@ def shown(view, x, outputs=3):
 P = jax.random.normal(jax.random.key(3), (3, 4))
 VIEWS = [
     View(outputs, explanation, of)
-    for outputs in ("logits", "probabilities", "log_probabilities", "label", "values", "none")
+    for outputs in OUTPUTS
     for explanation in ("jacobian", "top", "none")
     for of in ("logits", "probabilities", "log_probabilities")
     if (outputs, explanation) != ("none", "none") and not (outputs == "values" and of != "logits")
@@ -64,7 +65,7 @@ def test_every_view_of_a_jax_victim_is_what_it_says_and_passes_the_checks_on_the
         assert cost == Cost(*kind, numbers, rounds=3)
 
 
-@pytest.mark.parametrize("outputs", ["probabilities", "log_probabilities", "label"])
+@pytest.mark.parametrize("outputs", ["probabilities", "log_probabilities", "label", "top"])
 def test_one_logit_is_a_binary_classifier(outputs):
     x = np.asarray(jax.random.normal(jax.random.key(4), (5, 4)))
     view = View(outputs, of="probabilities")
@@ -101,6 +102,10 @@ def test_the_noise_of_a_row_is_its_own_and_the_services():
         (View("log_probabilities", "none"), [[0.0, -9.0], [0.0, 0.0]], "row 6: .*not sum to 1"),
         (View("label", "none"), [[1], [0.5]], "row 6: a label is one whole number"),
         (View("label", "none"), [[1, 0], [0, 1]], "row 5: a label is one whole number"),
+        (View("top", "none"), [[1, 0.3], [0.5, 2.0]], "row 6: a label, a whole number"),
+        (View("top", "none"), [[1, 0.3], [-1, 2.0]], "row 6: a label, a whole number"),
+        (View("top", "none"), [[1], [0]], "row 5: a label, .* and its logit are expected"),
+        (View("top", "none"), [[1, np.nan], [0, 1]], "row 5: the value is not finite"),
     ],
 )
 def test_values_that_are_not_what_the_view_says_are_named(view, value, message):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.exact import asking, derived, near, probe, two_layer
+from recon.exact import asking, derived, near, probe, top_value, two_layer
 from recon.exact.inputs import of_box, of_data, of_gradients
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
@@ -25,6 +25,7 @@ def recover(
     budget: int | None = None,
     data: Any = None,
     box: Any = None,
+    classes: int | None = None,
 ) -> Recovery:
     """Recover a two-layer ReLU network of `dim` inputs from gradient queries.
 
@@ -38,15 +39,20 @@ def recover(
     recovered and certified inside it.
 
     Of a service that shows probabilities, or Jacobians of these or of their logarithms, the
-    network of centred logits is recovered (`derived`): its probabilities are the victim's.
+    network of centred logits is recovered (`derived`): its probabilities are the victim's.  Of one
+    that shows the label, the logit and the gradient of the top class alone, View("top", "top"), all
+    classes come out that are on top somewhere (`top_value`); classes: how many there are, if known.
 
     Returns a Recovery; what `ok` promises is said there.  Raises ReplyError for replies that are
     not finite or of the wrong shape, ViewError for a service that shows less, ValueError for
     arguments that make no sense, and lets an oracle's own exceptions through.
     """
-    shown = ("logits", "values", "probabilities", "log_probabilities")
-    need(oracle, outputs=shown, explanation="jacobian")
-    for name, number, least in (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0)):
+    shown = ("logits", "values", "probabilities", "log_probabilities", "top")
+    need(oracle, outputs=shown)
+    top = oracle.view.outputs == "top"
+    need(oracle, explanation="top" if top else "jacobian", of="logits" if top else None)
+    counts = (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0), ("classes", classes, 1))
+    for name, number, least in counts:
         if number is None and name != "dim":
             continue
         if not isinstance(number, (int, np.integer)) or number < least:
@@ -54,6 +60,10 @@ def recover(
     if budget == 0:
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
     with jax.enable_x64(True):
+        if top:
+            if box is not None or data is not None:
+                raise ValueError("with the top class alone, box and data are not looked at yet")
+            return top_value.recover(oracle, dim, asking.seed(key), width, budget, classes)
         return _recover(oracle, dim, key, width, budget, data, box)
 
 

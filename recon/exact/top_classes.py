@@ -1,0 +1,163 @@
+"""From planes and replies to the classes' weights; and which inputs would tell what is missing.
+
+With every unit's plane known, each reply is linear in what is unknown of the class k on top:
+
+    gradient = sum over units on of W_ki n_i + S_k      value = gradient x + sum on W_ki b_i + c_k
+
+W_k from the normal equations, whose matrix is (P^T P) * (N N^T), the pattern of units on [n, h]
+times the rows elementwise; S_k is what is left over, or taken out first by centring P.  Where the
+rows are independent and all gradients are sums of them, units can be turned so that S = 0: then
+one reply with all units on tells all of W_k.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from recon.exact.top_replies import Log
+from recon.exact.top_touch import Planes
+from recon.networks import TwoLayer
+
+SWEEPS = 3  # of rows and weights in turn
+RANK = 1e-9  # of the largest eigenvalue: one below is a direction that no reply tells
+CANDIDATES = 512  # inputs among which the most telling is chosen
+RADII = (0.3, 1.0, 3.0, 10.0)  # of random inputs, among which they are chosen too
+BARELY = 1e-4  # how far beyond its plane a unit is switched, relative to what is usual
+
+
+class Reading(NamedTuple):
+    """What the replies say: the network, and what they do not say of it."""
+
+    network: TwoLayer
+    seen: np.ndarray  # [K] classes that were on top somewhere
+    plain: bool  # whether S = 0
+    missing: np.ndarray  # [K, h] whether W_ki is still open
+
+
+def read(log: Log, planes: Planes) -> Reading:
+    """The network that fits all replies best, of which some may still be open."""
+    planes, plain = _turned(log, planes)
+    rows, bias = planes
+    on = (log.x @ rows.T + bias[None] > 0).astype(float)
+    outputs = max(int(log.label.max()) + 1, log.classes)
+    seen = np.isin(np.arange(outputs), log.label)
+    weights, missing = np.zeros((2, outputs, len(bias)))
+    slope = np.zeros((outputs, log.dim))
+    for _ in range(SWEEPS):
+        for k in np.flatnonzero(seen):
+            here = log.label == k
+            fitted = _weights(on[here], log.gradient[here], rows, plain)
+            weights[k], slope[k], missing[k] = fitted
+        active = on * weights[log.label]
+        rest = log.gradient - slope[log.label] - active @ rows
+        rows = rows + _least(active, rest)
+        size = np.linalg.norm(rows, axis=1)
+        size = np.where(size > 0, size, 1.0)
+        rows, bias, weights = rows / size[:, None], bias / size, weights * size[None]
+    offset = np.where(seen, 0.0, -np.inf)
+    bias, offset = _offsets(log, TwoLayer(rows, bias, weights, slope, offset), on)
+    return Reading(TwoLayer(rows, bias, weights, slope, offset), seen, plain, missing > 0)
+
+
+def _turned(log: Log, planes: Planes) -> tuple[Planes, bool]:
+    """The planes, rows turned to the side where their units are on, if there is one; whether."""
+    rows, bias = planes
+    if len(rows) > log.dim:
+        return planes, False
+    parts, _, rank, _ = np.linalg.lstsq(rows.T, log.gradient.T)
+    left_over = np.linalg.norm(log.gradient - parts.T @ rows, axis=1).max(initial=0.0)
+    shown = np.abs(parts.T) > 1e-8 * log.scale
+    right = log.x @ rows.T + bias[None] > 0
+    on_right, on_left = (shown & right).any(0), (shown & ~right).any(0)
+    plain = rank == len(rows) and left_over <= 1e-9 * log.scale and not (on_right & on_left).any()
+    sign = np.where(plain & on_left, -1.0, 1.0)
+    return Planes(rows * sign[:, None], bias * sign), bool(plain)
+
+
+def _weights(
+    on: np.ndarray, gradient: np.ndarray, rows: np.ndarray, plain: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """W_k [h], S_k [d] and which weights are open [h], from replies of one class."""
+    pattern = on if plain else on - on.mean(0)
+    gram = (pattern.T @ pattern) * (rows @ rows.T)
+    value, vector = np.linalg.eigh(gram)
+    kept = value > RANK * value.max(initial=0.0)
+    missing = (np.abs(vector[:, ~kept]) > 1e-6).any(1)
+    inverse = (vector[:, kept] / value[kept]) @ vector[:, kept].T
+    weights = np.zeros(len(rows))
+    for _ in range(3):  # normal equations square the condition number; refinement undoes it
+        rest = gradient - (on * weights) @ rows
+        rest = rest if plain else rest - rest.mean(0)
+        weights = weights + inverse @ np.sum(pattern * (rest @ rows.T), 0)
+    slope = 0.0 if plain else 1.0
+    return weights, slope * (gradient - (on * weights) @ rows).mean(0), missing
+
+
+def _least(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Least squares, columns of a scaled alike."""
+    size = np.linalg.norm(a, axis=0)
+    size = np.where(size > 0, size, 1.0)
+    x = np.linalg.lstsq(a / size, b, rcond=1e-10)[0]
+    return np.asarray((x.T / size).T)
+
+
+def _offsets(log: Log, network: TwoLayer, on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """b [h] and c [K] by all values, those from far out counting less."""
+    rows, bias, weights, slope, offset = (np.asarray(a) for a in _fields(network))
+    active = on * weights[log.label]
+    indicator = np.eye(len(offset))[log.label]
+    linear = np.sum((active @ rows + slope[log.label]) * log.x, 1)
+    weigh = 1 / (1e-300 + np.abs(log.value) + log.scale * (1 + np.linalg.norm(log.x, axis=1)))
+    for _ in range(2):
+        c = np.where(np.isfinite(offset), offset, 0.0)
+        rest = (log.value - linear - active @ bias - c[log.label]) * weigh
+        change = _least(np.concatenate([active, indicator], 1) * weigh[:, None], rest)
+        bias, offset = bias + change[: len(bias)], offset + change[len(bias) :]
+    return bias, offset
+
+
+def _fields(network: TwoLayer) -> tuple[np.ndarray, ...]:
+    return network.rows, network.bias, network.weights, network.slope, network.offset
+
+
+def telling(log: Log, reading: Reading, rng: np.random.Generator) -> np.ndarray:
+    """Inputs [m, d], one for each class whose weights are open, that should tell most of them.
+
+    From inputs where the class was on top: open units are moved barely beyond their planes, to
+    the side on which they were not seen, all of them or some.  A unit barely on changes no logit.
+    """
+    network = reading.network
+    rows, bias = network.rows, network.bias
+    found = []
+    for k in np.flatnonzero(reading.seen & reading.missing.any(1)):
+        x = log.x[log.label == k]
+        on = x @ rows.T + bias[None] > 0
+        want = np.where(reading.plain | ~on.any(0), 1.0, -1.0)
+        start = x[rng.integers(len(x), size=CANDIDATES)]
+        share = rng.random(CANDIDATES) ** 2 * (np.arange(CANDIDATES) > CANDIDATES // 4)
+        moved = reading.missing[k][None] & (rng.random((CANDIDATES, len(bias))) >= share[:, None])
+        away = rng.standard_normal(start.shape) * rng.choice(RADII, (CANDIDATES, 1))
+        tried = np.concatenate([_moved(start, moved, want, rows, bias), away])
+        score = (((tried @ rows.T + bias[None] > 0) == (want > 0)) & reading.missing[k]).sum(1)
+        score = score - len(bias) * (network(tried).argmax(1) != k)
+        found.append(tried[np.argmax(score)])
+    return np.array(found).reshape(-1, log.dim)
+
+
+def _moved(
+    x: np.ndarray, moved: np.ndarray, want: np.ndarray, rows: np.ndarray, bias: np.ndarray
+) -> np.ndarray:
+    """x [m, d] with the units moved [m, h] barely beyond their planes on the side they want.
+
+    The others stay where they are, if the rows are independent.
+    """
+    y = x @ rows.T + bias[None]
+    level = want[None] * BARELY * (1e-3 + np.abs(y).mean(1, keepdims=True))
+    change = np.where(moved & (y * want[None] <= 0), level - y, 0.0)
+    if len(rows) <= rows.shape[1]:
+        return np.asarray(x + change @ np.linalg.pinv(rows).T)
+    return np.stack(
+        [a + np.linalg.lstsq(rows[c != 0], c[c != 0])[0] for a, c in zip(x, change, strict=True)]
+    )

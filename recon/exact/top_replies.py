@@ -1,0 +1,69 @@
+"""What a service that shows the top class was asked and answered, and what it may yet be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recon import oracles
+from recon.exact.asking import roundoff
+from recon.oracles import AnyOracle, Cost
+
+ROUNDING = 256.0  # eps of the largest gradient: what a difference must exceed to be one
+
+
+class Spent(Exception):
+    """The budget does not cover the next queries; none of them was asked."""
+
+
+@dataclass
+class Log:
+    """All replies in the order asked: x [n, d], label [n], value [n], gradient [n, d]."""
+
+    oracle: AnyOracle
+    dim: int
+    budget: float = np.inf
+    classes: int = 1  # K at least
+    cost: Cost = field(default_factory=Cost)
+    eps: float = np.finfo(np.float64).eps
+    x: np.ndarray = field(init=False)
+    label: np.ndarray = field(init=False)
+    value: np.ndarray = field(init=False)
+    gradient: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.x = self.gradient = np.zeros((0, self.dim))
+        self.value, self.label = np.zeros(0), np.zeros(0, int)
+
+    def ask(self, x: np.ndarray) -> np.ndarray:
+        """Ask x [n, d] in one round; their numbers [n].  Raises Spent, ReplyError."""
+        first = len(self.x)
+        if first + len(x) > self.budget:
+            raise Spent
+        reply, cost = oracles.ask(self.oracle, x, first)
+        self.cost = self.cost + cost
+        self.eps = max(self.eps, roundoff(reply.value.dtype, reply.gradient.dtype))
+        self.x = np.concatenate([self.x, x])
+        self.label = np.concatenate([self.label, reply.value[:, 0].astype(int)])
+        self.value = np.concatenate([self.value, reply.value[:, 1].astype(float)])
+        self.gradient = np.concatenate([self.gradient, reply.gradient.astype(float)])
+        return np.arange(first, len(self.x))
+
+    @property
+    def scale(self) -> float:
+        """The largest norm of a gradient seen."""
+        return float(np.linalg.norm(self.gradient, axis=1).max(initial=0.0))
+
+    @property
+    def tiny(self) -> float:
+        """The norm up to which a difference of gradients is rounding."""
+        return ROUNDING * self.eps * self.scale
+
+    def jump(self, a: int, b: int) -> np.ndarray:
+        """By how much the gradient [d] differs at reply b from that at a."""
+        return np.asarray(self.gradient[b] - self.gradient[a])
+
+    def offset(self, a: int) -> float:
+        """The intercept f - g x of reply a."""
+        return float(self.value[a] - self.gradient[a] @ self.x[a])

@@ -1,0 +1,188 @@
+"""Recovery of z = W max(Ax + b, 0) + c from a service that shows the top class alone.
+
+Each reply is the label k of the largest logit, its value z_k and its gradient.  `top_line` finds
+the units' planes along a line, `top_classes` reads every class's weights off the replies and says
+where to ask for those still open, and here the network is held to fresh queries.  Where it
+fails, a line through the point of failure is searched for what is missing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recon.exact import top_classes
+from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
+from recon.exact.top_classes import Reading
+from recon.exact.top_line import Line, search
+from recon.exact.top_replies import Log, Spent
+from recon.exact.top_touch import Planes, beside, touched
+from recon.exact.top_unseen import unseen
+from recon.networks import TwoLayer
+from recon.oracles import AnyOracle
+
+LINES = 6  # searches for units that are missing before giving up
+ROUNDS = 64  # of queries for weights that are open and classes that were not seen
+LIKELY = 0.02  # chance of another class at which it is looked for
+UNKNOWN, KNOWN = 24, 16  # queries in succession that look for one in vain, where K is known
+PAIRS = 1  # of far points x, -x: every unit is on at one of them
+DISTANCE = 8.0  # times standard normal, as far out these lie
+NORMAL = 2  # standard normal points, and one for each class that is top at any
+FEW, NORMAL_IF_FEW = 8, 16  # units found: the fewer, the less is seen of others
+SAMPLE = 2000  # points among which those of every class are chosen
+BAR = 2.0**14  # eps: deviations that rounding explains, relative to the largest there
+
+
+def recover(
+    oracle: AnyOracle,
+    dim: int,
+    seed: Any,
+    width: int | None = None,
+    budget: int | None = None,
+    classes: int | None = None,
+) -> Recovery:
+    """The network of all classes behind View("top", "top"); `exact.recover`.
+
+    classes: K, if known, which says for how long to look for classes that were never on top.  Such
+    a one has weights 0 and offset -inf, and the sentence says which were seen: a rare class that
+    no query met is not known of.  Classes that are on top somewhere come out as they are, no
+    common shift is left open.  ok: label, value and gradient agree with fresh queries to within
+    rounding.
+    """
+    log = Log(oracle, dim, np.inf if budget is None else budget, classes or 1)
+    return _recover(log, np.random.default_rng(seed), width, classes)
+
+
+class Verdict(NamedTuple):
+    """error: the largest deviation, in what rounding explains; fresh: the replies held to; worst:
+    the one that deviates most.
+    """
+
+    error: float
+    fresh: np.ndarray
+    worst: int
+
+
+def _recover(
+    log: Log, rng: np.random.Generator, width: int | None, classes: int | None
+) -> Recovery:
+    planes = Planes(np.zeros((0, log.dim)), np.zeros(0))
+    reading: Reading | None = None
+    through: np.ndarray | None = rng.standard_normal(log.dim)  # None: no line is called for
+    hint, lines = "", 0
+    verdict = Verdict(np.inf, np.zeros(0, int), 0)
+    try:
+        while lines < LINES:
+            if through is not None:
+                line = Line(rng.standard_normal(log.dim), through)
+                planes = planes.and_(search(log, line, planes, None if lines else width, rng))
+            if log.eps > COARSE:
+                return Recovery(None, Status.UNCERTIFIED, log.cost, detail=TOO_COARSE)
+            planes = planes.distinct()
+            reading = _completed(log, planes, classes, rng)
+            verdict = _judged(log, reading, verdict.fresh, rng)
+            hint = _sentence(reading)
+            used = np.abs(reading.network.weights).max(0, initial=0.0) > log.tiny
+            if verdict.error <= 1:
+                same = width in (None, int(used.sum()))
+                status = Status.RECOVERED if same else Status.OTHER_WIDTH
+                if open_ := int(reading.missing[reading.seen][:, used].sum()):
+                    status, hint = Status.UNCERTIFIED, f"{hint} Weights no query told: {open_}."
+                return Recovery(reading.network, status, log.cost, verdict.error, hint)
+            planes = Planes(reading.network.rows[used], reading.network.bias[used])
+            through = None  # a class that turned up is no sign of units that are missing
+            if len(np.unique(log.label)) == reading.seen.sum():
+                lines += 1
+                more = _left_over(log, reading.network, verdict.fresh, rng)
+                planes = planes.and_(more)
+                through = None if len(more.bias) else log.x[verdict.worst]
+    except Spent:
+        network = None if reading is None else reading.network
+        return Recovery(network, Status.BUDGET, log.cost, detail=hint)
+    assert reading is not None
+    return Recovery(reading.network, Status.UNCERTIFIED, log.cost, verdict.error, hint)
+
+
+def _completed(log: Log, planes: Planes, classes: int | None, rng: np.random.Generator) -> Reading:
+    """The reading once nothing is open that queries tell, and no other class is likely."""
+    reading, vain = top_classes.read(log, planes), 0
+    for _ in range(ROUNDS):
+        x = top_classes.telling(log, reading, rng)
+        count = int(reading.seen.sum())
+        if not len(x):
+            known = classes is not None or count < len(reading.seen)
+            if count == classes or vain == (KNOWN if known else UNKNOWN):
+                return reading
+            point, chance = unseen(log, reading.network, reading.seen, rng)
+            if chance < LIKELY:
+                return reading
+            x, vain = point[None], vain + 1
+        log.ask(x)
+        reading = top_classes.read(log, planes)
+        vain = vain if reading.seen.sum() == count else 0
+    return reading
+
+
+def _judged(log: Log, reading: Reading, before: np.ndarray, rng: np.random.Generator) -> Verdict:
+    """The network held to fresh queries: a far pair, points of all classes, beside its planes.
+
+    And once more to those of earlier certificates, which showed that something was missing.
+    """
+    network, dim = reading.network, log.dim
+    far = DISTANCE * rng.standard_normal((PAIRS, dim))
+    fresh = np.concatenate([before, log.ask(np.concatenate([far, -far]))])
+    verdict = _held(log, network, fresh)
+    if verdict.error > 1:
+        return verdict
+    sample = rng.standard_normal((SAMPLE, dim))
+    top = network(sample).argmax(1)
+    count = NORMAL if network.width > FEW else NORMAL_IF_FEW
+    chosen = [*range(count), *(int(np.argmax(top == k)) for k in np.unique(top))]
+    pairs = [pair for _, pair in beside(Planes(network.rows, network.bias), rng)]
+    return _held(log, network, np.append(fresh, log.ask(np.concatenate([sample[chosen], *pairs]))))
+
+
+def _deviations(
+    log: Log, network: TwoLayer, which: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the replies [n] the gradients [n, d] and values [n] less the network's, of the label
+    told, and by how much another of its logits is above [n]; not a number for unknown labels.
+    """
+    x, label, at = log.x[which], log.label[which], np.arange(len(which))
+    logits = network(x)
+    known = label < logits.shape[1]
+    own = np.where(known, logits[at, np.where(known, label, 0)], np.nan)
+    gradient = log.gradient[which] - network.gradient(x)[at, np.where(known, label, 0)]
+    return gradient, log.value[which] - own, logits.max(1) - own
+
+
+def _held(log: Log, network: TwoLayer, which: np.ndarray) -> Verdict:
+    """The replies [n] held to the network."""
+    gradient, value, above = _deviations(log, network, which)
+    size = np.abs(log.value[which]) + log.scale * (1 + np.linalg.norm(log.x[which], axis=1))
+    wrong = np.linalg.norm(gradient, axis=1) / max(log.scale, 1e-300)
+    worst = np.maximum(np.maximum(np.abs(value), above) / np.maximum(size, 1e-300), wrong)
+    worst = np.where(np.isnan(worst), np.inf, worst)
+    return Verdict(float(worst.max() / (BAR * log.eps)), which, int(which[worst.argmax()]))
+
+
+def _left_over(log: Log, network: TwoLayer, which: np.ndarray, rng: np.random.Generator) -> Planes:
+    """Planes that deviations at replies [n] show, if each is that of one unit missed."""
+    gradient, value, _ = _deviations(log, network, which)
+    size = np.linalg.norm(gradient, axis=1)
+    far = np.isfinite(value) & (size > BAR * log.eps * log.scale)
+    offset = value - np.sum(gradient * log.x[which], 1)
+    rows, bias = gradient[far] / size[far, None], offset[far] / size[far]
+    planes = Planes(rows, bias).distinct()
+    real = touched(log, planes, rng)
+    return Planes(planes.rows[real], planes.bias[real])
+
+
+def _sentence(reading: Reading) -> str:
+    labels = np.flatnonzero(reading.seen).tolist()
+    never = np.flatnonzero(~reading.seen).tolist()
+    text = f"Classes seen on top: {len(labels)} ({', '.join(map(str, labels))})."
+    if never:
+        text += f" Never: {', '.join(map(str, never))}."
+    return text
