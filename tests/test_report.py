@@ -173,6 +173,24 @@ def test_a_service_of_probabilities_in_a_box_is_said_to_be_one():
     assert "not defined for this model, which has 3 outputs and biases" in words
 
 
+def test_a_linear_model_is_said_to_be_one():
+    A = np.random.default_rng(0).standard_normal((2, 12))
+    oracle = oracles.from_host(lambda x: (x @ A.T, np.repeat(A[None], len(x), axis=0)))
+    facts = owner.measure(owner.Subject("it", oracle, X), exact.recover(oracle, dim=12, key=0))
+    assert (facts["ok"], facts["width"], facts["linear"], facts["biases"]) == (True, 0, True, False)
+    assert facts["network_numbers"] == 24
+    assert "Found: a linear model" in page(facts)
+
+
+def test_a_service_that_shows_one_output_is_not_compared():
+    with jax.enable_x64(True):
+        oracle = replace(victims.oracle_of(planted()), view=oracles.View("label"))
+    got = Recovery(planted(), Status.RECOVERED, Cost(7, 0, 91, 1), 1e-9)
+    facts = owner.measure(owner.Subject("it", oracle, X), got)
+    assert (facts["errors"], facts["promise"], facts["eps"]) == (None, None, None)
+    assert "the model does not show every output" in page(facts)
+
+
 def test_costs_are_queries_times_the_price():
     subject, got = attacked(planted())
     words = page(owner.measure(subject, got, price=0.25))

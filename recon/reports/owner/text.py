@@ -74,6 +74,11 @@ def _meaning(facts: Facts) -> str:
     ]
     if facts["max_error"] is not None:
         lines.append(_agreement(facts))
+    else:
+        lines.append(
+            "Copy and model were not held against each other at inputs apart from the attack: the "
+            "model does not show every output."
+        )
     lines.append(
         "The copy was checked on queries that the attack had not used. It lies beside this page: "
         "guard it as you guard the model."
@@ -173,9 +178,10 @@ def _seconds(facts: Facts) -> str:
 
 
 def _certificate(facts: Facts) -> str:
+    typical = "typical output" if facts["method"] == "tangent" else "largest output seen"
     lines = [
         f"The certificate: on fresh queries, the copy was off by at most "
-        f"{facts['certificate']:.1g} of the model's typical output.",
+        f"{facts['certificate']:.1g} of the model's {typical}.",
     ]
     if facts["promise"] is not None:
         lines.append(
@@ -213,16 +219,21 @@ def _derived(facts: Facts) -> str:
         lines.append(f"No query left the box from {low:g} to {high:g}.")
     if facts["eps"] is not None:
         digits = math.floor(-math.log10(facts["eps"]))
-        lines.append(f"The answers have about {digits} digits (rounding unit {facts['eps']:.1g}).")
-    parts, linear = [f"{facts['width']:,} hidden units"], facts["linear"]
-    parts += ["biases"] if facts["biases"] else []
-    parts += ["a linear part (of units that never switch, or whose side is not told)"] * linear
-    lines.append(
+        lines.append(f"The answers have about {digits} digits (rounding unit {facts['eps']:.2g}).")
+    return _list([*lines, _found(facts)])
+
+
+def _found(facts: Facts) -> str:
+    if not facts["width"]:
+        return "Found: a linear model. Its gradient was the same at every query."
+    parts = [f"{facts['width']:,} hidden units"] + ["biases"] * facts["biases"]
+    if facts["linear"]:
+        parts.append("a linear part (of units that never switch, or whose side is not told)")
+    return (
         f"Found: {_and(parts)}. Where the gradient changes, a unit switches; by how much it "
         "changes is the unit's row times its weights. Units are known up to their order and scale "
         "(rows have length one), which changes no answer."
     )
-    return _list(lines)
 
 
 def _files(facts: Facts) -> str:
