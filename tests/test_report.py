@@ -1,49 +1,28 @@
-"""The report for owners: its numbers are the attack's, its words are true of them, its files too.
+"""The report for owners: its numbers are the attack's, its words are true of them.
 
 Planted networks throughout; counts are held against committed runs of the paper's methods.
 """
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import jax
-import joblib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_wine
-from sklearn.neural_network import MLPRegressor
+from owned import X, attacked, planted
 
-from recon import exact, networks, oracles, tables, victims
-from recon.cli import main
+from recon import exact, oracles, tables, victims
 from recon.exact.recovery import Recovery, Status, promise
 from recon.networks import TwoLayer
 from recon.oracles import Cost
 from recon.reports import owner
 from recon.reports.owner import facts as measured
-from recon.reports.owner import figure, text
+from recon.reports.owner import text
 
 ROOT = Path(__file__).parents[1]
-X = np.random.default_rng(0).standard_normal((50, 12))
-
-
-def planted(dim=12, width=6, outputs=1, bias=False, seed=0):
-    with jax.enable_x64(True):
-        network = victims.random_network(jax.random.key(seed), dim, width, outputs, bias)
-        return jax.tree.map(np.asarray, network)
-
-
-def attacked(network, x=X, view=oracles.PLAIN, **rest):
-    with jax.enable_x64(True):
-        oracle = replace(victims.oracle_of(network), view=view)
-    got = exact.recover(oracle, dim=network.rows.shape[1], key=0, **rest)
-    assert got.ok, got
-    return owner.Subject("a planted network", oracle, x, box=rest.get("box")), got
-
-
 # --- facts
 
 
@@ -214,112 +193,3 @@ def test_every_failure_says_why_and_what_to_try(status):
 def test_shares_are_not_rounded_up_to_all():
     assert text._percent(1.0) == "all of them"
     assert text._percent(0.99999) == "99.9 % of them"
-
-
-# --- files
-
-
-def test_the_folder_holds_the_page_the_facts_the_copy_and_a_picture(tmp_path):
-    subject, got = attacked(planted(outputs=3, bias=True))
-    facts = owner.measure(subject, got)
-    path = owner.write(tmp_path / "report", facts, got.network)
-    words = path.read_text(encoding="utf-8")
-    record = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert owner.markdown(record) == words
-    assert record["errors"] == facts["errors"]
-    loaded = networks.load(path.with_name("network.npz"))
-    same = networks.from_json(path.with_name("network.json").read_text())
-    model = joblib.load(path.with_name("network.joblib"))
-    for network in (loaded, same):
-        assert np.array_equal(network(X), got.network(X))
-    np.testing.assert_allclose(model.predict(X), got.network(X), rtol=1e-12, atol=1e-12)
-    listed = set(re.findall(r"^- `([\w.]+)`", words, flags=re.M))
-    assert listed | {"report.md", "figure.png"} == {a.name for a in path.parent.iterdir()}
-    picture = path.with_name("figure.png").read_bytes()
-    owner.write(tmp_path / "report", facts, got.network)  # an earlier report is replaced
-    assert path.with_name("figure.png").read_bytes() == picture
-
-
-def test_the_figure_can_be_read_without_colour():
-    from matplotlib.figure import Figure
-
-    subject, got = attacked(planted(outputs=3, bias=True))
-    drawn = Figure()
-    figure.draw(drawn, [owner.measure(subject, got)])
-    left, right = drawn.axes
-    assert left.get_xlabel() == "queries (logarithmic)"
-    assert "no unit" in right.get_xlabel()
-    assert "%" in right.get_ylabel()
-    looks = {(bar.get_hatch(), bar.get_facecolor()[:3]) for bar in left.patches}
-    assert len(looks) == 4
-    assert len({line.get_linestyle() for line in right.lines}) == 2
-    assert [bar.get_width() for bar in left.patches][:2] == [got.cost.queries, 6]
-    assert "not defined for this model" in " ".join(drawn.get_supxlabel().split())
-
-
-def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
-    (tmp_path / "thesis.txt").write_text("years")
-    (tmp_path / "file").write_text("")
-    argv = ["attack", "--dim", "6", "--width", "2", "--report"]
-    assert main([*argv, str(tmp_path)]) == 2
-    assert "holds files that are no report" in capsys.readouterr().err
-    (tmp_path / "report.json").write_text('{"kind": "another"}')
-    assert main([*argv, str(tmp_path)]) == 2
-    assert main([*argv, str(tmp_path / "file")]) == 2
-    assert "is no folder" in capsys.readouterr().err
-    assert {a.name for a in tmp_path.iterdir()} == {"thesis.txt", "file", "report.json"}
-
-
-# --- recon attack --report
-
-
-def test_an_attack_on_a_random_network_reports_and_a_failure_takes_the_copy_away(tmp_path, capsys):
-    argv = ["attack", "--dim", "12", "--width", "6", "--report", str(tmp_path / "r")]
-    assert main([*argv, "--price", "0.5", "--json"]) == 0
-    out, err = capsys.readouterr()
-    printed, record = json.loads(out), json.loads((tmp_path / "r" / "report.json").read_text())
-    assert "report.md" in err.replace("\n", "")
-    assert record["queries"] == printed["queries"]
-    assert record["certificate"] == printed["certificate"]
-    assert (record["price"], record["seed"], record["width"]) == (0.5, 0, 6)
-    assert (tmp_path / "r" / "network.npz").exists()
-    assert main([*argv, "--budget", "5"]) == 1
-    assert {a.name for a in (tmp_path / "r").iterdir()} == {"report.md", "report.json"}
-    words = (tmp_path / "r" / "report.md").read_text()
-    assert "The query budget ran out" in words
-    assert "Allow more queries" in words
-
-
-@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
-def test_an_attack_on_a_model_in_a_file_reports_on_the_owners_inputs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    x, y = load_wine(return_X_y=True)
-    model = MLPRegressor(hidden_layer_sizes=(6,), max_iter=20, random_state=0).fit(x, y)
-    joblib.dump(model, "net.joblib")
-    np.save("x.npy", x)
-    argv = ["attack", "--model", "net.joblib", "--trust", "--data", "x.npy", "--report", "r"]
-    assert main(argv) == 0
-    words = Path("r/report.md").read_text()
-    assert "# What scikit-learn MLPRegressor gives away" in words
-    assert "At 178 inputs of yours the copy is off by at most" in words
-    assert "random inputs with the means and spreads of yours" in words
-    copy = joblib.load("r/network.joblib")
-    np.testing.assert_allclose(copy.predict(x), model.predict(x), rtol=1e-7, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        (["--price", "1"], "--price is for the report: give --report"),
-        (["--compare"], "--compare is for the report: give --report"),
-        (["--report", "r", "--price", "-1"], "a price of -1.0 a query makes no sense"),
-    ],
-)
-def test_options_that_make_no_sense_are_one_sentence(
-    options, sentence, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    assert main(["attack", "--dim", "4", "--width", "2", *options]) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.strip().splitlines()[-1]) == ("", sentence)
-    assert not [*tmp_path.iterdir()]
