@@ -43,7 +43,7 @@ test-torch: $(VENV)/installed-bench
 	  tests/distill/test_students.py
 
 test-brought: $(VENV)/installed-brought
-	@$(RUN) -m pytest tests/brought
+	@$(RUN) -m pytest tests/brought tests/test_exports.py
 	@KERAS_BACKEND=torch $(RUN) -m pytest tests/brought/test_keras.py
 
 NEWEST := .venv-newest

@@ -5,8 +5,9 @@ The floors of the house; an import only goes down:
     6  cli           `recon attack | run | tune | plot | list | demo`: parse, call, print
     5  demo          networks trained on digits, recovered and rebuilt
     4  experiments   settings that run to rows; variants are rows, measurements classes
-       reports       figures and claims, from rows alone
-    3  victims       to attack: drawn at random, trained and kept, or brought from elsewhere
+       reports       figures and claims, from rows alone; a report for the owner of a model
+    3  exports       recovered networks as models of scikit-learn, PyTorch and ONNX
+       victims       to attack: drawn at random, trained and kept, or brought from elsewhere
     2  exact         ReLU networks recovered exactly from gradient queries
        distill       gradient matching: a student trained on a victim's replies
     1  workers       where cells are measured

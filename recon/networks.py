@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+FUNCTION = "f(x) = weights max(rows x + bias, 0) + slope x + offset"
 
 
 @partial(
@@ -62,6 +65,16 @@ class TwoLayer:
         np.savez(path, **arrays)
         return path
 
+    def to_json(self) -> str:
+        """The network as one JSON object that `from_json` reads back bit for bit.
+
+        ValueError for numbers that are not finite, which JSON has not.
+        """
+        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        dtype = str(np.result_type(*arrays.values()))
+        plain = {name: array.tolist() for name, array in arrays.items()}
+        return json.dumps({"function": FUNCTION, "dtype": dtype, **plain}, allow_nan=False) + "\n"
+
 
 def _row(vector: Any, x: Any) -> Any:
     """A vector with as many axes as x: nothing is broadcast silently."""
@@ -75,3 +88,18 @@ def load(path: str | Path) -> TwoLayer:
         if missing:
             raise ValueError(f"{path} is not a saved network: it lacks {', '.join(missing)}")
         return TwoLayer(**{f.name: file[f.name] for f in fields(TwoLayer)})
+
+
+def from_json(text: str) -> TwoLayer:
+    """The network of `TwoLayer.to_json`, with NumPy arrays; ValueError if the text is not one."""
+    try:
+        found = json.loads(text)
+        arrays = {f.name: np.asarray(found[f.name], found["dtype"]) for f in fields(TwoLayer)}
+        outputs, dim = arrays["slope"].shape
+        width = len(arrays["bias"])
+        shapes = {"rows": (width, dim), "bias": (width,), "weights": (outputs, width)}
+        for name, shape in (shapes | {"offset": (outputs,)}).items():
+            arrays[name] = arrays[name].reshape(shape)  # lists do not show the size of no units
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"this is no network in JSON: {error!r}") from error
+    return TwoLayer(**arrays)

@@ -61,7 +61,7 @@ def test_queries_counts_an_uncertified_network_as_not_ok(monkeypatch):
 
 @pytest.mark.parametrize("method", ["tangent", "bisect", "membership"])
 def test_attack_summary_is_what_the_recovery_says(method):
-    summary, got = Attack(dim=12, width=6, method=method, delta=0.01).run()
+    summary, got, _ = Attack(dim=12, width=6, method=method, delta=0.01).run()
     assert got.ok
     assert (summary["status"], summary["ok"]) == ("RECOVERED", True)
     assert summary["queries"] == got.cost.queries == got.cost.gradients + got.cost.values

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 import tyro
 from rich.table import Table
 
@@ -17,10 +18,12 @@ from recon import exact, victims
 from recon.cli import model
 from recon.cli.common import console, refuse, show
 from recon.cli.model import FromFile
+from recon.cli.report import Reporting
 from recon.exact.recovery import Recovery
 from recon.experiments.common import relative_error, timed
 from recon.networks import TwoLayer
 from recon.oracles import Oracle
+from recon.reports.owner import Subject
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,16 @@ class Attack:
     out: Path | None = None
     """Save the recovered network here, as .npz."""
     file: tyro.conf.OmitArgPrefixes[FromFile] = field(default_factory=FromFile)
+    reporting: tyro.conf.OmitArgPrefixes[Reporting] = field(default_factory=Reporting)
 
-    def run(self) -> tuple[dict[str, Any], Recovery]:
-        """What a person reads, flat, and the recovery; ValueError for what no attack takes.
+    def run(self) -> tuple[dict[str, Any], Recovery, Subject]:
+        """What a person reads, flat, the recovery, and what a report needs besides; ValueError for
+        what no attack takes.
 
         seconds is the whole attack, with what it compiles; max_error is `relative_error` over
         10,000 points, None without a network.  Of a file: see `FromFile.run`.
         """
+        self.reporting.check()
         if self.file.given:
             self._check_file()
             return self.file.run(self.seed, self.budget)
@@ -74,7 +80,9 @@ class Attack:
             )
             oracle = victims.oracle_of(victim)
             seconds, got = timed(lambda: self._attack(oracle, attack_key))
-            return self._summary(got, victim, error_key, seconds), got
+            x = np.asarray(jax.random.normal(error_key, (model.ROWS, self.dim)))
+            subject = Subject(f"a random {self.shape} network", oracle, x, method=self.method)
+            return self._summary(got, victim, error_key, seconds), got, subject
 
     @property
     def shape(self) -> str:
@@ -86,7 +94,7 @@ class Attack:
         if self.file.model is None:
             raise ValueError(f"--{self.file.given[0]} is for a model in a file: give --model")
         for setting in fields(self):
-            shared = setting.name in ("seed", "budget", "json", "out", "file")
+            shared = setting.name in ("seed", "budget", "json", "out", "file", "reporting")
             if not shared and getattr(self, setting.name) != setting.default:
                 name = setting.name.replace("_", "-")
                 raise ValueError(f"--{name} is for random networks, not for --model")
@@ -146,7 +154,7 @@ def attack(argv: Sequence[str]) -> int:
     victim = f"a {settings.shape} network" if file.model is None else str(file.model)
     try:
         with console.status(f"Attacking {victim} ..."):
-            summary, recovery = settings.run()
+            summary, recovery, subject = settings.run()
     except (ValueError, ModuleNotFoundError) as error:
         return refuse(error)
     if settings.json:
@@ -170,4 +178,11 @@ def attack(argv: Sequence[str]) -> int:
             console.print(f"Saved {recovery.network.save(settings.out)}")
         else:
             console.print("Not saved: the network was not recovered.")
+    if settings.reporting.report is not None:
+        seconds = summary["seconds"]
+        try:
+            path = settings.reporting.write(subject, recovery, seconds, settings.seed)
+        except (ValueError, OSError) as error:
+            return refuse(f"No report: {error}")
+        console.print(f"Wrote {path}")
     return 0 if recovery.ok else 1

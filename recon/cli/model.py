@@ -16,6 +16,7 @@ from recon.experiments.common import timed
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle
 from recon.replies import PLAIN
+from recon.reports.owner import Subject
 from recon.victims import brought
 from recon.victims.brought import Brought
 
@@ -44,8 +45,9 @@ class FromFile:
         """The options that were set."""
         return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
 
-    def run(self, seed: int, budget: int | None) -> tuple[dict[str, Any], Recovery]:
-        """What a person reads, flat, and the recovery; ValueError for what cannot be attacked.
+    def run(self, seed: int, budget: int | None) -> tuple[dict[str, Any], Recovery, Subject]:
+        """What a person reads, flat, the recovery, and what a report needs besides; ValueError for
+        what cannot be attacked.
 
         seconds is the whole attack, with what it compiles; max_error is the largest difference
         between network and model at `checked` inputs, in units of the model's rms there, asked
@@ -66,7 +68,8 @@ class FromFile:
             else:
                 x = data[:: -(-len(data) // ROWS)].astype(np.float64)
             error, same = agreement(got.network, victim.oracle, x)
-        return {
+        own = data is not None
+        summary = {
             **{"status": got.status.name, "ok": got.ok, "message": str(got)},
             **{"model": str(self.model), "name": victim.name, "note": victim.note},
             **{"dim": dim, "seed": seed},
@@ -78,7 +81,8 @@ class FromFile:
             "same_answers": same,
             "certificate": got.certificate if math.isfinite(got.certificate) else None,
             "seconds": seconds,
-        }, got
+        }
+        return summary, got, Subject(victim.name, victim.oracle, x, own, note=victim.note)
 
     def victim(self) -> Brought:
         """The model of the file; ValueError where it cannot be opened or asked for logits."""
