@@ -29,6 +29,7 @@ from recon import data, tables
 Row = dict[str, Any]
 MEASURING = (
     *("distill", "data", "victims", "masks.py", "convolutions.py", "models.py"),
+    "optimizers.py",
     *("explanations.py", "replies.py", "oracles.py"),
     *("experiments/services.py", "experiments/students.py"),
 )

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 Cell = None | bool | int | float | str
+CELL = ("dataset", "victim", "student", "queries", "reply", "recipe", "budget", "seed")
 Row = dict[str, Cell]
 
 # A path with at least two parts from the root, from a home directory, or from a drive.
@@ -56,6 +57,24 @@ def read(folder: str | Path) -> tuple[list[Row], dict[str, Any]]:
     """The rows and the record that `write` put into `folder`; FileNotFoundError if it did not."""
     folder = Path(folder)
     return rows(folder / "rows.csv"), json.loads((folder / "run.json").read_text(encoding="utf-8"))
+
+
+def others(
+    folder: str | Path, rows: Iterable[Row], settings: Any
+) -> tuple[list[Row], list[dict[str, Any]]]:
+    """The rows that are in `folder` of other cells than these, and the records they came with.
+
+    None where there is nothing, or of other settings.  A cell is known by CELL.
+    """
+    try:
+        there, record = read(folder)
+    except (OSError, ValueError):
+        return [], []
+    new = {tuple(row.get(name) for name in CELL) for row in rows}
+    kept = [row for row in there if tuple(row.get(name) for name in CELL) not in new]
+    if not kept or record.get("settings") != settings:
+        return [], []
+    return kept, [*record.pop("earlier", []), record]
 
 
 def rows(path: str | Path) -> list[Row]:

@@ -165,6 +165,15 @@ def test_students_are_measured_cell_by_cell(tmp_path, capsys):
         *("rows.csv", "run.json", "table.md", picture),
     }
     assert "10" in capsys.readouterr().out
+    # other cells join it, and the same one is measured in its place
+    assert main([*STUDENTS, "budget=100", "--out", str(tmp_path)]) == 0
+    assert "1 rows of other cells" in " ".join(capsys.readouterr().err.split())
+    assert main([*STUDENTS, "budget=100", "--out", str(tmp_path)]) == 0
+    rows, joined = tables.read(tmp_path)
+    assert [row["budget"] for row in rows] == [10, 100]
+    assert rows[0] == row
+    assert [each["command"] for each in joined["earlier"]][0] == record["command"]
+    assert joined["command"].endswith("budget=100")
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,11 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
     seconds = time.perf_counter() - start
     if not first:
         return
+    settings = _settings(experiment)
+    others, earlier = tables.others(folder, rows, settings) if args.only and folder else ([], [])
+    if others:
+        console.print(f"{len(others)} rows of other cells, already in {folder}, stay there.")
+    rows = others + rows
     show(_rows_table(name, summary(experiment, rows), experiment))
     if folder is None:
         return
@@ -182,7 +187,8 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
         seeds=sorted({row["seed"] for row in rows if "seed" in row})
         or [getattr(experiment, "seed", 0)],
         seconds=experiment.seconds(rows) if cells else seconds,
-        settings=_settings(experiment),
+        settings=settings,
+        **({"earlier": earlier} if earlier else {}),
     )
     console.print(f"Wrote {tables.write(folder, rows, record)} after {seconds:.0f} s")
     present(name, experiment, folder, rows)
