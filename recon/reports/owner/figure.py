@@ -62,7 +62,7 @@ def _errors(axis: Any, facts: Row) -> None:
     if facts["promise"] is not None:
         axis.axvline(facts["promise"], **BOUND, label="largest error promised")
     axis.set(xscale="log", ylim=(0, 104), xlabel="error / rms of the outputs, no unit")
-    axis.set_ylabel("inputs with at most that error, %")
     whose = "inputs of yours" if facts["own"] else "standard normal inputs"
-    axis.set_title(f"How close the copy is, at {facts['checked']:,} {whose}")
+    axis.set_ylabel(f"% of {facts['checked']:,} {whose}\nwith at most that error")
+    axis.set_title("How close the copy is")
     axis.legend(loc="center")
