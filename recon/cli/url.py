@@ -64,7 +64,8 @@ class FromUrl:
                 )
             )
             if self.ledger is not None:
-                kept = {"service": self.url, "most_rows": self.most_rows}
-                oracle = ledger.kept(oracle, self.ledger, **kept)
+                oracle = ledger.kept(
+                    oracle, self.ledger, service=self.url, most_rows=self.most_rows
+                )
             victim = Brought(oracle, dim, f"the service at {self.url}")
             return attacked(victim, self.url, seed, budget, data, self.box, self.check)

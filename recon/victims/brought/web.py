@@ -61,8 +61,8 @@ def oracle(
 
     view: what it shows; contract: a row of CONTRACTS; timeout: seconds, for a reply to begin;
     most_rows: rows in a request at most (with a ledger around it, give it to the ledger, which
-    then keeps every batch); headers: a key, say; client: an httpx.Client in place of timeout and headers,
-    your own or of `connections`, to be closed by you.
+    then keeps every batch); headers: a key, say; client: an httpx.Client in place of timeout and
+    headers, your own or of `connections`, to be closed by you.
 
     It asks nothing yet.  Wrap it: `ledger.kept(service.patient(web.oracle(url)), "file",
     service=url)`.  Raises ModuleNotFoundError without httpx, ValueError for arguments that make
