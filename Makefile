@@ -40,7 +40,7 @@ test-slow: install
 
 test-torch: $(VENV)/installed-bench
 	@$(RUN) -m pytest tests/test_explanations.py tests/test_steps.py \
-	  tests/distill/test_students.py
+	  tests/distill/test_students.py tests/test_web_services.py
 
 test-brought: $(VENV)/installed-brought
 	@$(RUN) -m pytest tests/brought tests/test_exports.py
@@ -88,7 +88,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-bench: $(VENV)/installed
 	@echo "Installing the tools to compare with ..."
-	@$(INSTALL) '.[bench]' || { echo "The bench extra could not be installed: pip has to" \
+	@$(INSTALL) '.[bench,serve]' || { echo "The bench extra could not be installed: pip has to" \
 	  "reach its package index, or find the versions of constraints.txt on disk."; exit 1; }
 	@touch $@
 

@@ -2,7 +2,7 @@
 
 The floors of the house; an import only goes down:
 
-    6  cli           `recon attack | run | tune | plot | list | demo`: parse, call, print
+    6  cli           `recon attack | serve | run | tune | plot | list | demo`: parse, call, print
     5  demo          networks trained on digits, recovered and rebuilt
     4  experiments   settings that run to rows; variants are rows, measurements classes
        reports       figures and claims, from rows alone; a report for the owner of a model

@@ -172,7 +172,7 @@ def test_students_are_measured_cell_by_cell(tmp_path, capsys):
     rows, joined = tables.read(tmp_path)
     assert [row["budget"] for row in rows] == [10, 100]
     assert rows[0] == row
-    assert [each["command"] for each in joined["earlier"]][0] == record["command"]
+    assert joined["earlier"][0]["command"] == record["command"]
     assert joined["command"].endswith("budget=100")
 
 

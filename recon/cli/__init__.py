@@ -2,6 +2,8 @@
 
     recon attack --dim 100 --width 64       recover a random network from its gradients
     recon attack --model net.onnx           the same of a model of yours, in a file
+    recon attack --url URL --dim 20         the same of a service over HTTP
+    recon serve                             such a service to practise on, on loopback
     recon run fig2-mnist --data-dir DIR     an experiment: rows, record and figure in results/
     recon run fig2-mnist --small            the same in a few minutes at most, only shown
     recon tune masks --data-dir DIR         a grid of hyperparameters
@@ -22,6 +24,7 @@ from recon.cli.common import refuse
 
 COMMANDS = {  # imported when asked for, as JAX takes a second
     "attack": "recon.cli.attack:attack",
+    "serve": "recon.cli.serve:serve",
     "run": "recon.cli.run:run",
     "tune": "recon.cli.run:tune",
     "plot": "recon.cli.show:plot",

@@ -1,4 +1,4 @@
-"""recon attack: one attack on one random network, or on a model in a file."""
+"""recon attack: one attack on one random network, on a model in a file, or on a service."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from recon.cli import model
 from recon.cli.common import console, refuse, show
 from recon.cli.model import FromFile
 from recon.cli.report import Reporting
+from recon.cli.url import FromUrl
 from recon.exact.recovery import Recovery
 from recon.experiments.common import relative_error, timed
 from recon.networks import TwoLayer
@@ -30,7 +31,8 @@ from recon.reports.owner import Subject
 class Attack:
     """Recover one random network (`victims.random_network`) through its oracle alone.
 
-    With --model, the model in a file: its sizes are its own, and the width is not told.
+    With --model, the model in a file: its sizes are its own, and the width is not told.  With
+    --url, a service over HTTP of --dim inputs.
     """
 
     dim: int = 100
@@ -59,15 +61,20 @@ class Attack:
     """Save the recovered network here, as .npz."""
     file: tyro.conf.OmitArgPrefixes[FromFile] = field(default_factory=FromFile)
     reporting: tyro.conf.OmitArgPrefixes[Reporting] = field(default_factory=Reporting)
+    service: tyro.conf.OmitArgPrefixes[FromUrl] = field(default_factory=FromUrl)
 
     def run(self) -> tuple[dict[str, Any], Recovery, Subject]:
         """What a person reads, flat, the recovery, and what a report needs besides; ValueError for
         what no attack takes.
 
         seconds is the whole attack, with what it compiles; max_error is `relative_error` over
-        10,000 points, None without a network.  Of a file: see `FromFile.run`.
+        10,000 points, None without a network.  Of a file or a service: see `model.attacked`.
         """
         self.reporting.check()
+        if self.service.given:
+            self._check_service()
+            data = None if self.file.data is None else model.read(self.file.data)
+            return self.service.run(self.dim, self.seed, self.budget, data)
         if self.file.given:
             self._check_file()
             return self.file.run(self.seed, self.budget)
@@ -93,11 +100,25 @@ class Attack:
         """ValueError for options of a file without a file, and of random networks with one."""
         if self.file.model is None:
             raise ValueError(f"--{self.file.given[0]} is for a model in a file: give --model")
+        self._refuse_others("--model", ())
+
+    def _check_service(self) -> None:
+        """ValueError for options of a service without one, and of others with one."""
+        if self.service.url is None:
+            raise ValueError(f"--{self.service.given[0].replace('_', '-')} is for --url")
+        if self.reporting.report is not None:
+            raise ValueError("--report asks the model more: not for --url yet")
+        for name in self.file.given:
+            if name != "data":
+                raise ValueError(f"--{name} is for a model in a file, not for --url")
+        self._refuse_others("--url", ("dim",))
+
+    def _refuse_others(self, victim: str, of_victim: tuple[str, ...]) -> None:
+        shared = ("seed", "budget", "json", "out", "file", "service", "reporting", *of_victim)
         for setting in fields(self):
-            shared = setting.name in ("seed", "budget", "json", "out", "file", "reporting")
-            if not shared and getattr(self, setting.name) != setting.default:
+            if setting.name not in shared and getattr(self, setting.name) != setting.default:
                 name = setting.name.replace("_", "-")
-                raise ValueError(f"--{name} is for random networks, not for --model")
+                raise ValueError(f"--{name} is for random networks, not for {victim}")
 
     def _attack(self, oracle: Oracle, key: Any) -> Recovery:
         rest: dict[str, Any] = {"budget": self.budget}
@@ -150,24 +171,22 @@ def described(summary: dict[str, Any]) -> dict[str, str]:
 def attack(argv: Sequence[str]) -> int:
     """`recon attack`."""
     settings = tyro.cli(Attack, prog="recon attack", description=Attack.__doc__, args=argv)
-    file = settings.file
-    victim = f"a {settings.shape} network" if file.model is None else str(file.model)
+    file, random = settings.file, settings.file.model is None and settings.service.url is None
+    victim = settings.service.url or file.model or f"a {settings.shape} network"
     try:
         with console.status(f"Attacking {victim} ..."):
             summary, recovery, subject = settings.run()
-    except (ValueError, ModuleNotFoundError) as error:
+    except (ValueError, ImportError, OSError) as error:
         return refuse(error)
     if settings.json:
         print(json.dumps(summary))
     else:
-        name = settings.shape if file.model is None else summary["name"]
+        name = settings.shape if random else summary["name"]
         table = Table(title=f"{settings.method} on {name}", show_header=False)
         table.add_column(style="bold")
         table.add_column()
         lines = (
-            described(summary)
-            if file.model is None
-            else model.described(summary, data=file.data is not None)
+            described(summary) if random else model.described(summary, data=file.data is not None)
         )
         for name, text in lines.items():
             colour = "green" if summary["ok"] else "red"

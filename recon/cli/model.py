@@ -1,4 +1,4 @@
-"""recon attack --model: one attack on a model in a file."""
+"""recon attack --model: one attack on a model in a file; what attacks on brought models share."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from recon import exact
+from recon.exact import derived
 from recon.exact.recovery import Recovery
 from recon.experiments.common import timed
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle
-from recon.replies import PLAIN
 from recon.reports.owner import Subject
 from recon.victims import brought
 from recon.victims.brought import Brought
@@ -46,43 +46,12 @@ class FromFile:
         return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
 
     def run(self, seed: int, budget: int | None) -> tuple[dict[str, Any], Recovery, Subject]:
-        """What a person reads, flat, the recovery, and what a report needs besides; ValueError for
-        what cannot be attacked.
-
-        seconds is the whole attack, with what it compiles; max_error is the largest difference
-        between network and model at `checked` inputs, in units of the model's rms there, asked
-        openly after the attack and not in its cost; same_answers the share of inputs where the
-        same output is the largest, None for one output.
-        """
+        """`attacked`; ValueError for what cannot be attacked."""
         victim = self.victim()
-        data = None if self.data is None else _read(self.data)
-        dim = victim.dim
-        if dim is None:
+        if victim.dim is None:
             raise ValueError(f"{self.model} does not say how many inputs it takes: give --shape")
-        with jax.enable_x64(True):
-            attack_key, check_key = jax.random.split(jax.random.key(seed), 2)
-            how = {"dim": dim, "key": attack_key, "budget": budget, "data": data}
-            seconds, got = timed(lambda: exact.recover(victim.oracle, **how))
-            if data is None:
-                x = np.asarray(jax.random.normal(check_key, (ROWS, dim)))
-            else:
-                x = data[:: -(-len(data) // ROWS)].astype(np.float64)
-            error, same = agreement(got.network, victim.oracle, x)
-        own = data is not None
-        summary = {
-            **{"status": got.status.name, "ok": got.ok, "message": str(got)},
-            **{"model": str(self.model), "name": victim.name, "note": victim.note},
-            **{"dim": dim, "seed": seed},
-            "found_width": None if got.network is None else got.network.width,
-            "queries": got.cost.queries,
-            **asdict(got.cost),
-            "checked": len(x),
-            "max_error": error if math.isfinite(error) else None,  # JSON has no infinity
-            "same_answers": same,
-            "certificate": got.certificate if math.isfinite(got.certificate) else None,
-            "seconds": seconds,
-        }
-        return summary, got, Subject(victim.name, victim.oracle, x, own, note=victim.note)
+        data = None if self.data is None else read(self.data)
+        return attacked(victim, str(self.model), seed, budget, data)
 
     def victim(self) -> Brought:
         """The model of the file; ValueError where it cannot be opened or asked for logits."""
@@ -93,21 +62,62 @@ class FromFile:
         except (RuntimeError, TypeError, IndexError, KeyError) as error:  # of the library
             first = str(error).strip().partition("\n")[0]
             raise ValueError(f"{self.model} could not be asked: {first}") from error
-        if victim.oracle.view != PLAIN:
-            raise ValueError(
-                f"{victim.name} answers {victim.oracle.view.outputs}, and exact recovery needs "
-                "logits: --logits leaves out the end that makes them"
-            )
         return victim
+
+
+def attacked(
+    victim: Brought,
+    source: str,
+    seed: int,
+    budget: int | None,
+    data: np.ndarray | None = None,
+    box: tuple[float, float] | None = None,
+    rows: int = ROWS,
+) -> tuple[dict[str, Any], Recovery, Subject]:
+    """What a person reads, flat, the recovery, and what a report needs besides, of a model whose
+    inputs are known.
+
+    seconds is the whole attack, with what it compiles; max_error is the largest difference
+    between network and model at `checked` inputs (`rows` at most), in units of the model's rms
+    there, asked openly after the attack and not in its cost, None where none were; same_answers
+    the share of inputs where the same output is the largest, None for one output.
+    """
+    dim = victim.dim
+    assert dim is not None
+    with jax.enable_x64(True):
+        attack_key, check_key = jax.random.split(jax.random.key(seed), 2)
+        how = {"dim": dim, "key": attack_key, "budget": budget, "data": data, "box": box}
+        seconds, got = timed(lambda: exact.recover(victim.oracle, **how))
+        if data is None:
+            x = np.asarray(jax.random.normal(check_key, (rows, dim)))
+            x = x if box is None else np.clip(x, *box)
+        else:
+            x = data[:: -(-len(data) // max(rows, 1))][:rows].astype(np.float64)
+        error, same = agreement(got.network, victim.oracle, x)
+    summary = {
+        **{"status": got.status.name, "ok": got.ok, "message": str(got)},
+        **{"model": source, "name": victim.name, "note": victim.note},
+        **{"dim": dim, "seed": seed},
+        "found_width": None if got.network is None else got.network.width,
+        "queries": got.cost.queries,
+        **asdict(got.cost),
+        "checked": len(x),
+        "max_error": error if math.isfinite(error) else None,  # JSON has no infinity
+        "same_answers": same,
+        "certificate": got.certificate if math.isfinite(got.certificate) else None,
+        "seconds": seconds,
+    }
+    own = data is not None
+    return summary, got, Subject(victim.name, victim.oracle, x, own, note=victim.note)
 
 
 def agreement(
     network: TwoLayer | None, oracle: AnyOracle, x: np.ndarray
 ) -> tuple[float, float | None]:
     """The worst error at x [n, d], relative to the rms, and how often the largest output agrees."""
-    if network is None:
+    if network is None or not len(x):
         return math.inf, None
-    truth = oracle.values(x).astype(np.float64)
+    truth = derived.values(oracle.view, oracle.values(x).astype(np.float64))
     found = np.asarray(network(x))
     rms = float(np.sqrt(np.mean(truth**2)))
     worst = float(np.abs(found - truth).max()) / (rms if rms > 0 else 1.0)
@@ -120,6 +130,7 @@ def described(summary: dict[str, Any], data: bool) -> dict[str, str]:
     error, same, certificate = (summary[a] for a in ("max_error", "same_answers", "certificate"))
     where = "of your inputs" if data else "standard normal inputs"
     asked = f"{summary['checked']:,} {where}, asked apart from the attack"
+    worst = "not reached" if error is None else f"{error:.2g} relative, at {asked}"
     lines = {
         "status": summary["message"],
         "units": f"{summary['found_width'] or 'none'} found",
@@ -127,7 +138,7 @@ def described(summary: dict[str, Any], data: bool) -> dict[str, str]:
         f"{summary['values']:,} values",
         "numbers": f"{summary['numbers']:,} received",
         "rounds": f"{summary['rounds']:,} batches, one after the other",
-        "worst error": "not reached" if error is None else f"{error:.2g} relative, at {asked}",
+        "worst error": "" if not summary["checked"] else worst,
         "same answers": "" if same is None else f"{same:.2%} of them",
         "certificate": "not reached"
         if certificate is None
@@ -138,7 +149,7 @@ def described(summary: dict[str, Any], data: bool) -> dict[str, str]:
     return {name: text for name, text in lines.items() if text}
 
 
-def _read(path: Path) -> np.ndarray:
+def read(path: Path) -> np.ndarray:
     """Inputs [n, d] from .npy, later axes flattened, or .csv, a first line of names skipped."""
     try:
         if path.suffix == ".npy":

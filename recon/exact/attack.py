@@ -100,7 +100,8 @@ def _recover(
     if eps <= COARSE and most >= cost.queries + probe.MOST:
         half = regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0
         low, high = (-half * np.ones(dim), half * np.ones(dim)) if bounds is None else bounds
-        x = probe.points(np.random.default_rng(seed), low, high, eps)
+        first = Reply(form.value, form.gradient)  # float32 behind JSON comes as float64
+        x = probe.points(np.random.default_rng(seed), low, high, max(eps, probe.digits(first)))
         x = x if inputs is None else inputs.shift[None] + inputs.scale[None] * x
         x = x.astype(form.asked)
         reply = ask(logits, x)

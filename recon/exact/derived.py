@@ -132,6 +132,14 @@ def shown(view: View, reply: Reply) -> Reply:
     return Reply(log - log.mean(1)[:, None], gradient - gradient.mean(1)[:, None])
 
 
+def values(view: View, value: np.ndarray) -> np.ndarray:
+    """The (centred) logits [n, K] of values [n, K] alone."""
+    if not hides(view):
+        return value
+    with np.errstate(divide="ignore"):
+        return np.asarray(shown(view, Reply(value, np.zeros((*value.shape, 1)))).value)
+
+
 def _softmax(log: np.ndarray) -> np.ndarray:
     odds = np.exp(log - log.max(1)[:, None])
     return odds / odds.sum(1)[:, None]

@@ -2,6 +2,7 @@
 
     brought.oracle(model)                   scikit-learn, PyTorch, Keras 3, ONNX, flax, equinox
     brought.oracle(brought.load("m.onnx"))  a file; runs no code from it unless told `trust=True`
+    brought.web.oracle("http://...")        a service over HTTP
 
 A library is imported only where its model is given; each is an extra, `pip install recon[torch]`.
 Gradients are the library's own, or JAX's where a model can be evaluated in JAX (all but PyTorch
@@ -22,11 +23,12 @@ from recon.victims.brought import (
     onnx_graph,
     pytorch,
     scikit,
+    web,
 )
 from recon.victims.brought.common import Brought, Options
 from recon.victims.brought.files import load
 
-__all__ = ["Brought", "bring", "load", "oracle"]
+__all__ = ["Brought", "bring", "load", "oracle", "web"]
 
 # Told by the library and the name of a base class, in this order: a Keras model may be a PyTorch
 # module too.  Nothing is imported to find out.

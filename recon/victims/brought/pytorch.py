@@ -118,18 +118,18 @@ def functions(
                 torch.autograd.grad(values[:, k].sum(), at, retain_graph=True)[0].reshape(x.shape)
                 for k in range(values.shape[1])
             ]
-            return _numpy(values), _numpy(torch.stack(rows, 1))
+            return numbers(values), numbers(torch.stack(rows, 1))
 
     def value_fn(x: np.ndarray) -> np.ndarray:
         with _evaluating(model), torch.no_grad():
-            return _numpy(forward(x)[1])
+            return numbers(forward(x)[1])
 
     if batch is None:
         return fn, value_fn
     return _in_batches(fn, batch), _in_batches(value_fn, batch)
 
 
-def _numpy(tensor: Any) -> np.ndarray:
+def numbers(tensor: Any) -> np.ndarray:
     """The tensor's numbers in its own dtype, so that half precision is seen to be that."""
     tensor = tensor.detach().cpu().contiguous()
     if str(tensor.dtype) == "torch.bfloat16":
