@@ -67,10 +67,20 @@ def test_the_command_attacks_a_service(capsys, tmp_path):
 # --- kill -9
 
 
-def test_a_service_killed_midway_and_started_again_costs_no_row_twice(tmp_path):
+REAL = pytest.param(
+    (),
+    id="uvicorn, PyTorch and Captum",
+    marks=pytest.mark.skipif(
+        not all(map(find_spec, ("uvicorn", "torch", "captum"))), reason="needs the serve extra"
+    ),
+)
+
+
+@pytest.mark.parametrize("options", [pytest.param(("--plain",), id="plain"), REAL])
+def test_a_service_killed_midway_and_started_again_costs_no_row_twice(options, tmp_path):
     pytest.importorskip("tenacity", reason="needs the http extra")
     truth = practice.random(DIM, WIDTH, OUTPUTS, dtype="float64", torch=False)[1]
-    with Process("--plain") as served, closing(served.url) as asked:
+    with Process(*options) as served, closing(served.url) as asked:
         calls, killed = [], []
 
         def fn(x):
@@ -126,14 +136,11 @@ def test_an_attack_killed_midway_asks_nothing_twice(tmp_path):
 # --- uvicorn, PyTorch and Captum
 
 
-@pytest.mark.skipif(
-    not all(map(find_spec, ("uvicorn", "torch", "captum"))), reason="needs the serve extra"
-)
-def test_the_real_thing(tmp_path):
-    pytest.importorskip("tenacity", reason="needs the http extra")
+@pytest.mark.parametrize("options", [REAL])
+def test_the_real_thing(options):
     truth = practice.random(DIM, WIDTH, OUTPUTS, dtype="float64", torch=False)[1]
     found = {}
-    with Process() as served:
+    with Process(*options) as served:
         for name in practice.EXPLANATIONS:
             with closing(f"{served.url}/{name}") as asked:
                 found[name] = exact.recover(asked, dim=DIM, key=0)
