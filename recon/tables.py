@@ -74,7 +74,26 @@ def others(
     kept = [row for row in there if tuple(row.get(name) for name in CELL) not in new]
     if not kept or record.get("settings") != settings:
         return [], []
-    return kept, [*record.pop("earlier", []), record]
+    before = record.pop("earlier", [])
+    if before:  # its own part of a record that names all
+        record["command"] = record["command"].split(" && ")[-1]
+        record["versions"]["recon"] = record["versions"]["recon"].split(", ")[-1]
+    return kept, [*before, record]
+
+
+def joined(record: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The record of rows that came with it and with earlier ones: it names all their commands and
+    commits, and keeps them as `earlier`.
+    """
+    if not earlier:
+        return record
+    every = [*earlier, record]
+    commits = ", ".join(dict.fromkeys(each["versions"]["recon"] for each in every))
+    return record | {
+        "command": " && ".join(dict.fromkeys(each["command"] for each in every)),
+        "versions": record["versions"] | {"recon": commits},
+        "earlier": list(earlier),
+    }
 
 
 def rows(path: str | Path) -> list[Row]:

@@ -188,8 +188,8 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
         or [getattr(experiment, "seed", 0)],
         seconds=experiment.seconds(rows) if cells else seconds,
         settings=settings,
-        **({"earlier": earlier} if earlier else {}),
     )
+    record = tables.joined(record, earlier)
     console.print(f"Wrote {tables.write(folder, rows, record)} after {seconds:.0f} s")
     present(name, experiment, folder, rows)
 

@@ -125,8 +125,16 @@ def worth(table: Table, asked: Sequence[Of]) -> str:
 
 
 def cells(table: Table, asked: Sequence[Of]) -> str:
-    """The accuracies of some cells."""
-    return "; ".join(f"{_named(of)}: {table.cell(of)}" for of in asked)
+    """The accuracies of some cells, and how many are not run; MissingError if none is."""
+    found, without = [], 0
+    for of in asked:
+        try:
+            found.append(f"{_named(of)}: {table.cell(of)}")
+        except MissingError:
+            without += 1
+    if not found:
+        raise MissingError("cells")
+    return "; ".join(found) + (f"; {without} of {len(asked)} cells not run" if without else "")
 
 
 def _named(of: Of) -> str:
