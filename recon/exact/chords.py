@@ -69,11 +69,18 @@ class Replies(NamedTuple):
 
 
 class Kinks(NamedTuple):
-    """Where [m], the jumps of the slope there [m, q], and the line base [2, q] left of all."""
+    """Where [m], the jumps of the slope there [m, q], the line base [2, q] left of all, and how
+    uncertain each jump is [m]: much where kinks are close.
+    """
 
     t: np.ndarray
     jump: np.ndarray
     base: np.ndarray
+    doubt: np.ndarray
+
+    def only(self, which: np.ndarray) -> Kinks:
+        """Some of them, by a mask or in an order; as a function F is then another."""
+        return Kinks(self.t[which], self.jump[which], self.base, self.doubt[which])
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
         """F [n, q] at t [n]."""
@@ -195,5 +202,6 @@ def _kinks(r: Replies, state: np.ndarray, where: np.ndarray) -> Kinks:
     system = basis(r.t, t) / r.noise[:, None]
     size = np.linalg.norm(system, axis=0)
     size = np.where(size > 0, size, 1.0)
-    solved = np.linalg.lstsq(system / size, r.f / r.noise[:, None])[0] / size[:, None]
-    return Kinks(t, solved[2:], solved[:2])
+    inverse = np.linalg.pinv(system / size, rcond=1e-15)
+    solved = inverse @ (r.f / r.noise[:, None]) / size[:, None]
+    return Kinks(t, solved[2:], solved[:2], (np.linalg.norm(inverse, axis=1) / size)[2:])

@@ -116,25 +116,38 @@ def judge(
     return Verdict(float(off.max()), int(number[off.argmax()]))
 
 
-def polish(log: Log, network: TwoLayer, steps: int = 2) -> TwoLayer:
-    """Biases and offset by Gauss-Newton on all replies that are met nearly and not saturated."""
+def polish(
+    log: Log, network: TwoLayer, doubtful: np.ndarray, known: np.ndarray | None, steps: int = 2
+) -> TwoLayer:
+    """Biases, offset and doubtful weights by Gauss-Newton on all replies met nearly.
+
+    doubtful: units [m] whose weights are not known well from the line; known: the output [h] whose
+    weight is known of each, by a gradient.
+    """
     number = np.flatnonzero(log.usable)
     off = np.abs(network(log.x[number]) @ log.basis - log.f(number)).max(1)
     number = number[off < NEARLY * log.noise(number)]
-    if len(number) * log.basis.shape[1] < network.width + log.outputs:
+    basis = log.basis
+    columns = network.width + basis.shape[1] + len(doubtful) * log.outputs
+    if len(number) * basis.shape[1] < columns:
         return network
-    x, f, weight = log.x[number], log.f(number), 1 / log.noise(number)
-    rows, bias, offset = network.rows, network.bias, network.offset
-    q = log.basis.shape[1]
-    w = log.basis.T @ network.weights
+    x, f, scale = log.x[number], log.f(number), 1 / log.noise(number)
+    rows, bias, weights, offset = network.rows, network.bias, network.weights, network.offset
+    free = [(j, k) for j in doubtful for k in range(log.outputs) if known is None or k != known[j]]
+    unit, output = np.array(free, int).reshape(-1, 2).T
     for _ in range(steps):
         pre = x @ rows.T + bias[None]
-        left = f - (np.maximum(pre, 0) @ w.T + (x @ network.slope.T + offset[None]) @ log.basis)
-        by_bias = (pre > 0)[:, None, :] * w[None]
-        by_offset = np.broadcast_to(np.eye(q)[None], (len(x), q, q))
-        system = np.concatenate([by_bias, by_offset], 2) * weight[:, None, None]
-        step = np.linalg.lstsq(
-            system.reshape(-1, system.shape[2]), (left * weight[:, None]).reshape(-1)
-        )[0]
-        bias, offset = bias + step[: len(bias)], offset + log.basis @ step[len(bias) :]
-    return TwoLayer(rows, bias, network.weights, network.slope, offset)
+        y = np.maximum(pre, 0)
+        left = f - (y @ weights.T + x @ network.slope.T + offset[None]) @ basis
+        by_bias = (pre > 0)[:, None, :] * (basis.T @ weights)[None]
+        by_offset = np.broadcast_to(np.eye(basis.shape[1])[None], (len(x), *basis.shape[1:] * 2))
+        by_weight = y[:, None, unit] * basis[output].T[None]
+        system = np.concatenate([by_bias, by_offset, by_weight], 2) * scale[:, None, None]
+        system, left = system.reshape(-1, system.shape[2]), (left * scale[:, None]).reshape(-1)
+        size = np.linalg.norm(system, axis=0)
+        size = np.where(size > 0, size, 1.0)
+        step = np.linalg.lstsq(system / size, left, rcond=1e-14)[0] / size
+        by = np.split(step, [len(bias), len(bias) + basis.shape[1]])
+        bias, offset, weights = bias + by[0], offset + basis @ by[1], weights.copy()
+        np.add.at(weights, (output, unit), by[2])
+    return TwoLayer(rows, bias, weights, network.slope, offset)

@@ -12,20 +12,25 @@ and what no class's gradient shows is solved for from d + 1 values at ordinary p
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from recon.exact import arrays, asking, chords, fresh
 from recon.exact.chords import EMPTY, FULL, OPEN, Kinks, Line, Replies
 from recon.exact.odds import FIRST, Log, Spent, begin
-from recon.exact.recovery import Recovery, Status, promise
+from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, need
 
+PROMISE = 1e-6  # error of an `ok` network, relative to the rms of its values at normal points
 LINES = 6  # fresh lines before giving up
 AFRESH = 3  # the line that forgets what earlier ones found
 EQUAL = 1e-11  # of the largest gradient: differences of equal gradients
+REFINED = 3  # fresh rounds of a line, where only digits are missing
+MISSING = 1e-3  # an error above which more than digits is missing
+DOUBT, MOST = 1e-12, 40  # of the largest weight; units whose weights are solved for again
 SIGN = 1e-5  # how far a coefficient of the always-on part may be from 0 or -W
 SEEN = 1e-7  # of the strongest: weaker jumps are errors, of known units or of rounding
 NEARER = (0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 1e-4)  # of a cell: where its class may be another's
@@ -53,26 +58,62 @@ def recover(
     seed = asking.seed(key)
     try:
         for i in range(LINES):
-            seed, line_seed, fresh_seed, point_seed = arrays.split(seed, 4)
+            seed, line_seed, point_seed, *seeds = arrays.split(seed, 3 + REFINED)
             units = _search(log, units if i != AFRESH else _nothing(log), line_seed, i == 0)
-            network = assembled(log, units, point_seed)
-            number = log.ask(fresh.points(log, network, fresh_seed))
-            network = fresh.polish(log, network)
-            explained = fresh.top_gradient(network, log.x[number], log.label[number])
-            error = fresh.judge(log, network, number, fresh_seed, explained).error
-            if error <= promise(log.eps) / fresh.SAFETY:
-                same = width in (None, network.width)
-                status = Status.RECOVERED if same else Status.OTHER_WIDTH
-                return Recovery(network, status, log.cost, error, _detail(log, network))
+            network, unseen = assembled(log, units)
+            number = log.ask(fresh.points(log, network, seeds[0]))
+            if not _steady(log, units):
+                continue
+            network, unseen = assembled(log, units)  # the new replies may show other classes
+            if unseen:
+                network = _solved(log, network, unseen, point_seed)
+            network = fresh.polish(log, network, units.doubtful[:0], units.label)
+            for fresh_seed in seeds[1:]:
+                explained = fresh.top_gradient(network, log.x[number], log.label[number])
+                error = fresh.judge(log, network, number, fresh_seed, explained).error
+                if error <= PROMISE / fresh.SAFETY:
+                    same = width in (None, network.width)
+                    status = Status.RECOVERED if same else Status.OTHER_WIDTH
+                    return Recovery(network, status, log.cost, error, _detail(log, network))
+                if error > MISSING:
+                    break
+                network = fresh.polish(log, network, units.doubtful, units.label)
+                number = log.ask(fresh.points(log, network, fresh_seed))
     except Spent:
         return Recovery(network, Status.BUDGET, log.cost, error)
     return Recovery(network, Status.UNCERTIFIED, log.cost, error, _detail(log, network))
 
 
-def _nothing(log: Log) -> TwoLayer:
-    """No units."""
+class Units(NamedTuple):
+    """n_j x + b_j with weights, so far without what is always on.
+
+    rows [h, d], bias [h], weights [h, K]; doubt [h]: how uncertain the weights are, and label [h]:
+    the class whose weight is known from a gradient.
+    """
+
+    rows: np.ndarray
+    bias: np.ndarray
+    weights: np.ndarray
+    doubt: np.ndarray
+    label: np.ndarray
+
+    @property
+    def network(self) -> TwoLayer:
+        """As they stand, with nothing else."""
+        outputs, dim = self.weights.shape[1], self.rows.shape[1]
+        none = np.zeros((outputs, dim))
+        return TwoLayer(self.rows, self.bias, self.weights.T, none, none[:, 0])
+
+    @property
+    def doubtful(self) -> np.ndarray:
+        """Units [m] whose weights are not known to the last digits."""
+        doubted = self.doubt > DOUBT * np.abs(self.weights).max(initial=0.0)
+        return np.argsort(-self.doubt, kind="stable")[: min(int(doubted.sum()), MOST)]
+
+
+def _nothing(log: Log) -> Units:
     none = np.zeros((0, log.dim))
-    return TwoLayer(none, none[:, 0], np.zeros((log.outputs, 0)), *_no_affine(log))
+    return Units(none, none[:, 0], np.zeros((0, log.outputs)), none[:, 0], np.zeros(0, int))
 
 
 def _detail(log: Log, network: TwoLayer) -> str:
@@ -80,14 +121,14 @@ def _detail(log: Log, network: TwoLayer) -> str:
     return f"Units found: {network.width}.{shift}"
 
 
-def _search(log: Log, known: TwoLayer, seed: np.ndarray, hinted: bool) -> TwoLayer:
-    """The units known and those met on a fresh line; slope and offset are none.
+def _search(log: Log, units: Units, seed: np.ndarray, hinted: bool) -> Units:
+    """The units known and those met on a fresh line.
 
     hinted: whether gradients say which cells are one: not where weights may be zero.
     """
     line, start = begin(log, seed, FIRST)
-    if not known.width:
-        known = _nothing(log)
+    units = units if len(units.bias) else _nothing(log)
+    known = units.network
     blur = KNOWN if known.width else 1.0
 
     def without(r: Replies) -> Replies:
@@ -107,33 +148,25 @@ def _search(log: Log, known: TwoLayer, seed: np.ndarray, hinted: bool) -> TwoLay
     _, kinks = chords.search(ask, line, without(start), hint if hinted else chords.no_hint)
     if known.width:
         usual = np.abs(known.weights * (known.rows @ line.v)[None]).max()
-        real = np.abs(kinks.jump).max(1) > SEEN * usual
-        kinks = Kinks(kinks.t[real], kinks.jump[real], kinks.base)
-    return _units(log, known, line, _met(log, start, line), kinks)
+        kinks = kinks.only(np.abs(kinks.jump).max(1) > SEEN * usual)
+    return _with(log, units, line, np.arange(start.number.min(), len(log.x)), kinks)
 
 
-def _no_affine(log: Log) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros((log.outputs, log.dim)), np.zeros(log.outputs)
-
-
-def _met(log: Log, start: Replies, line: Line) -> np.ndarray:
-    """Numbers of the replies on the line."""
-    return np.arange(start.number.min(), len(log.x))
-
-
-def _units(log: Log, known: TwoLayer, line: Line, on_line: np.ndarray, kinks: Kinks) -> TwoLayer:
-    """The units known and those of the kinks, from gradients of one class on either side."""
+def _with(log: Log, units: Units, line: Line, on_line: np.ndarray, kinks: Kinks) -> Units:
+    """The units and those of the kinks, from gradients of one class on either side."""
     if not len(kinks.t):
-        return known
-    order = np.argsort(kinks.t)
-    kinks = Kinks(kinks.t[order], kinks.jump[order], kinks.base)
+        return units
+    known = units.network
+    kinks = kinks.only(np.argsort(kinks.t))
     on_line = on_line[log.usable[on_line]]
-    pairs = _pairs(log, line, on_line, kinks)
+    crossed = -(known.rows @ line.u + known.bias) / (known.rows @ line.v)
+    edges = np.sort(np.concatenate([kinks.t, crossed]))
+    pairs = _pairs(log, line, on_line, kinks, edges)
     missing = [j for j, pair in enumerate(pairs) if pair is None]
     if missing:
-        t = np.concatenate([_beside(log, known, line, on_line, kinks, j) for j in missing])
-        on_line = np.concatenate([on_line, log.ask(line.at(t))])
-        pairs = _pairs(log, line, on_line, kinks)
+        t = [_beside(log, known, line, on_line, kinks, edges, j) for j in missing]
+        on_line = np.concatenate([on_line, log.ask(line.at(np.concatenate(t)))])
+        pairs = _pairs(log, line, on_line, kinks, edges)
     found = [j for j, pair in enumerate(pairs) if pair is not None]
     left, right = np.array([pairs[j] for j in found], int).reshape(-1, 2).T
     gradient = log.gradient - fresh.top_gradient(known, log.x, log.label)
@@ -141,32 +174,35 @@ def _units(log: Log, known: TwoLayer, line: Line, on_line: np.ndarray, kinks: Ki
     length = np.linalg.norm(jump, axis=1)
     steep = np.linalg.norm(log.gradient[on_line], axis=1).max()
     real = length > SEEN * steep  # else the class has no part in this unit
-    jump, length, left = jump[real], length[real], left[real]
-    found = np.array(found, int)[real]
+    jump, length, label = jump[real], length[real], log.label[left[real]]
+    kinks = kinks.only(np.array(found, int)[real])
     along = jump @ line.v  # W_a (n v): the jump of the top logit's slope
     rows = jump * (np.sign(along) / length)[:, None]  # n v > 0
-    slopes = kinks.jump[found] @ log.basis.T
+    slopes = kinks.jump @ log.basis.T
     if log.hidden:
-        slopes = slopes + (along - slopes[np.arange(len(found)), log.label[left]])[:, None]
+        slopes = slopes + (along - slopes[np.arange(len(label)), label])[:, None]
     weights = slopes / (rows @ line.v)[:, None]
-    bias = -np.einsum("md,md->m", rows, line.at(kinks.t[found]))
-    return TwoLayer(
-        np.concatenate([known.rows, rows]),
-        np.concatenate([known.bias, bias]),
-        np.concatenate([known.weights, weights.T], 1),
-        *_no_affine(log),
-    )
+    bias = -np.einsum("md,md->m", rows, line.at(kinks.t))
+    new = Units(rows, bias, weights, kinks.doubt / (rows @ line.v), label)
+    return Units(*(np.concatenate(pair) for pair in zip(units, new, strict=True)))
+
+
+def _along(log: Log, line: Line, number: np.ndarray) -> np.ndarray:
+    """The t [n] of replies on the line."""
+    return np.asarray((log.x[number] - line.u[None]) @ line.v / (line.v @ line.v))
 
 
 def _pairs(
-    log: Log, line: Line, on_line: np.ndarray, kinks: Kinks
+    log: Log, line: Line, on_line: np.ndarray, kinks: Kinks, edges: np.ndarray
 ) -> list[tuple[int, int] | None]:
-    """For each kink replies of one class in the cells left and right of it, or None."""
-    t = (log.x[on_line] - line.u[None]) @ line.v / (line.v @ line.v)
-    cell = np.searchsorted(kinks.t, t)
-    inside = [on_line[cell == j] for j in range(len(kinks.t) + 1)]
+    """For each kink replies of one class in the cells left and right of it, or None.
+
+    edges: of the cells, in order: the kinks, and planes known before.
+    """
+    cell = np.searchsorted(edges, _along(log, line, on_line))
     out: list[tuple[int, int] | None] = []
-    for left, right in zip(inside[:-1], inside[1:], strict=True):
+    for j in np.searchsorted(edges, kinks.t):
+        left, right = on_line[cell == j], on_line[cell == j + 1]
         a, b = np.nonzero(log.label[left][:, None] == log.label[right][None])
         if not len(a):
             out.append(None)
@@ -178,39 +214,58 @@ def _pairs(
 
 
 def _beside(
-    log: Log, known: TwoLayer, line: Line, on_line: np.ndarray, kinks: Kinks, j: int
+    log: Log, known: TwoLayer, line: Line, on_line: np.ndarray, kinks: Kinks, edges: np.ndarray,
+    j: int,
 ) -> np.ndarray:
     """Points t on either side of kink j where the class on top is the one on top there."""
-    t = (log.x[on_line] - line.u[None]) @ line.v / (line.v @ line.v)
-    edges = np.concatenate([[t.min()], kinks.t, [t.max()]])
+    t = _along(log, line, on_line)
+    ends = np.concatenate([edges, [t.min(), t.max()]])
+    at = kinks.t[j]
 
-    def top(at: np.ndarray) -> np.ndarray:
-        f = kinks(at) + known(line.at(at)) @ log.basis
+    def top(t: np.ndarray) -> np.ndarray:
+        f = kinks(t) + known(line.at(t)) @ log.basis
         return np.asarray((f @ log.basis.T).argmax(1))
 
-    label, out = top(kinks.t[j : j + 1])[0], []
-    for end in (edges[j], edges[j + 2]):
-        at = kinks.t[j] + np.array(NEARER) * (end - kinks.t[j])
-        good = np.flatnonzero(top(at) == label)
-        out.append(at[good[0]] if len(good) else at[-1])
+    label, out = top(at[None])[0], []
+    for end in (ends[ends < at].max(), ends[ends > at].min()):
+        near = at + np.array(NEARER) * (end - at)
+        good = np.flatnonzero(top(near) == label)
+        out.append(near[good[0]] if len(good) else near[-1])
     return np.array(out)
 
 
-def assembled(log: Log, units: TwoLayer, seed: np.ndarray) -> TwoLayer:
-    """The network of these units: turned round so that no linear part is left, or with one."""
-    left = log.gradient - fresh.top_gradient(units, log.x, log.label)
+def _left(log: Log, network: TwoLayer) -> np.ndarray:
+    """What the units leave of the gradients [n, d]: of each class what is always on."""
+    return np.asarray(log.gradient - fresh.top_gradient(network, log.x, log.label))
+
+
+def _steady(log: Log, units: Units) -> bool:
+    """Whether that is the same in all replies of a class, as it is if no unit is missing."""
+    left, ok = _left(log, units.network), True
+    scale = np.linalg.norm(log.gradient, axis=1).max()
+    for a in np.unique(log.label):
+        here = left[log.label == a]
+        ok &= bool(np.linalg.norm(here - np.median(here, axis=0), axis=1).max() <= MISSING * scale)
+    return ok
+
+
+def assembled(log: Log, found: Units) -> tuple[TwoLayer, list[int]]:
+    """The network of these units: turned round so that no linear part is left, or with one.
+
+    Then also the classes that were never seen on top, whose linear part is not known.
+    """
+    units = found.network
+    left = _left(log, units)
     nearest = np.argsort(np.linalg.norm(log.x, axis=1), kind="stable")
     seen = {int(a): left[nearest][log.label[nearest] == a][0] for a in np.unique(log.label)}
     turned = _turned(units, seen)
     if turned is not None:
-        return _with_offset(log, turned)
-    slope = np.zeros((log.outputs, log.dim))
+        return _with_offset(log, turned), []
+    slope = np.tile(np.mean([*seen.values()], axis=0), (log.outputs, 1))
     for a, row in seen.items():
         slope[a] = row
-    missing = [a for a in range(log.outputs) if a not in seen]
-    if missing:
-        slope = _solved(log, units, slope, [*seen][0], missing, seed)
-    return _with_offset(log, TwoLayer(units.rows, units.bias, units.weights, slope, units.offset))
+    unseen = [a for a in range(log.outputs) if a not in seen]
+    return _with_offset(log, replace(units, slope=slope)), unseen
 
 
 def _turned(units: TwoLayer, seen: dict[int, np.ndarray]) -> TwoLayer | None:
@@ -231,28 +286,24 @@ def _turned(units: TwoLayer, seen: dict[int, np.ndarray]) -> TwoLayer | None:
         better = np.abs(weight) > sure
         turn, sure = np.where(better, to_turn, turn), np.maximum(sure, np.abs(weight))
     sign = np.where(turn, -1.0, 1.0)
-    return TwoLayer(
-        units.rows * sign[:, None], units.bias * sign, units.weights, units.slope, units.offset
-    )
+    return replace(units, rows=units.rows * sign[:, None], bias=units.bias * sign)
 
 
-def _solved(
-    log: Log, units: TwoLayer, slope: np.ndarray, a: int, missing: list[int], seed: np.ndarray
-) -> np.ndarray:
-    """Slopes [K, d] with those of classes never seen on top, from values at ordinary points."""
+def _solved(log: Log, network: TwoLayer, unseen: list[int], seed: np.ndarray) -> TwoLayer:
+    """The network with slopes of classes never seen on top, from values at ordinary points."""
     x = np.random.default_rng(seed).standard_normal((log.dim + 2, log.dim))
-    network = TwoLayer(units.rows, units.bias, units.weights, slope, units.offset)
     number = log.ask(fresh.inside(log, network, x))
     number = number[log.usable[number]]
-    x = log.x[number]
-    left = log.z[number] - units(x)
-    left = left[:, missing] - left[:, a : a + 1] + (x @ slope[a])[:, None] * log.hidden
-    if not log.hidden:
-        left = log.z[number][:, missing] - units(x)[:, missing]
-    solved = np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), left)[0]
-    slope = slope.copy()
-    slope[missing] = solved[:-1].T
-    return slope
+    left = log.z[number] - network(log.x[number])
+    if log.hidden:  # the shift of each reply is that of a class seen
+        seen = np.delete(np.arange(log.outputs), unseen)
+        left = left - left[:, seen[:1]]
+    system = np.column_stack([log.x[number], np.ones(len(number))])
+    slope, offset = network.slope.copy(), network.offset.copy()
+    solved = np.linalg.lstsq(system, left[:, unseen])[0]
+    slope[unseen] += solved[:-1].T
+    offset[unseen] += solved[-1]
+    return _with_offset(log, replace(network, slope=slope, offset=offset))
 
 
 def _with_offset(log: Log, network: TwoLayer) -> TwoLayer:
@@ -260,4 +311,4 @@ def _with_offset(log: Log, network: TwoLayer) -> TwoLayer:
     number = np.flatnonzero(log.usable)
     left = log.f(number) - network(log.x[number]) @ log.basis
     offset = log.basis @ np.median(left, axis=0)
-    return TwoLayer(network.rows, network.bias, network.weights, network.slope, offset)
+    return replace(network, offset=network.offset + offset)
