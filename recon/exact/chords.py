@@ -40,6 +40,7 @@ NARROW = 1e-8  # radians: kinks as close count as one
 BESIDE = 1e-4  # of a gap: how far beside the meeting point a kink of q = 1 is bracketed
 ALONE, PART = 4, 1 / 3  # open gaps up to which one is split a round; of more, how many
 ROUNDS = 200
+MANY = 1 << 13  # replies on a line at most
 
 
 class Line(NamedTuple):
@@ -147,7 +148,7 @@ def search(
         state, where = explain(r, hints)
         angle = np.arctan(r.t / line.tau)
         open_ = (state == OPEN) & (np.diff(angle) > NARROW)
-        if not open_.any():
+        if not open_.any() or len(r.t) > MANY:
             break
         new = np.unique(np.concatenate(
             [_stretch(r, angle, state, a, b, line.tau) for a, b in _runs(open_)]

@@ -20,6 +20,7 @@ PAIRS = 2
 ORDINARY = 6
 SAMPLE = 256  # standard normal points, for the size of f
 MARGIN = 1e-6  # of a point's length: how far beside the planes
+NONE = np.zeros(0, int)
 GROUP = 0.8  # of the dimensions: rows touched at once
 NEARLY = 1e6  # noises: what is farther off is not rounding
 SAFETY = 8.0  # the error promised over the largest one seen
@@ -117,18 +118,24 @@ def judge(
 
 
 def polish(
-    log: Log, network: TwoLayer, doubtful: np.ndarray, known: np.ndarray | None, steps: int = 2
+    log: Log,
+    network: TwoLayer,
+    doubtful: np.ndarray = NONE,
+    known: np.ndarray | None = None,
+    doubtful_rows: np.ndarray = NONE,
+    steps: int = 2,
 ) -> TwoLayer:
-    """Biases, offset and doubtful weights by Gauss-Newton on all replies met nearly.
+    """Biases, offset and what else is in doubt by Gauss-Newton on all replies met nearly.
 
-    doubtful: units [m] whose weights are not known well from the line; known: the output [h] whose
-    weight is known of each, by a gradient.
+    doubtful: units [m] whose weights are not known well; known: the output [h] whose weight is
+    known of each, by a gradient; doubtful_rows: units [m] whose rows are not known well.
     """
     number = np.flatnonzero(log.usable)
     off = np.abs(network(log.x[number]) @ log.basis - log.f(number)).max(1)
     number = number[off < NEARLY * log.noise(number)]
     basis = log.basis
     columns = network.width + basis.shape[1] + len(doubtful) * log.outputs
+    columns += len(doubtful_rows) * log.dim
     if len(number) * basis.shape[1] < columns:
         return network
     x, f, scale = log.x[number], log.f(number), 1 / log.noise(number)
@@ -142,12 +149,18 @@ def polish(
         by_bias = (pre > 0)[:, None, :] * (basis.T @ weights)[None]
         by_offset = np.broadcast_to(np.eye(basis.shape[1])[None], (len(x), *basis.shape[1:] * 2))
         by_weight = y[:, None, unit] * basis[output].T[None]
-        system = np.concatenate([by_bias, by_offset, by_weight], 2) * scale[:, None, None]
+        on, part = (pre > 0)[:, doubtful_rows], (basis.T @ weights)[:, doubtful_rows]
+        by_row = np.einsum("nj,qj,nd->nqjd", on, part, x)
+        by_row = by_row.reshape(len(x), basis.shape[1], -1)
+        system = np.concatenate([by_bias, by_offset, by_weight, by_row], 2) * scale[:, None, None]
         system, left = system.reshape(-1, system.shape[2]), (left * scale[:, None]).reshape(-1)
         size = np.linalg.norm(system, axis=0)
         size = np.where(size > 0, size, 1.0)
         step = np.linalg.lstsq(system / size, left, rcond=1e-14)[0] / size
-        by = np.split(step, [len(bias), len(bias) + basis.shape[1]])
+        ends = np.cumsum([len(bias), basis.shape[1], len(unit)])
+        by = np.split(step, ends)
         bias, offset, weights = bias + by[0], offset + basis @ by[1], weights.copy()
         np.add.at(weights, (output, unit), by[2])
+        rows = rows.copy()
+        rows[doubtful_rows] += by[3].reshape(-1, log.dim)
     return TwoLayer(rows, bias, weights, network.slope, offset)

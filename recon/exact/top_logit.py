@@ -67,7 +67,7 @@ def recover(
             network, unseen = assembled(log, units)  # the new replies may show other classes
             if unseen:
                 network = _solved(log, network, unseen, point_seed)
-            network = fresh.polish(log, network, units.doubtful[:0], units.label)
+            network = fresh.polish(log, network)
             for fresh_seed in seeds[1:]:
                 explained = fresh.top_gradient(network, log.x[number], log.label[number])
                 error = fresh.judge(log, network, number, fresh_seed, explained).error
