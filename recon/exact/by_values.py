@@ -40,8 +40,9 @@ MISSING = 1e-3  # an error above which more than digits is missing
 ORDINARY = 24  # standard normal points of the certificate
 STEP = 0.03  # of the distance to the next kink, over the dimensions
 SHORTER, TRIES = 16.0, 4
-KNOWN = 30.0  # times noise, and DIGITS of the values, where known units are subtracted
-DIGITS = 1e-10
+KNOWN = 30.0  # times noise, where known units are subtracted
+SURE = 3.0  # times the errors expected of known units
+WILD = 4  # gaps of a line left undecided, above which nothing of it is used
 SEEN = 1e-7  # of the strongest jump: weaker kinks of a later line are errors of known units
 MOST, PART = 24, 0.03  # units made sharper: at most, and of the largest doubt
 SPARE = 2.5  # values for that, over the unknowns
@@ -62,12 +63,12 @@ def recover(
     asking.check_sizes(dim, 1 if width is None else width)
     alone = replace(oracle, view=View(oracle.view.outputs, "none"))
     log = Log(alone, dim, np.inf if budget is None else budget)
-    network, error = None, np.inf
+    network, found, error = None, None, np.inf
     seed = asking.seed(key)
     try:
         for _ in range(LINES):
             seed, line_seed, *seeds = arrays.split(seed, 2 + 2 * ROUNDS)
-            found = _search(log, network, line_seed)
+            found = _search(log, found, line_seed)
             network = fresh.polish(log, found.network)
             for fresh_seed, more_seed in zip(seeds[::2], seeds[1::2], strict=True):
                 number = log.ask(fresh.points(log, network, fresh_seed, ORDINARY))
@@ -81,7 +82,6 @@ def recover(
                 network = _sharpened(log, network, found.doubtful, more_seed)
             else:
                 break
-            network = found.network
     except Spent:
         return Recovery(network, Status.BUDGET, log.cost, error)
     return Recovery(network, Status.UNCERTIFIED, log.cost, error, _detail(log, network))
@@ -92,6 +92,13 @@ class Found(NamedTuple):
 
     network: TwoLayer
     doubt: np.ndarray
+    slope_doubt: float = 0.0
+
+    def error(self, x: np.ndarray) -> np.ndarray:
+        """What bounds the errors [n] of its values at x [n, d], but for missing units."""
+        strength = self.doubt * np.linalg.norm(self.network.weights, axis=0)
+        each = float(np.linalg.norm(strength)) + self.slope_doubt
+        return SURE * each * np.linalg.norm(x, axis=1)
 
     @property
     def doubtful(self) -> np.ndarray:
@@ -106,7 +113,7 @@ def _sharpened(log: Log, network: TwoLayer, units: np.ndarray, seed: np.ndarray)
     as often as off and steps are long.
     """
     columns = len(units) * (log.dim + 1 + log.outputs)
-    count = int(SPARE * columns / log.basis.shape[1]) + 8
+    count = int(SPARE * (columns / log.basis.shape[1] + log.dim)) + 8
     x = np.random.default_rng(seed).standard_normal((count, log.dim))
     log.ask(fresh.inside(log, network, x))
     return fresh.polish(log, network, units, doubtful_rows=units)
@@ -117,35 +124,37 @@ def _detail(log: Log, network: TwoLayer) -> str:
     return f"Units found: {network.width}.{shift}"
 
 
-def _search(log: Log, known: TwoLayer | None, seed: np.ndarray) -> Found:
+def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
     """The network with the units met on a fresh line, and with what is always on there."""
     line_seed, row_seed = arrays.split(seed, 2)
     line, start = begin(log, line_seed)
-    if known is None:
+    if found is None or not found.network.width:
         none = np.zeros((0, log.dim))
         slope = np.zeros((log.outputs, log.dim))
-        known = TwoLayer(none, none[:, 0], slope.T[:0].T, slope, slope[:, 0])
+        found = Found(TwoLayer(none, none[:, 0], slope.T[:0].T, slope, slope[:, 0]), none[:, 0])
+    known = found.network
     blur = KNOWN if known.width else 1.0
 
     def without(r: Replies) -> Replies:
-        noise = blur * r.noise + (DIGITS * np.abs(r.f).max(1) if known.width else 0.0)
+        noise = blur * r.noise + found.error(log.x[r.number])
         return r._replace(f=r.f - known(log.x[r.number]) @ log.basis, noise=noise)
 
     def ask(t: np.ndarray) -> Replies:
         return without(log.replies(line, t))
 
-    r, kinks = chords.search(ask, line, without(start))
+    r, kinks = chords.search(ask, line, without(start), most=chords.FEW if known.width else chords.MANY)
+    if kinks.open > WILD:
+        return found  # lost in errors of what is known, or not piecewise linear
     kinks = kinks.only(np.argsort(kinks.t))
     if known.width:
         usual = np.abs(known.weights * (known.rows @ line.v)[None]).max()
         kinks = kinks.only(np.abs(kinks.jump).max(1) > SEEN * usual)
         kinks = _fitted(r, kinks)
-    along, slope, doubt = _rows(log, known, line, r, kinks, row_seed)
+    along, slope, doubt, slope_doubt = _rows(log, known, line, r, kinks, row_seed)
     size = np.linalg.norm(along, axis=1)
     weights = kinks.jump @ log.basis.T * size[:, None]
     bias = -np.einsum("md,md->m", along, line.at(kinks.t)) / size
     offset = kinks.base[0] - slope @ line.u
-    old = np.zeros(known.width)
     network = TwoLayer(
         np.concatenate([known.rows, along / size[:, None]]),
         np.concatenate([known.bias, bias]),
@@ -153,7 +162,7 @@ def _search(log: Log, known: TwoLayer | None, seed: np.ndarray) -> Found:
         known.slope + log.basis @ slope,
         known.offset + log.basis @ offset,
     )
-    return Found(network, np.concatenate([old, doubt / size]))
+    return Found(network, np.concatenate([found.doubt, doubt / size]), found.slope_doubt + slope_doubt)
 
 
 def _fitted(r: Replies, kinks: Kinks) -> Kinks:
@@ -164,10 +173,12 @@ def _fitted(r: Replies, kinks: Kinks) -> Kinks:
 
 
 class _Cells(NamedTuple):
-    """Cells [c] of the line in which slopes are measured: their middles and half widths."""
+    """Cells [c] of the line in which slopes are measured, at a reply that each holds, and how far
+    from the nearest kink that is.
+    """
 
     number: np.ndarray
-    t: np.ndarray
+    place: np.ndarray
     half: np.ndarray
 
 
@@ -178,13 +189,18 @@ def _cells(log: Log, line: Line, r: Replies, kinks: Kinks) -> _Cells:
     are slim, or the jumps of the kinks between two of them nearly dependent.
     """
     q = log.basis.shape[1]
-    edges = np.concatenate([[r.t[0]], kinks.t, [r.t[-1]]])
-    low, high = edges[:-1], edges[1:]
-    # the outer cells reach far out, where rounding is larger: near their kink is far enough
-    low_near = np.abs(low) < np.abs(high)
-    half = np.minimum((high - low) / 2, line.tau + np.where(low_near, np.abs(low), np.abs(high)))
-    t = np.where(low_near, low + half, high - half)
-    noise = np.interp(t, r.t, r.noise)
+    if not len(kinks.t):
+        middle = np.abs(r.t).argmin()[None]
+        return _Cells(np.zeros(1, int), middle, np.full(1, line.tau))
+    low = np.concatenate([[-np.inf], kinks.t])
+    high = np.concatenate([kinks.t, [np.inf]])
+    cell = np.searchsorted(kinks.t, r.t)
+    # a reply in each cell, the one farthest from its edges but not far out, where rounding is more
+    room = np.minimum(r.t - low[cell], high[cell] - r.t)
+    worth = room / (line.tau + np.abs(r.t)) ** 2
+    place = np.array([np.flatnonzero(cell == c)[worth[cell == c].argmax()] for c in range(len(low))])
+    t, half = r.t[place], room[place]
+    noise = r.noise[place]
     length = np.linalg.norm(line.v)
     blur = noise / (STEP / log.dim * half * length) * length
 
@@ -201,17 +217,19 @@ def _cells(log: Log, line: Line, r: Replies, kinks: Kinks) -> _Cells:
     while chosen[-1] > 0:
         chosen.append(int(before[chosen[-1]]))
     number = np.array(chosen[::-1])
-    return _Cells(number, t[number], half[number])
+    return _Cells(number, place[number], half[number])
 
 
 def _rows(
     log: Log, known: TwoLayer, line: Line, r: Replies, kinks: Kinks, seed: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows [m, d] with n v = 1, what is always on [q, d] before the first kink, and doubt [m]."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Rows [m, d] with n v = 1, what is always on [q, d] before the first kink, and how uncertain
+    they are, [m] and in all.
+    """
     cells = _cells(log, line, r, kinks)
     rng = np.random.default_rng(seed)
     away = _across(rng, line.v)
-    slopes, blur = _slopes(log, known, line, kinks, cells, away, rng)
+    slopes, blur = _slopes(log, known, line, r, cells, away, rng)
     square = line.v @ line.v
     rows, doubt = np.zeros((len(kinks.t), len(away))), np.zeros(len(kinks.t))
     for i in range(len(cells.number) - 1):
@@ -221,7 +239,7 @@ def _rows(
         doubt[between] = np.linalg.norm(inverse, axis=1) * (blur[i] + blur[i + 1]) * log.dim**0.5
     first = slopes[0].T - kinks.jump[: cells.number[0]].T @ rows[: cells.number[0]]
     slope = first @ away + np.outer(kinks.base[1], line.v) / square
-    return rows @ away + line.v[None] / square, slope, doubt
+    return rows @ away + line.v[None] / square, slope, doubt, float(blur[0]) * log.dim**0.5
 
 
 def _across(rng: np.random.Generator, v: np.ndarray) -> np.ndarray:
@@ -231,11 +249,11 @@ def _across(rng: np.random.Generator, v: np.ndarray) -> np.ndarray:
 
 
 def _slopes(
-    log: Log, known: TwoLayer, line: Line, kinks: Kinks, cells: _Cells, away: np.ndarray,
+    log: Log, known: TwoLayer, line: Line, r: Replies, cells: _Cells, away: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slopes [c, d - 1, q] of f in the cells along each direction, and their errors [c]."""
-    count, dim = len(cells.t), log.dim
+    count, dim, at = len(cells.place), log.dim, r.t[cells.place]
     out = np.zeros((count, dim - 1, log.basis.shape[1]))
     if dim == 1:
         return out, np.zeros(count)
@@ -244,12 +262,12 @@ def _slopes(
     askew = rng.choice([-1.0, 1.0], dim - 1) / (dim - 1) ** 0.5
     moves = np.concatenate([away, (askew @ away)[None]])
     for _ in range(TRIES):
-        x = line.at(cells.t[todo])[:, None] + step[todo, None, None] * moves[None]
+        x = line.at(at[todo])[:, None] + step[todo, None, None] * moves[None]
         x = x.reshape(-1, dim)
         number = log.ask(x)
         f = log.f(number) - known(x) @ log.basis
         noise = log.noise(number).reshape(len(todo), dim).max(1)
-        base = kinks(cells.t[todo])
+        base = r.f[cells.place[todo]]
         slope = (f.reshape(len(todo), dim, -1) - base[:, None]) / step[todo, None, None]
         out[todo], blur[todo] = slope[:, :-1], noise / step[todo]
         off = np.abs(slope[:, -1] - np.einsum("e,ceq->cq", askew, slope[:, :-1])).max(1)

@@ -37,10 +37,12 @@ CLEAR = 1e4  # noises that the other singular values of a relation must exceed
 BLIND = 1e-4  # of the largest slope: noise of a second difference above which it proves nothing
 WINDOW = 12  # nodes of a window at most
 NARROW = 1e-8  # radians: kinks as close count as one
-BESIDE = 1e-4  # of a gap: how far beside the meeting point a kink of q = 1 is bracketed
+BESIDE, SLIM = 1e-4, 1e-2  # of a gap: how far beside where chords meet a kink of q = 1 is bracketed;
+# and how slim a gap is beside its neighbours if it is such a bracket
 ALONE, PART = 4, 1 / 3  # open gaps up to which one is split a round; of more, how many
 ROUNDS = 200
-MANY = 1 << 13  # replies on a line at most
+FEW = 256  # replies on a later line, where few units are missing
+MANY = 1 << 12  # replies on a line at most
 
 
 class Line(NamedTuple):
@@ -71,17 +73,18 @@ class Replies(NamedTuple):
 
 class Kinks(NamedTuple):
     """Where [m], the jumps of the slope there [m, q], the line base [2, q] left of all, and how
-    uncertain each jump is [m]: much where kinks are close.
+    uncertain each jump is [m]: much where kinks are close.  open: gaps left undecided, as many.
     """
 
     t: np.ndarray
     jump: np.ndarray
     base: np.ndarray
     doubt: np.ndarray
+    open: int
 
     def only(self, which: np.ndarray) -> Kinks:
         """Some of them, by a mask or in an order; as a function F is then another."""
-        return Kinks(self.t[which], self.jump[which], self.base, self.doubt[which])
+        return Kinks(self.t[which], self.jump[which], self.base, self.doubt[which], self.open)
 
     def __call__(self, t: np.ndarray) -> np.ndarray:
         """F [n, q] at t [n]."""
@@ -135,20 +138,35 @@ def explain(r: Replies, hint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             state[gaps] = want
             share = weight[:-1] / (weight[:-1] + weight[1:])
             where[gaps[1:-1]] = r.t[gaps[1:-1]] + gap[gaps[1:-1]] * share
+    if r.f.shape[1] == 1:
+        _bracketed(r, state, where)
     return state, where
 
 
+def _bracketed(r: Replies, state: np.ndarray, where: np.ndarray) -> None:
+    """Take slim gaps in which the tangents of their neighbours meet for kinks, in place."""
+    gap = np.diff(r.t)
+    sides = (state[:-2] == EMPTY) & (state[1:-1] == OPEN) & (state[2:] == EMPTY)
+    for i in np.flatnonzero(sides & (gap[1:-1] < SLIM * (gap[:-2] + gap[2:]))) + 1:
+        share = _share(r, i)
+        if 0 < share < 1:
+            state[i], where[i] = KINK, r.t[i] + share * gap[i]
+
+
 def search(
-    ask: Ask, line: Line, start: Replies, hint: Hint = no_hint
+    ask: Ask, line: Line, start: Replies, hint: Hint = no_hint, most: int = MANY
 ) -> tuple[Replies, Kinks]:
-    """All kinks between the first and the last of the replies `start`, by asking more."""
+    """All kinks between the first and the last of the replies `start`, by asking some `most` more.
+
+    Gaps that are not explained by then, or so narrow, count as a kink each.
+    """
     r = start
     for _ in range(ROUNDS):
         hints = hint(r.number)
         state, where = explain(r, hints)
         angle = np.arctan(r.t / line.tau)
         open_ = (state == OPEN) & (np.diff(angle) > NARROW)
-        if not open_.any() or len(r.t) > MANY:
+        if not open_.any() or len(r.t) > most:
             break
         new = np.unique(np.concatenate(
             [_stretch(r, angle, state, a, b, line.tau) for a, b in _runs(open_)]
@@ -185,14 +203,20 @@ def _meeting(r: Replies, state: np.ndarray, i: int, tau: float) -> list[float]:
     middle = tau * np.tan((np.arctan(low / tau) + np.arctan(high / tau)) / 2)
     if i == 0 or i + 2 >= len(r.t) or state[i - 1] != EMPTY or state[i + 1] != EMPTY:
         return [middle]
-    s = (r.f[i] - r.f[i - 1]) / (low - r.t[i - 1])
-    z = (r.f[i + 2] - r.f[i + 1]) / (r.t[i + 2] - high)
-    jump, off = z - s, r.f[i + 1] - z * (high - low) - r.f[i]
-    size = jump @ jump
-    share = -(jump @ off) / size / (high - low) if size > 0 else 0.5
-    if len(jump) == 1 and 2 * BESIDE < share < 1 - 2 * BESIDE:
+    share = _share(r, i)
+    if r.f.shape[1] == 1 and 2 * BESIDE < share < 1 - 2 * BESIDE:
         return [low + (share + side * BESIDE) * (high - low) for side in (-1, 1)]
     return [low + share * (high - low)] if 0.03 < share < 0.97 else [middle]
+
+
+def _share(r: Replies, i: int) -> float:
+    """Where in gap i the chords of its neighbours meet, by least squares, as a share of it."""
+    gap = r.t[i + 1] - r.t[i]
+    before = (r.f[i] - r.f[i - 1]) / (r.t[i] - r.t[i - 1])
+    after = (r.f[i + 2] - r.f[i + 1]) / (r.t[i + 2] - r.t[i + 1])
+    jump, off = after - before, r.f[i + 1] - after * gap - r.f[i]
+    size = float(jump @ jump)
+    return float(-(jump @ off) / size / gap) if size > 0 else 0.5
 
 
 def _kinks(r: Replies, state: np.ndarray, where: np.ndarray) -> Kinks:
@@ -205,4 +229,4 @@ def _kinks(r: Replies, state: np.ndarray, where: np.ndarray) -> Kinks:
     size = np.where(size > 0, size, 1.0)
     inverse = np.linalg.pinv(system / size, rcond=1e-15)
     solved = inverse @ (r.f / r.noise[:, None]) / size[:, None]
-    return Kinks(t, solved[2:], solved[:2], (np.linalg.norm(inverse, axis=1) / size)[2:])
+    return Kinks(t, solved[2:], solved[:2], (np.linalg.norm(inverse, axis=1) / size)[2:], int(narrow.sum()))

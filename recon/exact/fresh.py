@@ -22,7 +22,7 @@ SAMPLE = 256  # standard normal points, for the size of f
 MARGIN = 1e-6  # of a point's length: how far beside the planes
 NONE = np.zeros(0, int)
 GROUP = 0.8  # of the dimensions: rows touched at once
-NEARLY = 1e6  # noises: what is farther off is not rounding
+NEARLY = 1e-3  # of the values: what is farther off is not for want of digits
 SAFETY = 8.0  # the error promised over the largest one seen
 
 
@@ -128,39 +128,47 @@ def polish(
     """Biases, offset and what else is in doubt by Gauss-Newton on all replies met nearly.
 
     doubtful: units [m] whose weights are not known well; known: the output [h] whose weight is
-    known of each, by a gradient; doubtful_rows: units [m] whose rows are not known well.
+    known of each, by a gradient; doubtful_rows: units [m] whose rows are not known well, and
+    then what is always on is not either.
     """
     number = np.flatnonzero(log.usable)
-    off = np.abs(network(log.x[number]) @ log.basis - log.f(number)).max(1)
-    number = number[off < NEARLY * log.noise(number)]
+    f = log.f(number)
+    off = np.abs(network(log.x[number]) @ log.basis - f).max(1)
+    number = number[off < NEARLY * (np.median(np.abs(f)) + np.abs(f).max(1))]
     basis = log.basis
     columns = network.width + basis.shape[1] + len(doubtful) * log.outputs
-    columns += len(doubtful_rows) * log.dim
+    columns += (len(doubtful_rows) + basis.shape[1] * bool(len(doubtful_rows))) * log.dim
     if len(number) * basis.shape[1] < columns:
         return network
     x, f, scale = log.x[number], log.f(number), 1 / log.noise(number)
-    rows, bias, weights, offset = network.rows, network.bias, network.weights, network.offset
+    rows, bias, weights = network.rows, network.bias, network.weights
+    slope, offset = network.slope, network.offset
     free = [(j, k) for j in doubtful for k in range(log.outputs) if known is None or k != known[j]]
     unit, output = np.array(free, int).reshape(-1, 2).T
     for _ in range(steps):
         pre = x @ rows.T + bias[None]
         y = np.maximum(pre, 0)
-        left = f - (y @ weights.T + x @ network.slope.T + offset[None]) @ basis
+        left = f - (y @ weights.T + x @ slope.T + offset[None]) @ basis
         by_bias = (pre > 0)[:, None, :] * (basis.T @ weights)[None]
         by_offset = np.broadcast_to(np.eye(basis.shape[1])[None], (len(x), *basis.shape[1:] * 2))
         by_weight = y[:, None, unit] * basis[output].T[None]
         on, part = (pre > 0)[:, doubtful_rows], (basis.T @ weights)[:, doubtful_rows]
         by_row = np.einsum("nj,qj,nd->nqjd", on, part, x)
         by_row = by_row.reshape(len(x), basis.shape[1], -1)
-        system = np.concatenate([by_bias, by_offset, by_weight, by_row], 2) * scale[:, None, None]
+        parts = [by_bias, by_offset, by_weight, by_row]
+        if len(doubtful_rows):
+            by_slope = np.eye(basis.shape[1])[None, :, :, None] * x[:, None, None]
+            parts.append(by_slope.reshape(len(x), basis.shape[1], -1))
+        system = np.concatenate(parts, 2) * scale[:, None, None]
         system, left = system.reshape(-1, system.shape[2]), (left * scale[:, None]).reshape(-1)
         size = np.linalg.norm(system, axis=0)
         size = np.where(size > 0, size, 1.0)
         step = np.linalg.lstsq(system / size, left, rcond=1e-14)[0] / size
-        ends = np.cumsum([len(bias), basis.shape[1], len(unit)])
-        by = np.split(step, ends)
+        by = np.split(step, np.cumsum([part.shape[2] for part in parts])[:-1])
         bias, offset, weights = bias + by[0], offset + basis @ by[1], weights.copy()
         np.add.at(weights, (output, unit), by[2])
         rows = rows.copy()
         rows[doubtful_rows] += by[3].reshape(-1, log.dim)
-    return TwoLayer(rows, bias, weights, network.slope, offset)
+        if len(doubtful_rows):
+            slope = slope + basis @ by[4].reshape(-1, log.dim)
+    return TwoLayer(rows, bias, weights, slope, offset)

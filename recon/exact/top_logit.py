@@ -34,6 +34,7 @@ DOUBT, MOST = 1e-12, 40  # of the largest weight; units whose weights are solved
 SIGN = 1e-5  # how far a coefficient of the always-on part may be from 0 or -W
 SEEN = 1e-7  # of the strongest: weaker jumps are errors, of known units or of rounding
 NEARER = (0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 1e-4)  # of a cell: where its class may be another's
+WILD = 4  # gaps of a line left undecided, above which nothing of it is used
 KNOWN = 30.0  # times noise, where known units are subtracted
 
 
@@ -145,7 +146,9 @@ def _search(log: Log, units: Units, seed: np.ndarray, hinted: bool) -> Units:
         same = np.diff(log.label[number]) == 0
         return np.where(same, np.where(apart <= blur * EQUAL * scale, EMPTY, FULL), OPEN)
 
-    _, kinks = chords.search(ask, line, without(start), hint if hinted else chords.no_hint)
+    _, kinks = chords.search(ask, line, without(start), hint if hinted else chords.no_hint, chords.FEW if known.width else chords.MANY)
+    if kinks.open > WILD:
+        return units
     if known.width:
         usual = np.abs(known.weights * (known.rows @ line.v)[None]).max()
         kinks = kinks.only(np.abs(kinks.jump).max(1) > SEEN * usual)
