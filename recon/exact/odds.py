@@ -38,6 +38,7 @@ class Log:
     oracle: AnyOracle
     dim: int
     budget: float = np.inf
+    flat: float = np.inf  # -log(1 - p) of the top class beyond which its gradient says too little
     cost: Cost = field(default_factory=Cost)
     eps: float = float(np.finfo(np.float64).eps)
     x: np.ndarray = field(init=False)
@@ -101,8 +102,17 @@ class Log:
     @property
     def usable(self) -> np.ndarray:
         """Which replies [n] are not saturated."""
-        limit = self.depth
-        return np.isfinite(self.z).all(1) & (np.abs(self.z).max(1) < limit)
+        return self.strain(np.arange(len(self.x))) < 1
+
+    def strain(self, number: np.ndarray) -> np.ndarray:
+        """How near replies [n] are to saturation, at which this is 1."""
+        z = self.z[number]
+        out = np.abs(z).max(1) / self.depth
+        if np.isfinite(self.flat):
+            rest = np.exp(np.delete(np.sort(z, 1), -1, 1)).sum(1)
+            with np.errstate(divide="ignore"):
+                out = np.maximum(out, -np.log(rest) / self.flat)
+        return np.where(np.isfinite(z).all(1), out, np.inf)
 
     @property
     def depth(self) -> float:
@@ -155,8 +165,9 @@ def begin(log: Log, key: np.ndarray, first: int = FIRST, radius: float = 0.5) ->
         t = radius * np.tan(inner)
         number = log.ask(line.at(t))
         good = log.usable[number]
-        far = _far(t[good], log.z[number[good]], log.depth, radius) if good.any() else 0.0
-        if not good.all() or (far < LEAST * radius and radius > 1e-3 and log.depth > SIGMOID):
+        far = _far(t[good], log.strain(number[good]), radius) if good.any() else 0.0
+        near = far < LEAST * radius and radius > 1e-3 and min(log.depth, log.flat) > SIGMOID
+        if not good.all() or near:
             radius = max(radius / 16, far / (2 * LEAST)) if far else radius / 16
             if radius < 1e-9:
                 raise Spent
@@ -176,11 +187,9 @@ def begin(log: Log, key: np.ndarray, first: int = FIRST, radius: float = 0.5) ->
     return line, Replies(at, log.f(number), log.noise(number), number)
 
 
-def _far(t: np.ndarray, z: np.ndarray, depth: float, radius: float) -> float:
-    """How far a line may go, as steep as it has been: its t."""
-    if not np.isfinite(depth):
-        return REACH * radius
+def _far(t: np.ndarray, strain: np.ndarray, radius: float) -> float:
+    """How far a line may go, where it goes on as steeply as so far: its t."""
     middle = int(np.abs(t).argmin())
-    away = np.abs(z - z[middle]).max(1) / np.maximum(np.abs(t - t[middle]), 1e-300)
+    away = (strain - strain[middle]) / np.maximum(np.abs(t - t[middle]), 1e-300)
     steep = np.max(np.delete(away, middle), initial=1e-300)
-    return float(min(REACH * radius, max(0.7 * depth - np.abs(z[middle]).max(), 0.0) / steep))
+    return float(min(REACH * radius, max(0.7 - strain[middle], 0.0) / steep))

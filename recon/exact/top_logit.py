@@ -60,6 +60,7 @@ def recover(
     try:
         for i in range(LINES):
             seed, line_seed, point_seed, *seeds = arrays.split(seed, 3 + REFINED)
+            error = np.inf
             units = _search(log, units if i != AFRESH else _nothing(log), line_seed, i == 0)
             network, unseen = assembled(log, units)
             number = log.ask(fresh.points(log, network, seeds[0]))
@@ -261,9 +262,9 @@ def assembled(log: Log, found: Units) -> tuple[TwoLayer, list[int]]:
     left = _left(log, units)
     nearest = np.argsort(np.linalg.norm(log.x, axis=1), kind="stable")
     seen = {int(a): left[nearest][log.label[nearest] == a][0] for a in np.unique(log.label)}
-    turned = _turned(units, seen)
-    if turned is not None:
-        return _with_offset(log, turned), []
+    now = turned(units, seen)
+    if now is not None:
+        return _with_offset(log, now), []
     slope = np.tile(np.mean([*seen.values()], axis=0), (log.outputs, 1))
     for a, row in seen.items():
         slope[a] = row
@@ -271,7 +272,7 @@ def assembled(log: Log, found: Units) -> tuple[TwoLayer, list[int]]:
     return _with_offset(log, replace(units, slope=slope)), unseen
 
 
-def _turned(units: TwoLayer, seen: dict[int, np.ndarray]) -> TwoLayer | None:
+def turned(units: TwoLayer, seen: dict[int, np.ndarray]) -> TwoLayer | None:
     """The units with signs that leave nothing always on, None if there are none."""
     if units.width > units.rows.shape[1]:
         return None
