@@ -18,7 +18,6 @@ from recon.distill.students import Student
 from recon.distill.unlabelled import averaged, inconsistency
 from recon.optimizers import OPTIMIZERS
 
-
 ALONE = 0.4  # of the steps, the first ones, in which unlabelled inputs are not used yet
 
 

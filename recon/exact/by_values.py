@@ -28,7 +28,7 @@ import numpy as np
 
 from recon.exact import arrays, asking, chords, fresh
 from recon.exact.chords import Kinks, Line, Replies
-from recon.exact.odds import Log, Spent, begin
+from recon.exact.odds import SATURATED, Log, Saturated, Spent, begin
 from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, View, need
@@ -60,7 +60,7 @@ def recover(
     centred.  Errors are some 1e-9 of the values, 1e-6 at most where `ok`.
     """
     need(oracle, outputs=("logits", "values", "probabilities", "log_probabilities"))
-    asking.check_sizes(dim, 1 if width is None else width)
+    asking.check_arguments(dim, width, budget)
     alone = replace(oracle, view=View(oracle.view.outputs, "none"))
     log = Log(alone, dim, np.inf if budget is None else budget)
     network, found, error = None, None, np.inf
@@ -73,10 +73,9 @@ def recover(
             for fresh_seed, more_seed in zip(seeds[::2], seeds[1::2], strict=True):
                 number = log.ask(fresh.points(log, network, fresh_seed, ORDINARY))
                 error = fresh.judge(log, network, number, fresh_seed, None).error
-                if error <= PROMISE / fresh.SAFETY:
-                    same = width in (None, network.width)
-                    status = Status.RECOVERED if same else Status.OTHER_WIDTH
-                    return Recovery(network, status, log.cost, error, _detail(log, network))
+                outcome = fresh.ended(log, network, error, width, PROMISE)
+                if outcome.ok:
+                    return outcome
                 if error > MISSING:
                     break
                 network = _sharpened(log, network, found.doubtful, more_seed)
@@ -84,7 +83,9 @@ def recover(
                 break
     except Spent:
         return Recovery(network, Status.BUDGET, log.cost, error)
-    return Recovery(network, Status.UNCERTIFIED, log.cost, error, _detail(log, network))
+    except Saturated:
+        return Recovery(network, Status.UNCERTIFIED, log.cost, detail=SATURATED)
+    return fresh.ended(log, network, error, width, PROMISE)
 
 
 class Found(NamedTuple):
@@ -119,19 +120,12 @@ def _sharpened(log: Log, network: TwoLayer, units: np.ndarray, seed: np.ndarray)
     return fresh.polish(log, network, units, doubtful_rows=units)
 
 
-def _detail(log: Log, network: TwoLayer) -> str:
-    shift = " Logits are known up to a common shift." if log.hidden else ""
-    return f"Units found: {network.width}.{shift}"
-
-
 def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
     """The network with the units met on a fresh line, and with what is always on there."""
     line_seed, row_seed = arrays.split(seed, 2)
     line, start = begin(log, line_seed)
     if found is None or not found.network.width:
-        none = np.zeros((0, log.dim))
-        slope = np.zeros((log.outputs, log.dim))
-        found = Found(TwoLayer(none, none[:, 0], slope.T[:0].T, slope, slope[:, 0]), none[:, 0])
+        found = Found(fresh.nothing(log), np.zeros(0))
     known = found.network
     blur = KNOWN if known.width else 1.0
 
@@ -142,7 +136,9 @@ def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
     def ask(t: np.ndarray) -> Replies:
         return without(log.replies(line, t))
 
-    r, kinks = chords.search(ask, line, without(start), most=chords.FEW if known.width else chords.MANY)
+    r, kinks = chords.search(
+        ask, line, without(start), most=chords.FEW if known.width else chords.MANY
+    )
     if kinks.open > WILD:
         return found  # lost in errors of what is known, or not piecewise linear
     kinks = kinks.only(np.argsort(kinks.t))
@@ -162,7 +158,9 @@ def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
         known.slope + log.basis @ slope,
         known.offset + log.basis @ offset,
     )
-    return Found(network, np.concatenate([found.doubt, doubt / size]), found.slope_doubt + slope_doubt)
+    return Found(
+        network, np.concatenate([found.doubt, doubt / size]), found.slope_doubt + slope_doubt
+    )
 
 
 def _fitted(r: Replies, kinks: Kinks) -> Kinks:
@@ -198,7 +196,9 @@ def _cells(log: Log, line: Line, r: Replies, kinks: Kinks) -> _Cells:
     # a reply in each cell, the one farthest from its edges but not far out, where rounding is more
     room = np.minimum(r.t - low[cell], high[cell] - r.t)
     worth = room / (line.tau + np.abs(r.t)) ** 2
-    place = np.array([np.flatnonzero(cell == c)[worth[cell == c].argmax()] for c in range(len(low))])
+    place = np.array(
+        [np.flatnonzero(cell == c)[worth[cell == c].argmax()] for c in range(len(low))]
+    )
     t, half = r.t[place], room[place]
     noise = r.noise[place]
     length = np.linalg.norm(line.v)
@@ -249,7 +249,12 @@ def _across(rng: np.random.Generator, v: np.ndarray) -> np.ndarray:
 
 
 def _slopes(
-    log: Log, known: TwoLayer, line: Line, r: Replies, cells: _Cells, away: np.ndarray,
+    log: Log,
+    known: TwoLayer,
+    line: Line,
+    r: Replies,
+    cells: _Cells,
+    away: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Slopes [c, d - 1, q] of f in the cells along each direction, and their errors [c]."""

@@ -37,7 +37,10 @@ CLEAR = 1e4  # noises that the other singular values of a relation must exceed
 BLIND = 1e-4  # of the largest slope: noise of a second difference above which it proves nothing
 WINDOW = 12  # nodes of a window at most
 NARROW = 1e-8  # radians: kinks as close count as one
-BESIDE, SLIM = 1e-4, 1e-2  # of a gap: how far beside where chords meet a kink of q = 1 is bracketed;
+BESIDE, SLIM = (
+    1e-4,
+    1e-2,
+)  # of a gap: how far beside where chords meet a kink of q = 1 is bracketed;
 # and how slim a gap is beside its neighbours if it is such a bracket
 ALONE, PART = 4, 1 / 3  # open gaps up to which one is split a round; of more, how many
 ROUNDS = 200
@@ -64,6 +67,10 @@ class Replies(NamedTuple):
     f: np.ndarray
     noise: np.ndarray
     number: np.ndarray
+
+    def only(self, which: np.ndarray) -> Replies:
+        """Those in a mask."""
+        return Replies(*(a[which] for a in self))
 
     def and_(self, other: Replies) -> Replies:
         """Both, sorted."""
@@ -148,7 +155,7 @@ def _bracketed(r: Replies, state: np.ndarray, where: np.ndarray) -> None:
     gap = np.diff(r.t)
     sides = (state[:-2] == EMPTY) & (state[1:-1] == OPEN) & (state[2:] == EMPTY)
     for i in np.flatnonzero(sides & (gap[1:-1] < SLIM * (gap[:-2] + gap[2:]))) + 1:
-        share = _share(r, i)
+        share = _share(r, int(i))
         if 0 < share < 1:
             state[i], where[i] = KINK, r.t[i] + share * gap[i]
 
@@ -168,9 +175,9 @@ def search(
         open_ = (state == OPEN) & (np.diff(angle) > NARROW)
         if not open_.any() or len(r.t) > most:
             break
-        new = np.unique(np.concatenate(
-            [_stretch(r, angle, state, a, b, line.tau) for a, b in _runs(open_)]
-        ))
+        new = np.unique(
+            np.concatenate([_stretch(r, angle, state, a, b, line.tau) for a, b in _runs(open_)])
+        )
         r = r.and_(ask(new))
     return r, _kinks(r, state, where)
 
@@ -229,4 +236,6 @@ def _kinks(r: Replies, state: np.ndarray, where: np.ndarray) -> Kinks:
     size = np.where(size > 0, size, 1.0)
     inverse = np.linalg.pinv(system / size, rcond=1e-15)
     solved = inverse @ (r.f / r.noise[:, None]) / size[:, None]
-    return Kinks(t, solved[2:], solved[:2], (np.linalg.norm(inverse, axis=1) / size)[2:], int(narrow.sum()))
+    return Kinks(
+        t, solved[2:], solved[:2], (np.linalg.norm(inverse, axis=1) / size)[2:], int(narrow.sum())
+    )

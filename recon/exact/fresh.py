@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact import arrays, touch
+from recon.exact import touch
 from recon.exact.odds import Log
+from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
 
 FAR = 8.0  # times standard normal
@@ -31,6 +32,24 @@ class Verdict(NamedTuple):
 
     error: float
     worst: int  # number of the reply
+
+
+def ended(
+    log: Log, network: TwoLayer | None, error: float, width: int | None, promise: float
+) -> Recovery:
+    """The outcome: certified where the error seen is below the promise by SAFETY."""
+    if network is None:
+        return Recovery(None, Status.UNCERTIFIED, log.cost)
+    shift = " Logits are known up to a common shift." if log.hidden else ""
+    status = Status.RECOVERED if width in (None, network.width) else Status.OTHER_WIDTH
+    status = status if error <= promise / SAFETY else Status.UNCERTIFIED
+    return Recovery(network, status, log.cost, error, f"Units found: {network.width}.{shift}")
+
+
+def nothing(log: Log) -> TwoLayer:
+    """The network of no units, once the number of outputs is known."""
+    none, slope = np.zeros((0, log.dim)), np.zeros((log.outputs, log.dim))
+    return TwoLayer(none, none[:, 0], np.zeros((log.outputs, 0)), slope, slope[:, 0])
 
 
 def log_odds(network: TwoLayer, x: np.ndarray, hidden: bool) -> np.ndarray:
@@ -68,9 +87,7 @@ def points(log: Log, network: TwoLayer, key: np.ndarray, ordinary: int = ORDINAR
     return np.concatenate(out)
 
 
-def _beside(
-    log: Log, network: TwoLayer, group: slice, rng: np.random.Generator
-) -> np.ndarray:
+def _beside(log: Log, network: TwoLayer, group: slice, rng: np.random.Generator) -> np.ndarray:
     """Two points [2, d] on either side of every plane of the group that can be met at once."""
     rows, bias = network.rows[group], network.bias[group]
     rows, keep, inverse = touch.factor(rows, np.ones(len(bias), bool))

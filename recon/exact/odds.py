@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import jax
 import numpy as np
 
 from recon import oracles
@@ -22,13 +23,19 @@ DEEP = 640.0  # -log p: beyond, float64 has fewer digits, and then none
 SIGMOID = 25.0  # of a single logit whose probability is shown
 NOISE = 4.0  # eps: rounding of the victim's own sums, relative to what they add up
 REACH = 1e3  # ends of a line, in its tau, where nothing saturates
-LEAST = 60.0  # the same, where something does: else the line is drawn nearer the origin
+LEAST, SHALLOW = 60.0, 4.0  # where something does: else the line is drawn nearer the origin
+SATURATED = "The probabilities are those of one class alone, to all digits, wherever asked."
+SMALL = 1e-2  # radius of a line below which it may be shorter than that
 SHRINK = 1.6
 FIRST = 8  # replies on a line before anything is known
 
 
 class Spent(Exception):
     """The budget does not cover the next queries; none of them was asked."""
+
+
+class Saturated(Exception):
+    """No line was found on which the log-odds can be read."""
 
 
 @dataclass
@@ -42,23 +49,25 @@ class Log:
     cost: Cost = field(default_factory=Cost)
     eps: float = float(np.finfo(np.float64).eps)
     x: np.ndarray = field(init=False)
-    z: np.ndarray | None = None
+    z: np.ndarray = field(init=False)
     gradient: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.x = self.gradient = np.zeros((0, self.dim))
+        self.z = np.zeros((0, 0))
 
     def ask(self, x: np.ndarray) -> np.ndarray:
         """Ask x [n, d] in one round; their numbers [n].  Raises Spent, ReplyError."""
         first = len(self.x)
         if first + len(x) > self.budget:
             raise Spent
-        reply, cost = oracles.ask(self.oracle, x, first)
+        with jax.enable_x64(True):
+            reply, cost = oracles.ask(self.oracle, x, first)
         self.cost = self.cost + cost
         parts = [a.dtype for a in reply if a is not None]
         self.eps = max(self.eps, roundoff(*parts))
         z = self._logits(reply.value.astype(np.float64))
-        self.z = z if self.z is None else np.concatenate([self.z, z])
+        self.z = np.concatenate([self.z, z]) if first else z
         self.x = np.concatenate([self.x, x])
         if reply.gradient is not None:
             self.gradient = np.concatenate([self.gradient, reply.gradient.astype(np.float64)])
@@ -66,30 +75,28 @@ class Log:
 
     def _logits(self, value: np.ndarray) -> np.ndarray:
         """Logits, values, log p, or the one logit of a single probability; [n, K]."""
-        if not self.hidden and self.view not in ("probabilities", "log_probabilities"):
+        if not self.saturates:
             return value
         with np.errstate(divide="ignore", invalid="ignore"):
-            log_p = value if self.view == "log_probabilities" else np.log(value)
+            log_p = np.log(value) if self.oracle.view.outputs == "probabilities" else value
             if value.shape[1] > 1:
-                return log_p
-            p = np.exp(log_p)
-            return np.asarray(log_p - np.where(p < 0.5, np.log1p(-p), np.log(-np.expm1(log_p))))
+                return np.asarray(log_p)
+            return np.asarray(log_p - np.log(-np.expm1(log_p)))
 
     @property
-    def view(self) -> str:
-        """What the service shows."""
-        return self.oracle.view.outputs
+    def saturates(self) -> bool:
+        """Whether probabilities are shown, or their logarithms."""
+        return self.oracle.view.outputs in ("probabilities", "log_probabilities")
 
     @property
     def hidden(self) -> bool:
         """Whether a shift common to all logits is hidden."""
-        shows = self.view in ("probabilities", "log_probabilities")
-        return shows and (self.z is None or self.z.shape[1] > 1)
+        return self.saturates and self.outputs > 1
 
     @property
     def outputs(self) -> int:
-        """K."""
-        return 0 if self.z is None else self.z.shape[1]
+        """K, 0 before the first reply."""
+        return self.z.shape[1]
 
     @property
     def basis(self) -> np.ndarray:
@@ -117,32 +124,28 @@ class Log:
     @property
     def depth(self) -> float:
         """How large log p, or the logit of a single probability, may be."""
-        if self.view not in ("probabilities", "log_probabilities"):
-            return np.inf
-        if self.outputs == 1:
+        if self.saturates and self.outputs == 1:
             return SIGMOID
-        return DEEP if self.view == "probabilities" else np.inf
+        return DEEP if self.oracle.view.outputs == "probabilities" else np.inf
 
     def f(self, number: np.ndarray) -> np.ndarray:
         """Coordinates [n, q] of the log-odds or logits."""
-        return self.z[number] @ self.basis
+        with np.errstate(invalid="ignore"):  # of replies that underflow, which are not used
+            return np.asarray(self.z[number] @ self.basis)
 
     def noise(self, number: np.ndarray) -> np.ndarray:
         """What bounds the rounding errors [n] of f."""
         good = self.usable
+        if not good.any():
+            return np.full(len(number), np.inf)
         length = np.linalg.norm(self.x, axis=1)
         usual = max(float(np.median(length[good])), 1e-300)
-        size = np.abs(self.z).max(1)
+        size = np.where(good, np.abs(self.z).max(1), np.inf)
         steep = float((size[good] / (length[good] + usual)).max())
         noise = NOISE * self.eps * (1 + size[number] + steep * (length[number] + usual))
-        if self.outputs == 1 and self.hidden_sigmoid:
-            noise = noise + self.eps * 2 * np.exp(np.maximum(self.z[number, 0], 0))
+        if self.saturates and self.outputs == 1:  # 1 - p near p = 1
+            noise = noise + 2 * self.eps * np.exp(np.maximum(self.z[number, 0], 0))
         return np.asarray(noise)
-
-    @property
-    def hidden_sigmoid(self) -> bool:
-        """Whether a single probability is shown."""
-        return self.outputs == 1 and self.view in ("probabilities", "log_probabilities")
 
     @property
     def label(self) -> np.ndarray:
@@ -155,36 +158,35 @@ class Log:
         return Replies(t, self.f(number), self.noise(number), number)
 
 
-def begin(log: Log, key: np.ndarray, first: int = FIRST, radius: float = 0.5) -> tuple[Line, Replies]:
-    """A random line and its first replies, as far out as the log-odds can be read."""
+def begin(
+    log: Log, key: np.ndarray, first: int = FIRST, radius: float = 0.5
+) -> tuple[Line, Replies]:
+    """A random line and its first replies, as far out as the log-odds can be read.
+
+    Raises Saturated where they can be read nowhere near the origin.
+    """
     u, v = arrays.normal(key, (2, log.dim))
     v *= log.dim**0.5 / np.linalg.norm(v)
+    share = np.tan(np.arctan(REACH) * (2 * (np.arange(first) + 0.5) / first - 1))
+    least = LEAST if min(log.depth, log.flat) > SIGMOID else SHALLOW
     while True:
         line = Line(radius * u, v, radius)
-        inner = np.arctan(REACH) * (2 * (np.arange(first) + 0.5) / first - 1)
-        t = radius * np.tan(inner)
-        number = log.ask(line.at(t))
-        good = log.usable[number]
-        far = _far(t[good], log.strain(number[good]), radius) if good.any() else 0.0
-        near = far < LEAST * radius and radius > 1e-3 and min(log.depth, log.flat) > SIGMOID
-        if not good.all() or near:
-            radius = max(radius / 16, far / (2 * LEAST)) if far else radius / 16
-            if radius < 1e-9:
-                raise Spent
-            continue
-        break
-    ends, todo = [], [-far, far]
-    while todo:
-        asked = log.ask(line.at(np.array(todo)))
-        good = log.usable[asked]
-        ends += [(t, n) for t, n, g in zip(todo, asked, good, strict=True) if g]
-        todo = [t / SHRINK for t, g in zip(todo, good, strict=True) if not g]
-    at = np.concatenate([t, [t for t, _ in ends]])
-    number = np.concatenate([number, [n for _, n in ends]]).astype(int)
-    order = np.argsort(at)
-    at, number = at[order], number[order]
-    # shrunk ends may lie inside of the first replies: all are of use
-    return line, Replies(at, log.f(number), log.noise(number), number)
+        r = log.replies(line, radius * share)
+        strain = log.strain(r.number)
+        far = _far(r.t, strain, radius) if (strain < 1).all() else 0.0
+        if far >= least * radius or (radius < SMALL and far > r.t[-1]):
+            break
+        if radius < SMALL / 16:
+            raise Saturated
+        radius = max(radius / 16, far / (2 * least))
+    todo = np.array([-far, far])
+    while len(todo):
+        asked = log.replies(line, todo)
+        good = log.strain(asked.number) < 1
+        r = r.and_(asked.only(good))
+        todo = asked.t[~good] / SHRINK
+        todo = todo[np.abs(todo) > radius * share[-1]]
+    return line, r._replace(noise=log.noise(r.number))
 
 
 def _far(t: np.ndarray, strain: np.ndarray, radius: float) -> float:

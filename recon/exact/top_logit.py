@@ -12,14 +12,13 @@ and what no class's gradient shows is solved for from d + 1 values at ordinary p
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon.exact import arrays, asking, chords, fresh
+from recon.exact import always_on, arrays, asking, chords, fresh
 from recon.exact.chords import EMPTY, FULL, OPEN, Kinks, Line, Replies
-from recon.exact.odds import FIRST, Log, Spent, begin
+from recon.exact.odds import SATURATED, Log, Saturated, Spent, begin
 from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, need
@@ -31,7 +30,6 @@ EQUAL = 1e-11  # of the largest gradient: differences of equal gradients
 REFINED = 3  # fresh rounds of a line, where only digits are missing
 MISSING = 1e-3  # an error above which more than digits is missing
 DOUBT, MOST = 1e-12, 40  # of the largest weight; units whose weights are solved for again
-SIGN = 1e-5  # how far a coefficient of the always-on part may be from 0 or -W
 SEEN = 1e-7  # of the strongest: weaker jumps are errors, of known units or of rounding
 NEARER = (0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 1e-4)  # of a cell: where its class may be another's
 WILD = 4  # gaps of a line left undecided, above which nothing of it is used
@@ -52,7 +50,7 @@ def recover(
         explanation="top",
         of="logits",
     )
-    asking.check_sizes(dim, 1 if width is None else width)
+    asking.check_arguments(dim, width, budget)
     log = Log(oracle, dim, np.inf if budget is None else budget)
     network, error = None, np.inf
     units = _nothing(log)
@@ -62,28 +60,31 @@ def recover(
             seed, line_seed, point_seed, *seeds = arrays.split(seed, 3 + REFINED)
             error = np.inf
             units = _search(log, units if i != AFRESH else _nothing(log), line_seed, i == 0)
-            network, unseen = assembled(log, units)
+            network, unseen = always_on.assembled(log, units.network)
             number = log.ask(fresh.points(log, network, seeds[0]))
-            if not _steady(log, units):
+            if not always_on.steady(log, units.network):
                 continue
-            network, unseen = assembled(log, units)  # the new replies may show other classes
+            network, unseen = always_on.assembled(
+                log, units.network
+            )  # the new replies may show other classes
             if unseen:
-                network = _solved(log, network, unseen, point_seed)
+                network = always_on.solved(log, network, unseen, point_seed)
             network = fresh.polish(log, network)
             for fresh_seed in seeds[1:]:
                 explained = fresh.top_gradient(network, log.x[number], log.label[number])
                 error = fresh.judge(log, network, number, fresh_seed, explained).error
-                if error <= PROMISE / fresh.SAFETY:
-                    same = width in (None, network.width)
-                    status = Status.RECOVERED if same else Status.OTHER_WIDTH
-                    return Recovery(network, status, log.cost, error, _detail(log, network))
+                outcome = fresh.ended(log, network, error, width, PROMISE)
+                if outcome.ok:
+                    return outcome
                 if error > MISSING:
                     break
                 network = fresh.polish(log, network, units.doubtful, units.label)
                 number = log.ask(fresh.points(log, network, fresh_seed))
     except Spent:
         return Recovery(network, Status.BUDGET, log.cost, error)
-    return Recovery(network, Status.UNCERTIFIED, log.cost, error, _detail(log, network))
+    except Saturated:
+        return Recovery(network, Status.UNCERTIFIED, log.cost, detail=SATURATED)
+    return fresh.ended(log, network, error, width, PROMISE)
 
 
 class Units(NamedTuple):
@@ -118,17 +119,12 @@ def _nothing(log: Log) -> Units:
     return Units(none, none[:, 0], np.zeros((0, log.outputs)), none[:, 0], np.zeros(0, int))
 
 
-def _detail(log: Log, network: TwoLayer) -> str:
-    shift = " Logits are known up to a common shift." if log.hidden else ""
-    return f"Units found: {network.width}.{shift}"
-
-
 def _search(log: Log, units: Units, seed: np.ndarray, hinted: bool) -> Units:
     """The units known and those met on a fresh line.
 
     hinted: whether gradients say which cells are one: not where weights may be zero.
     """
-    line, start = begin(log, seed, FIRST)
+    line, start = begin(log, seed)
     units = units if len(units.bias) else _nothing(log)
     known = units.network
     blur = KNOWN if known.width else 1.0
@@ -147,7 +143,13 @@ def _search(log: Log, units: Units, seed: np.ndarray, hinted: bool) -> Units:
         same = np.diff(log.label[number]) == 0
         return np.where(same, np.where(apart <= blur * EQUAL * scale, EMPTY, FULL), OPEN)
 
-    _, kinks = chords.search(ask, line, without(start), hint if hinted else chords.no_hint, chords.FEW if known.width else chords.MANY)
+    _, kinks = chords.search(
+        ask,
+        line,
+        without(start),
+        hint if hinted else chords.no_hint,
+        chords.FEW if known.width else chords.MANY,
+    )
     if kinks.open > WILD:
         return units
     if known.width:
@@ -218,7 +220,12 @@ def _pairs(
 
 
 def _beside(
-    log: Log, known: TwoLayer, line: Line, on_line: np.ndarray, kinks: Kinks, edges: np.ndarray,
+    log: Log,
+    known: TwoLayer,
+    line: Line,
+    on_line: np.ndarray,
+    kinks: Kinks,
+    edges: np.ndarray,
     j: int,
 ) -> np.ndarray:
     """Points t on either side of kink j where the class on top is the one on top there."""
@@ -236,83 +243,3 @@ def _beside(
         good = np.flatnonzero(top(near) == label)
         out.append(near[good[0]] if len(good) else near[-1])
     return np.array(out)
-
-
-def _left(log: Log, network: TwoLayer) -> np.ndarray:
-    """What the units leave of the gradients [n, d]: of each class what is always on."""
-    return np.asarray(log.gradient - fresh.top_gradient(network, log.x, log.label))
-
-
-def _steady(log: Log, units: Units) -> bool:
-    """Whether that is the same in all replies of a class, as it is if no unit is missing."""
-    left, ok = _left(log, units.network), True
-    scale = np.linalg.norm(log.gradient, axis=1).max()
-    for a in np.unique(log.label):
-        here = left[log.label == a]
-        ok &= bool(np.linalg.norm(here - np.median(here, axis=0), axis=1).max() <= MISSING * scale)
-    return ok
-
-
-def assembled(log: Log, found: Units) -> tuple[TwoLayer, list[int]]:
-    """The network of these units: turned round so that no linear part is left, or with one.
-
-    Then also the classes that were never seen on top, whose linear part is not known.
-    """
-    units = found.network
-    left = _left(log, units)
-    nearest = np.argsort(np.linalg.norm(log.x, axis=1), kind="stable")
-    seen = {int(a): left[nearest][log.label[nearest] == a][0] for a in np.unique(log.label)}
-    now = turned(units, seen)
-    if now is not None:
-        return _with_offset(log, now), []
-    slope = np.tile(np.mean([*seen.values()], axis=0), (log.outputs, 1))
-    for a, row in seen.items():
-        slope[a] = row
-    unseen = [a for a in range(log.outputs) if a not in seen]
-    return _with_offset(log, replace(units, slope=slope)), unseen
-
-
-def turned(units: TwoLayer, seen: dict[int, np.ndarray]) -> TwoLayer | None:
-    """The units with signs that leave nothing always on, None if there are none."""
-    if units.width > units.rows.shape[1]:
-        return None
-    turn = np.zeros(units.width, bool)
-    sure = np.zeros(units.width)
-    for a, row in seen.items():
-        part = np.linalg.lstsq(units.rows.T, row)[0]
-        scale = np.abs(units.weights[a]).max(initial=1e-300)
-        if np.linalg.norm(part @ units.rows - row) > SIGN * scale:
-            return None
-        weight = units.weights[a]
-        to_turn = np.abs(part + weight) < np.abs(part)
-        if (np.abs(part + weight * to_turn) > SIGN * np.maximum(np.abs(weight), 1e-4 * scale)).any():
-            return None
-        better = np.abs(weight) > sure
-        turn, sure = np.where(better, to_turn, turn), np.maximum(sure, np.abs(weight))
-    sign = np.where(turn, -1.0, 1.0)
-    return replace(units, rows=units.rows * sign[:, None], bias=units.bias * sign)
-
-
-def _solved(log: Log, network: TwoLayer, unseen: list[int], seed: np.ndarray) -> TwoLayer:
-    """The network with slopes of classes never seen on top, from values at ordinary points."""
-    x = np.random.default_rng(seed).standard_normal((log.dim + 2, log.dim))
-    number = log.ask(fresh.inside(log, network, x))
-    number = number[log.usable[number]]
-    left = log.z[number] - network(log.x[number])
-    if log.hidden:  # the shift of each reply is that of a class seen
-        seen = np.delete(np.arange(log.outputs), unseen)
-        left = left - left[:, seen[:1]]
-    system = np.column_stack([log.x[number], np.ones(len(number))])
-    slope, offset = network.slope.copy(), network.offset.copy()
-    solved = np.linalg.lstsq(system, left[:, unseen])[0]
-    slope[unseen] += solved[:-1].T
-    offset[unseen] += solved[-1]
-    return _with_offset(log, replace(network, slope=slope, offset=offset))
-
-
-def _with_offset(log: Log, network: TwoLayer) -> TwoLayer:
-    """The network with offsets by the median of all replies that are not saturated."""
-    number = np.flatnonzero(log.usable)
-    left = log.f(number) - network(log.x[number]) @ log.basis
-    offset = log.basis @ np.median(left, axis=0)
-    return replace(network, offset=network.offset + offset)

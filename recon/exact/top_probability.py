@@ -23,11 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from recon.exact import arrays, asking, chords, fresh
-from recon.exact.chords import Line, Replies
-from recon.exact.odds import Log, Spent, begin
+from recon.exact import always_on, arrays, asking, chords, fresh
+from recon.exact.chords import Replies
+from recon.exact.odds import SATURATED, Log, Saturated, Spent, begin
 from recon.exact.recovery import Recovery, Status
-from recon.exact.top_logit import turned
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, need
 
@@ -59,7 +58,7 @@ def recover(
         explanation="top",
         of="probabilities",
     )
-    asking.check_sizes(dim, 1 if width is None else width)
+    asking.check_arguments(dim, width, budget)
     log = Log(oracle, dim, np.inf if budget is None else budget, flat=FLAT)
     network, error = None, np.inf
     seed = asking.seed(key)
@@ -75,21 +74,18 @@ def recover(
                 number = log.ask(fresh.points(log, final, fresh_seed))
                 error = fresh.judge(log, final, number, fresh_seed, None).error
                 error = max(error, _off(log, final, number))
-                if error <= PROMISE / fresh.SAFETY:
-                    same = width in (None, final.width)
-                    status = Status.RECOVERED if same else Status.OTHER_WIDTH
-                    return Recovery(final, status, log.cost, error, _detail(final))
+                outcome = fresh.ended(log, final, error, width, PROMISE)
+                if outcome.ok:
+                    return outcome
                 if error > MISSING:
                     break
                 log.ask(_unsure(log, network, more_seed))
                 network, _ = _again(log, network)
     except Spent:
         return Recovery(network, Status.BUDGET, log.cost, error)
-    return Recovery(network, Status.UNCERTIFIED, log.cost, error, _detail(network))
-
-
-def _detail(network: TwoLayer) -> str:
-    return f"Units found: {network.width}. Logits are known up to a common shift."
+    except Saturated:
+        return Recovery(network, Status.UNCERTIFIED, log.cost, detail=SATURATED)
+    return fresh.ended(log, network, error, width, PROMISE)
 
 
 def coefficients(log: Log, number: np.ndarray) -> np.ndarray:
@@ -123,9 +119,7 @@ def _search(log: Log, known: TwoLayer | None, seed: np.ndarray) -> tuple[TwoLaye
     """The units known and those met on a fresh line whose rows can be told; whether that is all."""
     line, start = begin(log, seed)
     if known is None:
-        none = np.zeros((0, log.dim))
-        slope = np.zeros((log.outputs, log.dim))
-        known = TwoLayer(none, none[:, 0], slope.T[:0].T, slope, slope[:, 0])
+        known = fresh.nothing(log)
     blur = KNOWN if known.width else 1.0
     digits = GOOD if known.width else 0.0
 
@@ -237,5 +231,5 @@ def _tidied(log: Log, network: TwoLayer) -> TwoLayer:
         weights=network.weights * size[None],
     )
     none = replace(network, slope=np.zeros_like(network.slope))
-    network = turned(none, dict(enumerate(network.slope))) or network
+    network = always_on.turned(none, dict(enumerate(network.slope))) or network
     return replace(network, offset=_offset(log, network))
