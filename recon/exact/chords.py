@@ -121,7 +121,8 @@ def explain(r: Replies, hint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     left, right = gap[:-1], gap[1:]
     noise = r.noise[:-2] / left + r.noise[1:-1] * (1 / left + 1 / right) + r.noise[2:] / right
     scaled = np.diff(slope, axis=0) / noise[:, None]
-    seen = LEVEL * noise < BLIND * np.abs(slope).max(initial=0.0)
+    steep = max(np.abs(slope).max(initial=0.0), CLEAR / BLIND * np.median(noise))  # if f is flat
+    seen = LEVEL * noise < BLIND * steep
     for m in range(1, min(r.f.shape[1], len(noise), WINDOW) + 1):
         a = np.arange(len(noise) - m + 1)  # windows: nodes a + 1 ... a + m, gaps a ... a + m
         inner, nodes = a[:, None] + np.arange(1, m)[None], a[:, None] + np.arange(m)[None]
