@@ -53,6 +53,13 @@ def check_sizes(dim: int, width: int) -> None:
         raise ValueError(f"dim {dim} and width {width} must be at least 1")
 
 
+def check_arguments(dim: int, width: int | None, budget: int | None) -> None:
+    """ValueError for numbers that make no sense."""
+    check_sizes(dim, 1 if width is None else width)
+    if budget is not None and budget < 0:
+        raise ValueError(f"budget {budget} must not be negative")
+
+
 def check_scalar(outputs: int) -> None:
     """ValueError unless K = 1."""
     if outputs != 1:

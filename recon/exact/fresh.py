@@ -1,0 +1,191 @@
+"""A recovered network held against the victim on fresh queries, by its log-odds or values.
+
+Points of one round: antipodal pairs far out, where every unit that is there is on at one of the
+two; ordinary ones, standard normal; and pairs beside all hyperplanes at once (`touch`), which the
+gradients tell apart.  Where probabilities saturate, points are drawn towards the origin.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from recon.exact import touch
+from recon.exact.odds import Log
+from recon.exact.recovery import Recovery, Status
+from recon.networks import TwoLayer
+
+FAR = 8.0  # times standard normal
+PAIRS = 2
+ORDINARY = 6
+SAMPLE = 256  # standard normal points, for the size of f
+MARGIN = 1e-6  # of a point's length: how far beside the planes
+NONE = np.zeros(0, int)
+GROUP = 0.8  # of the dimensions: rows touched at once
+NEARLY = 1e-3  # of the values: what is farther off is not for want of digits
+SAFETY = 8.0  # the error promised over the largest one seen
+
+
+class Verdict(NamedTuple):
+    """The largest error, of values and of explanations, relative to rms f of normal points."""
+
+    error: float
+    worst: int  # number of the reply
+
+
+def ended(
+    log: Log, network: TwoLayer | None, error: float, width: int | None, promise: float
+) -> Recovery:
+    """The outcome: certified where the error seen is below the promise by SAFETY."""
+    if network is None:
+        return Recovery(None, Status.UNCERTIFIED, log.cost)
+    shift = " Logits are known up to a common shift." if log.hidden else ""
+    status = Status.RECOVERED if width in (None, network.width) else Status.OTHER_WIDTH
+    status = status if error <= promise / SAFETY else Status.UNCERTIFIED
+    return Recovery(network, status, log.cost, error, f"Units found: {network.width}.{shift}")
+
+
+def nothing(log: Log) -> TwoLayer:
+    """The network of no units, once the number of outputs is known."""
+    none, slope = np.zeros((0, log.dim)), np.zeros((log.outputs, log.dim))
+    return TwoLayer(none, none[:, 0], np.zeros((log.outputs, 0)), slope, slope[:, 0])
+
+
+def log_odds(network: TwoLayer, x: np.ndarray, hidden: bool) -> np.ndarray:
+    """Log p [n, K] by the network, or its values."""
+    z: np.ndarray = network(x)
+    if not hidden:
+        return z
+    z = z - z.max(1, keepdims=True)
+    return z - np.log(np.exp(z).sum(1, keepdims=True))
+
+
+def inside(log: Log, network: TwoLayer, x: np.ndarray) -> np.ndarray:
+    """x [n, d], those drawn towards the origin at which the network's log p is too deep."""
+    for _ in range(60):
+        deep = np.abs(log_odds(network, x, log.hidden)).max(1) > 0.9 * log.depth
+        if not deep.any():
+            break
+        x = np.where(deep[:, None], 0.8 * x, x)
+    return x
+
+
+def points(log: Log, network: TwoLayer, key: np.ndarray, ordinary: int = ORDINARY) -> np.ndarray:
+    """Fresh points [n, d]."""
+    rng = np.random.default_rng(key)
+    some = rng.standard_normal((ordinary, log.dim))
+    far = FAR * rng.standard_normal((PAIRS, log.dim))
+    far = inside(log, network, far)
+    far = np.concatenate([far, -far])
+    far[PAIRS:] = inside(log, network, far[PAIRS:])
+    out = [inside(log, network, some), far]
+    if len(log.gradient) and network.width:
+        count = -(-network.width // max(1, int(GROUP * log.dim)))
+        for i in range(count):
+            out.append(_beside(log, network, slice(i, None, count), rng))
+    return np.concatenate(out)
+
+
+def _beside(log: Log, network: TwoLayer, group: slice, rng: np.random.Generator) -> np.ndarray:
+    """Two points [2, d] on either side of every plane of the group that can be met at once."""
+    rows, bias = network.rows[group], network.bias[group]
+    rows, keep, inverse = touch.factor(rows, np.ones(len(bias), bool))
+    target = np.where(keep, -bias, 0.0)
+    foot = rng.standard_normal(log.dim)
+    for _ in range(3):
+        foot = foot + ((target - rows @ foot) @ inverse) @ rows
+    step = (rng.choice([-1.0, 1.0], len(bias)) * keep) @ inverse @ rows
+    step *= MARGIN * (1 + np.linalg.norm(foot))
+    pair = np.stack([foot + step, foot - step])
+    deep = np.abs(log_odds(network, pair, log.hidden)).max() > 0.9 * log.depth
+    return pair[:0] if deep else pair
+
+
+def top_gradient(network: TwoLayer, x: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The gradient [n, d] of the logit `label` [n] at x [n, d]."""
+    on = x @ network.rows.T + network.bias[None] > 0
+    return np.asarray((on * network.weights[label]) @ network.rows + network.slope[label])
+
+
+def rms(log: Log, network: TwoLayer, key: np.ndarray) -> float:
+    """Root mean square of the coordinates of f at standard normal points, without its mean."""
+    x = np.random.default_rng(key).standard_normal((SAMPLE, log.dim))
+    f = network(x) @ log.basis
+    return float(np.sqrt(np.mean(f**2)))
+
+
+def judge(
+    log: Log, network: TwoLayer, number: np.ndarray, key: np.ndarray, explained: np.ndarray | None
+) -> Verdict:
+    """The network held to replies `number`.
+
+    explained [n, d]: what the explanation should be, if there is one.  An error far out counts
+    by how much farther that is; one of a gradient by what it makes of a normal point.
+    """
+    x, size = log.x[number], max(rms(log, network, key), 1e-300)
+    farther = np.maximum(np.linalg.norm(x, axis=1) / (3 * log.dim**0.5), 1.0)
+    off = np.abs(network(x) @ log.basis - log.f(number)).max(1) / farther / size
+    off = np.where(log.usable[number], off, 0.0)
+    if explained is not None:
+        wrong = np.linalg.norm(explained - log.gradient[number], axis=1) / size
+        off = np.maximum(off, wrong)
+    off = np.where(np.isnan(off), np.inf, off)
+    return Verdict(float(off.max()), int(number[off.argmax()]))
+
+
+def polish(
+    log: Log,
+    network: TwoLayer,
+    doubtful: np.ndarray = NONE,
+    known: np.ndarray | None = None,
+    doubtful_rows: np.ndarray = NONE,
+    steps: int = 2,
+) -> TwoLayer:
+    """Biases, offset and what else is in doubt by Gauss-Newton on all replies met nearly.
+
+    doubtful: units [m] whose weights are not known well; known: the output [h] whose weight is
+    known of each, by a gradient; doubtful_rows: units [m] whose rows are not known well, and
+    then what is always on is not either.
+    """
+    number = np.flatnonzero(log.usable)
+    f = log.f(number)
+    off = np.abs(network(log.x[number]) @ log.basis - f).max(1)
+    number = number[off < NEARLY * (np.median(np.abs(f)) + np.abs(f).max(1))]
+    basis = log.basis
+    columns = network.width + basis.shape[1] + len(doubtful) * log.outputs
+    columns += (len(doubtful_rows) + basis.shape[1] * bool(len(doubtful_rows))) * log.dim
+    if len(number) * basis.shape[1] < columns:
+        return network
+    x, f, scale = log.x[number], log.f(number), 1 / log.noise(number)
+    rows, bias, weights = network.rows, network.bias, network.weights
+    slope, offset = network.slope, network.offset
+    free = [(j, k) for j in doubtful for k in range(log.outputs) if known is None or k != known[j]]
+    unit, output = np.array(free, int).reshape(-1, 2).T
+    for _ in range(steps):
+        pre = x @ rows.T + bias[None]
+        y = np.maximum(pre, 0)
+        left = f - (y @ weights.T + x @ slope.T + offset[None]) @ basis
+        by_bias = (pre > 0)[:, None, :] * (basis.T @ weights)[None]
+        by_offset = np.broadcast_to(np.eye(basis.shape[1])[None], (len(x), *basis.shape[1:] * 2))
+        by_weight = y[:, None, unit] * basis[output].T[None]
+        on, part = (pre > 0)[:, doubtful_rows], (basis.T @ weights)[:, doubtful_rows]
+        by_row = np.einsum("nj,qj,nd->nqjd", on, part, x)
+        by_row = by_row.reshape(len(x), basis.shape[1], -1)
+        parts = [by_bias, by_offset, by_weight, by_row]
+        if len(doubtful_rows):
+            by_slope = np.eye(basis.shape[1])[None, :, :, None] * x[:, None, None]
+            parts.append(by_slope.reshape(len(x), basis.shape[1], -1))
+        system = np.concatenate(parts, 2) * scale[:, None, None]
+        system, left = system.reshape(-1, system.shape[2]), (left * scale[:, None]).reshape(-1)
+        size = np.linalg.norm(system, axis=0)
+        size = np.where(size > 0, size, 1.0)
+        step = np.linalg.lstsq(system / size, left, rcond=1e-14)[0] / size
+        by = np.split(step, np.cumsum([part.shape[2] for part in parts])[:-1])
+        bias, offset, weights = bias + by[0], offset + basis @ by[1], weights.copy()
+        np.add.at(weights, (output, unit), by[2])
+        rows = rows.copy()
+        rows[doubtful_rows] += by[3].reshape(-1, log.dim)
+        if len(doubtful_rows):
+            slope = slope + basis @ by[4].reshape(-1, log.dim)
+    return TwoLayer(rows, bias, weights, slope, offset)
