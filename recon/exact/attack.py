@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.exact import asking, derived, near, probe, regions, top_value, two_layer
+from recon.exact import (
+    asking,
+    by_values,
+    derived,
+    near,
+    probe,
+    regions,
+    top_logit,
+    top_probability,
+    top_value,
+    two_layer,
+)
 from recon.exact.inputs import of_box, of_data, of_gradients
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
 from recon.exact.two_layer import Victim, ask
 from recon.oracles import AnyOracle, Cost, Reply, need
+
+ODDS = ("probabilities", "log_probabilities")
+
+
+# The methods for services that show less than all gradients, by outputs, explanation and `of`.
+LESS: dict[tuple[str, str, str], Callable[..., Recovery]] = {
+    ("top", "top", "logits"): top_value.recover,
+    **{(shown, "none", ""): by_values.recover for shown in ("logits", "values", *ODDS)},
+    **{(shown, "top", "logits"): top_logit.recover for shown in ("logits", *ODDS)},
+    **{(shown, "top", "probabilities"): top_probability.recover for shown in ODDS},
+}
 
 
 def recover(
@@ -43,19 +66,19 @@ def recover(
 
     Of a service that shows probabilities, or Jacobians of these or of their logarithms, the network
     of centred logits is recovered (`derived`): its probabilities are the victim's.  Jacobians times
-    inputs are divided by these.  Of one that shows the label, the logit and the gradient of the top
-    class alone, View("top", "top"), all classes come out that are on top somewhere (`top_value`);
-    classes: how many there are, if known.
+    inputs are divided by these.  Services that explain the top class alone, or nothing at all, have
+    methods of their own, named in LESS; they look at neither box nor data, and promise 1e-6.
+    classes: how many there are, if known, for a service of the top label and its logit, where all
+    come out that are on top somewhere.
 
     Returns a Recovery; what `ok` promises is said there.  Raises ReplyError for replies that are
     not finite or of the wrong shape, ViewError for a service that shows less, ValueError for
     arguments that make no sense, and lets an oracle's own exceptions through.
     """
-    shown = ("logits", "values", "probabilities", "log_probabilities", "top")
-    need(oracle, outputs=shown)
-    top = oracle.view.outputs == "top"
-    whole = ("jacobian", "input_x_gradient")
-    need(oracle, explanation="top" if top else whole, of="logits" if top else None)
+    method = LESS.get(_kind(oracle))
+    if method is None:
+        shown = ("logits", "values", "probabilities", "log_probabilities")
+        need(oracle, outputs=shown, explanation=("jacobian", "input_x_gradient"))
     counts = (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0), ("classes", classes, 1))
     for name, number, least in counts:
         if number is None and name != "dim":
@@ -67,11 +90,18 @@ def recover(
     if budget == 0:
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
     with jax.enable_x64(True):
-        if top:
-            if box is not None or data is not None:
-                raise ValueError("with the top class alone, box and data are not looked at yet")
-            return top_value.recover(oracle, dim, asking.seed(key), width, budget, classes)
+        if method is not None:
+            if box is not None or data is not None or precision is not None:
+                raise ValueError("box, data and precision need the gradients of all outputs")
+            more = {"classes": classes} if method is top_value.recover else {}
+            return method(oracle, dim, key, width, budget, **more)
         return _recover(oracle, dim, key, width, budget, data, box, precision)
+
+
+def _kind(oracle: AnyOracle) -> tuple[str, str, str]:
+    need(oracle)
+    view = oracle.view
+    return view.outputs, view.explanation, view.of if view.axes else ""
 
 
 def _recover(

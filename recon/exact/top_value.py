@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon.exact import top_classes
+from recon.exact import asking, top_classes
 from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
 from recon.exact.top_classes import Reading
 from recon.exact.top_line import Line, search
@@ -37,7 +37,7 @@ BAR = 2.0**14  # eps: deviations that rounding explains, relative to the largest
 def recover(
     oracle: AnyOracle,
     dim: int,
-    seed: Any,
+    key: Any,
     width: int | None = None,
     budget: int | None = None,
     classes: int | None = None,
@@ -51,7 +51,7 @@ def recover(
     rounding.
     """
     log = Log(oracle, dim, np.inf if budget is None else budget, classes or 1)
-    return _recover(log, np.random.default_rng(seed), width, classes)
+    return _recover(log, np.random.default_rng(asking.seed(key)), width, classes)
 
 
 class Verdict(NamedTuple):

@@ -22,6 +22,9 @@ LOGARITHMS = View("log_probabilities", "jacobian", "log_probabilities")
 MIXED = View("probabilities", "jacobian", "logits")
 PRODUCTS = View(explanation="input_x_gradient")
 TOP = View("top", "top")
+ONE = View("probabilities", "top")
+ONE_ODDS = View("probabilities", "top", "probabilities")
+ALONE = View("probabilities", "none")
 
 
 class Shape(NamedTuple):
@@ -47,6 +50,10 @@ SERVICES = (
     Service(LOGITS, tuple(Shape(0, h, 10, 3) for h in (32, 128, 512, 1024))),
     Service(ODDS, (*(Shape(0, h, 10, 3) for h in (64, 512)), *SMALL, *FEW_OUTPUTS)),
     Service(TOP, (Shape(0, 64, 10, 3), Shape(20, 16, 4, 20), Shape(100, 64, 10, 10))),
+    Service(ONE, (Shape(0, 64, 10, 3), Shape(20, 16, 4, 20), Shape(100, 64, 10, 10))),
+    Service(ONE_ODDS, (Shape(0, 64, 10, 3), Shape(20, 16, 4, 20), Shape(100, 64, 10, 10))),
+    Service(ALONE, (Shape(10, 20, 3, 10), Shape(20, 16, 4, 10))),
+    Service(View("values", "none"), (Shape(10, 20, 1, 10),)),
     Service(PRODUCTS, (Shape(0, 64, 10, 3), *SMALL)),
     Service(MIXED, SMALL),
     Service(LOGARITHMS, (*SMALL, *FEW_OUTPUTS)),
@@ -57,7 +64,7 @@ SERVICES = (
 
 @dataclass(frozen=True)
 class Views(Measured):
-    """Exact recovery through what services show: probabilities, one class, boxes.
+    """Exact recovery through what services show: probabilities, one class, no gradient, boxes.
 
     Claim:   our own: what the softmax hides is one number, the same for all logits; behind it
              networks come out exactly, at nearly the price of logits.

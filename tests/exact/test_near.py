@@ -197,3 +197,34 @@ def test_gradients_times_inputs_are_divided(outputs, box):
         assert got.cost.gradients == sum(asked)
         x = usual(6) if box is None else np.random.default_rng(3).uniform(0, 1, (4_000, 6))
         assert error(got.network, parts, x) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        View("probabilities", "top"),
+        View("probabilities", "top", "probabilities"),
+        View("probabilities", "none"),
+        View("logits", "none"),
+        View("top", "top"),
+    ],
+    ids=str,
+)
+def test_one_call_takes_every_service(view):
+    parts = drawn(7, 8, 6, 4)
+    with jax.enable_x64(True):
+        params = tuple(jnp.asarray(a) for a in parts)
+        f = lambda p, x: p[2] @ jax.nn.relu(p[0] @ x + p[1]) + p[3]  # noqa: E731
+        oracle = oracles.from_jax(f, params, view)
+        got = exact.recover(oracle, dim=8, key=1)
+    assert got.ok, str(got)
+    found, x = np.asarray(got.network(usual(8))), usual(8)
+    assert (found.argmax(1) == logits(parts, x).argmax(1)).all()
+    with pytest.raises(ValueError, match="box, data and precision"):
+        exact.recover(oracle, dim=8, key=1, box=(0, 1))
+
+
+def test_views_that_no_method_takes_are_refused():
+    for view in (View("label", "jacobian"), View("none"), View(explanation="smoothgrad")):
+        with pytest.raises(oracles.ViewError, match="needs"):
+            exact.recover(service(drawn(7, 8, 6, 4), view, []), dim=8, key=1)
