@@ -18,6 +18,7 @@ from recon.networks import TwoLayer
 
 FAR = 8.0  # times standard normal
 PAIRS = 2
+BEST, BLUR = 0.1, 8.0  # the share of fresh points that show no missing unit; and a margin
 ORDINARY = 6
 SAMPLE = 256  # standard normal points, for the size of f
 MARGIN = 1e-6  # of a point's length: how far beside the planes
@@ -100,6 +101,16 @@ def _beside(log: Log, network: TwoLayer, group: slice, rng: np.random.Generator)
     pair = np.stack([foot + step, foot - step])
     deep = np.abs(log_odds(network, pair, log.hidden)).max() > 0.9 * log.depth
     return pair[:0] if deep else pair
+
+
+def level(log: Log, network: TwoLayer, number: np.ndarray) -> float:
+    """The errors of values over |x|, but for those of a few missing units.
+
+    One missing unit shows at about half of fresh points `number`: the best of them tell the rest.
+    """
+    x = log.x[number]
+    off = np.abs(network(x) @ log.basis - log.f(number)).max(1) / np.linalg.norm(x, axis=1)
+    return float(BLUR * np.quantile(off[log.usable[number]], BEST))
 
 
 def top_gradient(network: TwoLayer, x: np.ndarray, label: np.ndarray) -> np.ndarray:

@@ -131,7 +131,8 @@ def _search(log: Log, units: Units, seed: np.ndarray, hinted: bool) -> Units:
 
     def without(r: Replies) -> Replies:
         f = r.f - known(log.x[r.number]) @ log.basis
-        return r._replace(f=f, noise=blur * r.noise)
+        far = np.linalg.norm(log.x[r.number], axis=1)
+        return r._replace(f=f, noise=blur * r.noise + float(np.linalg.norm(units.doubt)) * far)
 
     def ask(t: np.ndarray) -> Replies:
         return without(log.replies(line, t))
