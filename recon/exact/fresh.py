@@ -151,15 +151,17 @@ def polish(
     doubtful: np.ndarray = NONE,
     known: np.ndarray | None = None,
     doubtful_rows: np.ndarray = NONE,
+    apart: np.ndarray = NONE,
     steps: int = 2,
 ) -> TwoLayer:
     """Biases, offset and what else is in doubt by Gauss-Newton on all replies met nearly.
 
     doubtful: units [m] whose weights are not known well; known: the output [h] whose weight is
     known of each, by a gradient; doubtful_rows: units [m] whose rows are not known well, and
-    then what is always on is not either.
+    then what is always on is not either; apart: numbers of replies to leave out, which are to
+    certify the outcome.
     """
-    number = np.flatnonzero(log.usable)
+    number = np.setdiff1d(np.flatnonzero(log.usable), apart)
     f = log.f(number)
     off = np.abs(network(log.x[number]) @ log.basis - f).max(1)
     number = number[off < NEARLY * (np.median(np.abs(f)) + np.abs(f).max(1))]

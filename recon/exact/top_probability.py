@@ -173,7 +173,7 @@ def _search(
     )
     strength = np.linalg.norm(network.weights[:, known.width :], axis=0)
     level += SURE * float(np.linalg.norm(strength * (doubt[q:][good] / size)))
-    level += SURE * float(doubt[:q].max())
+    level += SURE * float(doubt[:q].max() + np.linalg.norm(kinks.doubt[good] * size))
     if not good.all():
         return network, level, False
     rough = doubt[q:].max(initial=0.0)
