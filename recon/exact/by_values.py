@@ -41,7 +41,6 @@ ORDINARY = 24  # standard normal points of the certificate
 STEP = 0.03  # of the distance to the next kink, over the dimensions
 SHORTER, TRIES = 16.0, 4
 KNOWN = 30.0  # times noise, where known units are subtracted
-SURE = 3.0  # times the errors expected of known units
 WILD = 4  # gaps of a line left undecided, above which nothing of it is used
 SEEN = 1e-7  # of the strongest jump: weaker kinks of a later line are errors of known units
 MOST, PART = 24, 0.03  # units made sharper: at most, and of the largest doubt
@@ -77,6 +76,8 @@ def recover(
                 if outcome.ok:
                     return outcome
                 if error > MISSING:
+                    level = min(fresh.level(log, found.network, number), found.expected)
+                    found = found._replace(level=level)
                     break
                 network = _sharpened(log, network, found.doubtful, more_seed)
             else:
@@ -93,13 +94,13 @@ class Found(NamedTuple):
 
     network: TwoLayer
     doubt: np.ndarray
-    slope_doubt: float = 0.0
+    level: float = 0.0  # errors of values over |x|, but for missing units
 
-    def error(self, x: np.ndarray) -> np.ndarray:
-        """What bounds the errors [n] of its values at x [n, d], but for missing units."""
-        strength = self.doubt * np.linalg.norm(self.network.weights, axis=0)
-        each = float(np.linalg.norm(strength)) + self.slope_doubt
-        return SURE * each * np.linalg.norm(x, axis=1)
+    @property
+    def expected(self) -> float:
+        """The level by what is known of the errors of rows."""
+        strength = np.linalg.norm(self.network.weights, axis=0)
+        return float(np.linalg.norm(self.doubt * strength))
 
     @property
     def doubtful(self) -> np.ndarray:
@@ -130,7 +131,7 @@ def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
     blur = KNOWN if known.width else 1.0
 
     def without(r: Replies) -> Replies:
-        noise = blur * r.noise + found.error(log.x[r.number])
+        noise = blur * r.noise + found.level * np.linalg.norm(log.x[r.number], axis=1)
         return r._replace(f=r.f - known(log.x[r.number]) @ log.basis, noise=noise)
 
     def ask(t: np.ndarray) -> Replies:
@@ -146,7 +147,7 @@ def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
         usual = np.abs(known.weights * (known.rows @ line.v)[None]).max()
         kinks = kinks.only(np.abs(kinks.jump).max(1) > SEEN * usual)
         kinks = _fitted(r, kinks)
-    along, slope, doubt, slope_doubt = _rows(log, known, line, r, kinks, row_seed)
+    along, slope, doubt = _rows(log, known, line, r, kinks, row_seed)
     size = np.linalg.norm(along, axis=1)
     weights = kinks.jump @ log.basis.T * size[:, None]
     bias = -np.einsum("md,md->m", along, line.at(kinks.t)) / size
@@ -158,9 +159,7 @@ def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
         known.slope + log.basis @ slope,
         known.offset + log.basis @ offset,
     )
-    return Found(
-        network, np.concatenate([found.doubt, doubt / size]), found.slope_doubt + slope_doubt
-    )
+    return Found(network, np.concatenate([found.doubt, doubt / size]), found.level)
 
 
 def _fitted(r: Replies, kinks: Kinks) -> Kinks:
@@ -222,10 +221,8 @@ def _cells(log: Log, line: Line, r: Replies, kinks: Kinks) -> _Cells:
 
 def _rows(
     log: Log, known: TwoLayer, line: Line, r: Replies, kinks: Kinks, seed: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Rows [m, d] with n v = 1, what is always on [q, d] before the first kink, and how uncertain
-    they are, [m] and in all.
-    """
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows [m, d] with n v = 1, what is always on [q, d] before the first kink, and doubt [m]."""
     cells = _cells(log, line, r, kinks)
     rng = np.random.default_rng(seed)
     away = _across(rng, line.v)
@@ -239,7 +236,7 @@ def _rows(
         doubt[between] = np.linalg.norm(inverse, axis=1) * (blur[i] + blur[i + 1]) * log.dim**0.5
     first = slopes[0].T - kinks.jump[: cells.number[0]].T @ rows[: cells.number[0]]
     slope = first @ away + np.outer(kinks.base[1], line.v) / square
-    return rows @ away + line.v[None] / square, slope, doubt, float(blur[0]) * log.dim**0.5
+    return rows @ away + line.v[None] / square, slope, doubt
 
 
 def _across(rng: np.random.Generator, v: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from recon.networks import TwoLayer
 
 FAR = 8.0  # times standard normal
 PAIRS = 2
+BEST, BLUR = 0.1, 8.0  # the share of fresh points that show no missing unit; and a margin
 ORDINARY = 6
 SAMPLE = 256  # standard normal points, for the size of f
 MARGIN = 1e-6  # of a point's length: how far beside the planes
@@ -102,6 +103,16 @@ def _beside(log: Log, network: TwoLayer, group: slice, rng: np.random.Generator)
     return pair[:0] if deep else pair
 
 
+def level(log: Log, network: TwoLayer, number: np.ndarray) -> float:
+    """The errors of values over |x|, but for those of a few missing units.
+
+    One missing unit shows at about half of fresh points `number`: the best of them tell the rest.
+    """
+    x = log.x[number]
+    off = np.abs(network(x) @ log.basis - log.f(number)).max(1) / np.linalg.norm(x, axis=1)
+    return float(BLUR * np.quantile(off[log.usable[number]], BEST))
+
+
 def top_gradient(network: TwoLayer, x: np.ndarray, label: np.ndarray) -> np.ndarray:
     """The gradient [n, d] of the logit `label` [n] at x [n, d]."""
     on = x @ network.rows.T + network.bias[None] > 0
@@ -140,15 +151,17 @@ def polish(
     doubtful: np.ndarray = NONE,
     known: np.ndarray | None = None,
     doubtful_rows: np.ndarray = NONE,
+    apart: np.ndarray = NONE,
     steps: int = 2,
 ) -> TwoLayer:
     """Biases, offset and what else is in doubt by Gauss-Newton on all replies met nearly.
 
     doubtful: units [m] whose weights are not known well; known: the output [h] whose weight is
     known of each, by a gradient; doubtful_rows: units [m] whose rows are not known well, and
-    then what is always on is not either.
+    then what is always on is not either; apart: numbers of replies to leave out, which are to
+    certify the outcome.
     """
-    number = np.flatnonzero(log.usable)
+    number = np.setdiff1d(np.flatnonzero(log.usable), apart)
     f = log.f(number)
     off = np.abs(network(log.x[number]) @ log.basis - f).max(1)
     number = number[off < NEARLY * (np.median(np.abs(f)) + np.abs(f).max(1))]

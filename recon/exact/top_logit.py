@@ -27,7 +27,7 @@ PROMISE = 1e-6  # error of an `ok` network, relative to the rms of its values at
 LINES = 6  # fresh lines before giving up
 AFRESH = 3  # the line that forgets what earlier ones found
 EQUAL = 1e-11  # of the largest gradient: differences of equal gradients
-REFINED = 3  # fresh rounds of a line, where only digits are missing
+REFINED = 4  # fresh rounds of a line, where only digits are missing
 MISSING = 1e-3  # an error above which more than digits is missing
 DOUBT, MOST = 1e-12, 40  # of the largest weight; units whose weights are solved for again
 SEEN = 1e-7  # of the strongest: weaker jumps are errors, of known units or of rounding
@@ -60,17 +60,17 @@ def recover(
             seed, line_seed, point_seed, *seeds = arrays.split(seed, 3 + REFINED)
             error = np.inf
             units = _search(log, units if i != AFRESH else _nothing(log), line_seed, i == 0)
-            network, unseen = always_on.assembled(log, units.network)
+            network, lacking = always_on.assembled(log, units.network)
             number = log.ask(fresh.points(log, network, seeds[0]))
             if not always_on.steady(log, units.network):
                 continue
-            network, unseen = always_on.assembled(
-                log, units.network
-            )  # the new replies may show other classes
+            network, unseen = always_on.assembled(log, units.network)
             if unseen:
                 network = always_on.solved(log, network, unseen, point_seed)
-            network = fresh.polish(log, network)
-            for fresh_seed in seeds[1:]:
+            if lacking:  # the replies just asked have told of other classes: they certify nothing
+                number = log.ask(fresh.points(log, network, seeds[1]))
+            network = fresh.polish(log, network, apart=number)
+            for fresh_seed in seeds[2:]:
                 explained = fresh.top_gradient(network, log.x[number], log.label[number])
                 error = fresh.judge(log, network, number, fresh_seed, explained).error
                 outcome = fresh.ended(log, network, error, width, PROMISE)
@@ -131,7 +131,8 @@ def _search(log: Log, units: Units, seed: np.ndarray, hinted: bool) -> Units:
 
     def without(r: Replies) -> Replies:
         f = r.f - known(log.x[r.number]) @ log.basis
-        return r._replace(f=f, noise=blur * r.noise)
+        far = np.linalg.norm(log.x[r.number], axis=1)
+        return r._replace(f=f, noise=blur * r.noise + float(np.linalg.norm(units.doubt)) * far)
 
     def ask(t: np.ndarray) -> Replies:
         return without(log.replies(line, t))

@@ -5,8 +5,9 @@ With J the Jacobian of the logits and a the class on top, the gradient is
     g = p_a (J_a - sum_k p_k J_k),   so   g / p_a = sum_k c_k J_k,   c_k = [k = a] - p_k.
 
 Along a line the probabilities find the kinks and the jumps dS_j of the log-odds (`chords`).  With
-rows scaled to n_j v = 1 the Jacobian is J = L + sum_{j crossed} dS_j n_j^T, so that every reply is
-a linear equation in the unknown L [q, d] and rows n_j [h, d], with coefficients that are known:
+rows scaled to n_j v = 1 or -1, so that units are off at u, the Jacobian is J = L + sum_{j crossed}
+dS_j n_j^T, from u on: every reply is a linear equation in the unknown L [q, d] and rows n_j [h, d],
+with coefficients that are known:
 
     g / p_a = c L + sum_{j crossed} (c dS_j) n_j.
 
@@ -38,8 +39,10 @@ FLAT = 17.0  # -log(1 - p) of the top class at which a line ends
 KNOWN = 30.0  # times noise, where known units are subtracted
 SEEN = 1e-6  # of the strongest jump: weaker kinks of a later line are errors of known units
 WILD = 4  # gaps of a line left undecided, above which nothing of it is used
-GOOD, POOR = 1e-8, 1e-5  # errors of rows below which they are good, above which they are not used
+GOOD, POOR = 1e-8, 1e-6  # errors of rows below which they are good, above which they are not used
+SURE = 3.0  # times the errors expected of rows
 MORE = 0.15  # replies over the units, to know rows better
+SPARE = 6  # equations of a line over the unknowns, at least
 CHOICE = 30  # points drawn for each that is asked
 CLOSE = 1e-7  # of a point's length: how near to a plane one may not tell the side
 
@@ -60,13 +63,13 @@ def recover(
     )
     asking.check_arguments(dim, width, budget)
     log = Log(oracle, dim, np.inf if budget is None else budget, flat=FLAT)
-    network, error = None, np.inf
+    network, level, error = None, 0.0, np.inf
     seed = asking.seed(key)
     try:
         for _ in range(LINES):
             seed, line_seed, *seeds = arrays.split(seed, 2 + 2 * ROUNDS)
             error = np.inf
-            network, whole = _search(log, network, line_seed)
+            network, level, whole = _search(log, network, level, line_seed)
             if not whole:
                 continue
             for fresh_seed, more_seed in zip(seeds[::2], seeds[1::2], strict=True):
@@ -115,16 +118,19 @@ def _off(log: Log, network: TwoLayer, number: np.ndarray) -> float:
     return float(np.linalg.norm(found - right, axis=1)[good].max(initial=0.0)) / size
 
 
-def _search(log: Log, known: TwoLayer | None, seed: np.ndarray) -> tuple[TwoLayer, bool]:
-    """The units known and those met on a fresh line whose rows can be told; whether that is all."""
+def _search(
+    log: Log, known: TwoLayer | None, level: float, seed: np.ndarray
+) -> tuple[TwoLayer, float, bool]:
+    """The units known and those met on a fresh line whose rows can be told, the errors of values
+    over |x|, and whether these are all units of the line.
+    """
     line, start = begin(log, seed)
     if known is None:
         known = fresh.nothing(log)
     blur = KNOWN if known.width else 1.0
-    digits = GOOD if known.width else 0.0
 
     def without(r: Replies) -> Replies:
-        noise = blur * r.noise + digits * np.abs(r.f).max(1)
+        noise = blur * r.noise + level * np.linalg.norm(log.x[r.number], axis=1)
         return r._replace(f=r.f - known(log.x[r.number]) @ log.basis, noise=noise)
 
     def ask(t: np.ndarray) -> Replies:
@@ -133,13 +139,19 @@ def _search(log: Log, known: TwoLayer | None, seed: np.ndarray) -> tuple[TwoLaye
     most = chords.FEW if known.width else chords.MANY
     r, kinks = chords.search(ask, line, without(start), most=most)
     if kinks.open > WILD:
-        return known, False
+        return known, level, False
     kinks = kinks.only(np.argsort(kinks.t))
     if known.width:
         usual = np.abs(known.weights * (known.rows @ line.v)[None]).max()
         kinks = kinks.only(np.abs(kinks.jump).max(1) > SEEN * usual)
+    lacking = SPARE + log.basis.shape[1] + len(kinks.t) - len(r.t)
+    if lacking > 0:
+        ends = np.arctan(r.t[[0, -1]] / line.tau)
+        share = (np.arange(lacking) + 0.5) / lacking
+        r = r.and_(ask(line.tau * np.tan(ends[0] + share * (ends[1] - ends[0]))))
     c = coefficients(log, r.number)
-    crossed = r.t[:, None] > kinks.t[None]
+    side = np.where(kinks.t > 0, 1.0, -1.0)  # units are off where the line is nearest the origin
+    crossed = side * r.t[:, None] > side * kinks.t[None]
     system = np.concatenate([c, crossed * (c @ kinks.jump.T)], 1)
     right = _right(log, r.number) - np.einsum(
         "nq,nqd->nd", c, np.einsum("kq,nkd->nqd", log.basis, known.gradient(log.x[r.number]))
@@ -159,8 +171,11 @@ def _search(log: Log, known: TwoLayer | None, seed: np.ndarray) -> tuple[TwoLaye
         known.slope + log.basis @ slope,
         known.offset,
     )
+    strength = np.linalg.norm(network.weights[:, known.width :], axis=0)
+    level += SURE * float(np.linalg.norm(strength * (doubt[q:][good] / size)))
+    level += SURE * float(doubt[:q].max() + np.linalg.norm(kinks.doubt[good] * size))
     if not good.all():
-        return network, False
+        return network, level, False
     rough = doubt[q:].max(initial=0.0)
     key = arrays.split(seed, 1)[0]
     for _ in range(ROUNDS):
@@ -170,7 +185,7 @@ def _search(log: Log, known: TwoLayer | None, seed: np.ndarray) -> tuple[TwoLaye
         log.ask(_unsure(log, network, key))
         key = arrays.split(key, 1)[0]
         rough = left
-    return network, True
+    return network, level, True
 
 
 def _solved(log: Log, system: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
