@@ -68,8 +68,10 @@ def test_what_has_no_settings_of_its_own():
     assert (medoids, tuned) == (plain, True)
     digits, tuned = hyper.hyper("digits", "pool", "conv", "gradient")
     assert (digits, tuned) == (plain, False)  # chosen on MNIST, not for digits
-    vgg, tuned = hyper.hyper("cifar10", "pool", "vgg11", "gradient", budget=7)
-    assert (vgg, tuned) == (Hyper(budget=7), False)
+    large, tuned = hyper.hyper("cifar10", "pool", "conv-large", "gradient", budget=7)
+    assert (large, tuned) == (Hyper(budget=7), False)
+    deep = [hyper.hyper("cifar10", "pool", f"vgg11{of}", "gradient") for of in ("", "-quarter")]
+    assert deep[0] == deep[1] != (Hyper(), False)  # chosen at a quarter of the width
     entropy, _ = hyper.hyper("mnist", "pool", "mlp", "membership", "cross-entropy", 100)
     odds, _ = hyper.hyper("mnist", "pool", "mlp", "membership", "plain", 100)
     assert (entropy.outputs, odds.outputs) == ("entropy", "odds")

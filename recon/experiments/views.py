@@ -88,9 +88,9 @@ class Views(Measured):
     seed: int = 0
 
     def small(self) -> Views:
-        """On digits, two victims of each kind."""
+        """On digits, a narrow victim of each kind."""
         few = tuple(
-            Service(view, tuple(shape._replace(width=8, runs=2) for shape in shapes[:1]), box)
+            Service(view, tuple(shape._replace(width=6, runs=1) for shape in shapes[:1]), box)
             for view, shapes, box in self.services
         )
         return replace(self, dataset="digits", services=few, points=1_000)
@@ -142,7 +142,9 @@ class Views(Measured):
 def host(victim: TwoLayer, view: View) -> oracles.HostOracle:
     """The victim as a service outside of JAX would answer, in float64."""
     inner = oracles.from_jax(lambda net, x: net(x), victim, view)
-    return oracles.from_host(lambda x: tuple(oracles.ask(inner, x)[0]), view=view)
+    return oracles.from_host(
+        lambda x: tuple(oracles.ask(inner, x, chunk=oracles.CHUNK)[0]), view=view
+    )
 
 
 def apart(network: TwoLayer | None, victim: TwoLayer, x: np.ndarray) -> tuple[float, float]:
