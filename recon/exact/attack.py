@@ -29,7 +29,6 @@ from recon.oracles import AnyOracle, Cost, Reply, need
 
 ODDS = ("probabilities", "log_probabilities")
 
-
 # The methods for services that show less than all gradients, by outputs, explanation and `of`.
 LESS: dict[tuple[str, str, str], Callable[..., Recovery]] = {
     ("top", "top", "logits"): top_value.recover,
@@ -143,7 +142,8 @@ def _recover(
         fresh = [0, 3]
         seen = x[fresh].astype(float), Reply(*(part[fresh] for part in reply))
     if eps > COARSE:
-        return two_layer.too_coarse(logits, dim, form.asked, form.replied, cost)
+        at = np.zeros((1, dim)) if inputs is None else inputs.shift[None]
+        return two_layer.too_coarse(logits, at, form.asked, form.replied, cost)
     inputs = of_gradients(form.gradient) if inputs is None else inputs
     victim = Victim(logits, dim, form.outputs, form.asked, eps * coarser, cost, inputs, z, seen)
     if bounds is not None:

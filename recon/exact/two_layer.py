@@ -236,9 +236,11 @@ def _hint(state: State) -> str:
     )
 
 
-def too_coarse(oracle: AnyOracle, dim: int, dtype: str, replies: str, cost: Cost) -> Recovery:
-    """Refusal of half precision, with the tangent at the origin for a network."""
-    value, gradient = (a[0] for a in ask(oracle, np.zeros((1, dim), dtype)))
+def too_coarse(oracle: AnyOracle, at: np.ndarray, dtype: str, replies: str, cost: Cost) -> Recovery:
+    """Refusal of half precision, with the tangent at a point [1, d] for a network."""
+    dim = at.shape[1]
+    value, gradient = (a[0] for a in ask(oracle, at.astype(dtype)))
+    value = value - gradient @ at[0]
     none = np.zeros((0, dim))
     tangent = TwoLayer(none, none[:, 0], np.zeros((len(value), 0)), gradient, value)
     detail = f"Asked in {dtype}, answered in {replies}. {TOO_COARSE}"

@@ -88,10 +88,10 @@ class Views(Measured):
     seed: int = 0
 
     def small(self) -> Views:
-        """On digits, a narrow victim of each kind."""
+        """On digits, a narrow victim of every other kind."""
         few = tuple(
             Service(view, tuple(shape._replace(width=6, runs=1) for shape in shapes[:1]), box)
-            for view, shapes, box in self.services
+            for view, shapes, box in self.services[::2]
         )
         return replace(self, dataset="digits", services=few, points=1_000)
 

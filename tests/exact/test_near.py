@@ -228,3 +228,12 @@ def test_views_that_no_method_takes_are_refused():
     for view in (View("label", "jacobian"), View("none"), View(explanation="smoothgrad")):
         with pytest.raises(oracles.ViewError, match="needs"):
             exact.recover(service(drawn(7, 8, 6, 4), view, []), dim=8, key=1)
+
+
+def test_half_precision_in_a_box_is_refused_inside():
+    low, high = np.full(6, 2.0), np.full(6, 3.0)
+    inner = service(drawn(7, 6, 8, 3), View(), [], (low, high))
+    oracle = oracles.from_host(lambda x: tuple(np.float16(part) for part in inner.fn(x)))
+    got = exact.recover(oracle, dim=6, key=1, box=(2, 3))
+    assert got.status is Status.UNCERTIFIED
+    assert got.cost.queries == 2
