@@ -6,8 +6,8 @@ the rounds as they stand, with no compile; `in_jax` runs them in `lax.while_loop
 traced inside.  The search ends when no interval is in doubt or, with the width known, when it
 has that many kinks.
 
-Measured (results/queries): at 512 units 1.13 queries a unit for ten outputs and 1.5 for one, in
-9 to 26 rounds, where bisection (Algorithm 1a) takes 36-45 a unit, one after the other.
+Measured (results/queries): at 512 units 1.10 queries a unit for ten outputs and 1.5 for one, in
+11 to 27 rounds, where bisection (Algorithm 1a) takes 36-45 a unit, one after the other.
 """
 
 from __future__ import annotations

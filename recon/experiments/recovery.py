@@ -27,7 +27,7 @@ class Queries(Measured):
              the floor of 1 (h rows of d numbers, d numbers a reply).
     Time:    10 minutes on 2 CPU cores.
     Expect:  1.1 (ten outputs) to 1.6 (one) queries a unit for h >= 128, the width known or not,
-             worst relative error below 1e-11, 9 to 26 rounds at h = 512, all on average.
+             worst relative error below 1e-11, 11 to 27 rounds at h = 512, all on average.
 
     d = 2h.  Every run has a new victim (`victims.random_network`) and a new key; victims
     with the width told and not told are the same.
