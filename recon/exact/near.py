@@ -21,7 +21,7 @@ from recon.exact.derived import less
 from recon.exact.lines import Settings
 from recon.exact.recovery import Recovery, Status, promise
 from recon.exact.regions import HALF, SEEN, USUAL, Box, Ends, Softmax, spread
-from recon.exact.two_layer import Victim, ask, asked, check_memory, room, search, shapes
+from recon.exact.two_layer import Victim, ask, asked, room, search, shapes
 from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
 
@@ -81,7 +81,6 @@ def recover(
             x = np.random.default_rng(seed).standard_normal((certify.SAMPLE, dim))
             places.append(Place(inputs.seen(x), certify.UNSCALED))
     s = Settings(dim, outputs, room(width), dtype, eps)
-    check_memory(s)
     got = _recover(
         Task(oracle, s, region, width, most, promise(eps), places, victim.fresh(inputs)), seed, cost
     )

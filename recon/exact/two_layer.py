@@ -133,16 +133,14 @@ class _Task(NamedTuple):
     fresh: tuple[np.ndarray, Reply] | None  # points and replies there, for the certificate
 
 
-def recover(victim: Victim, seed: np.ndarray, width: int | None, most: int) -> Recovery:
+def recover(victim: Victim, seed: np.ndarray, width: int | None, limit: int) -> Recovery:
     """The network behind logits and Jacobians that may be asked for anywhere: `exact.recover`."""
     oracle, dim, outputs, dtype, eps, cost, inputs, z, _ = victim
-    limit, capacity = most, room(width)
-    left = LINES
+    capacity, left = room(width), LINES
     outcome = Recovery(None, Status.BUDGET, cost)
     while left:
         blur = 1.0 if inputs is None else inputs.blur
         s = Settings(dim, outputs, capacity, dtype, eps * blur)
-        check_memory(s)
         view = oracle if inputs is None else oracle.scaled(inputs.shift, inputs.scale, dtype)
         seed, line_seed, place_seed = arrays.split(seed, 3)
         places = [] if z is None else [certify.Place(z, certify.ROWS, certify.BETWEEN)]
