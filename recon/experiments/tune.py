@@ -68,6 +68,7 @@ SHOWN = CIFAR | {"learning_rate": (0.01, 0.03), "weight_decay": (0.1, 0.3), "wei
 SHOWN |= {"temperature": (None,), "steps": (4_000,), "batch": (64,)}
 DEEP = CIFAR | {"temperature": (None,), "steps": (1_000,), "batch": (32,), "weight": (0.1,)}
 DEEP |= {"learning_rate": (0.01, 0.03), "weight_decay": (0.1, 0.3)}
+LATE = DEEP | {"learning_rate": (0.03,), "weight_decay": (0.3,), "steps": (3_000,)}
 GRIDS = {
     name: Tune(about, panels, replies, recipes, (queries,), grid=tuple(grid.items()))
     for name, about, panels, replies, recipes, queries, grid in (
@@ -106,6 +107,11 @@ GRIDS |= {
          Panel("vgg11-quarter", (100,), seeds=1), GRADIENT, "pool", DEEP),
         ("cifar10-deep-labels", "The same from membership queries; 10 minutes.",
          Panel("vgg11-quarter", (1_000,), seeds=1), LABELS, "pool", DEEP),
+        ("cifar10-deep-long", "Three times the steps of `cifar10-deep`; 8 minutes.",
+         Panel("vgg11-quarter", (100,), seeds=1), GRADIENT, "pool", LATE),
+        ("cifar10-deep-labels-long", "The same from membership queries; 8 minutes.",
+         Panel("vgg11-quarter", (1_000,), seeds=1), LABELS, "pool",
+         LATE | {"learning_rate": (0.01,)}),
     )
 }  # fmt: skip
 
