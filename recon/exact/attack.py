@@ -9,19 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.exact import (
-    asking,
-    by_values,
-    derived,
-    near,
-    probe,
-    regions,
-    top_logit,
-    top_probability,
-    top_value,
-    two_layer,
-)
+from recon.exact import asking, derived, near, probe, regions, two_layer
 from recon.exact.inputs import of_box, of_data, of_gradients
+from recon.exact.less import by_values, top_logit, top_probability, top_value
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
 from recon.exact.two_layer import Victim, ask

@@ -11,9 +11,9 @@ import pytest
 
 from recon import exact, oracles
 from recon.exact import Status
-from recon.exact.top_replies import Log
-from recon.exact.top_touch import Planes, touched
-from recon.exact.top_unseen import unseen
+from recon.exact.less.top_replies import Log
+from recon.exact.less.top_touch import Planes, touched
+from recon.exact.less.top_unseen import unseen
 from recon.networks import TwoLayer
 from recon.oracles import Cost, ReplyError, View, ViewError
 

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recon import oracles
-from recon.exact import Status, by_values, chords, top_logit, top_probability
-from recon.exact.chords import Line, Replies
+from recon.exact import Status
+from recon.exact.less import by_values, chords, top_logit, top_probability
+from recon.exact.less.chords import Line, Replies
 from recon.networks import TwoLayer
 from recon.oracles import Cost
 from recon.replies import View

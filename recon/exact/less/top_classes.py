@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.top_replies import Log
-from recon.exact.top_touch import Planes
+from recon.exact.less.top_replies import Log
+from recon.exact.less.top_touch import Planes
 from recon.networks import TwoLayer
 
 SWEEPS = 3  # of rows and weights in turn

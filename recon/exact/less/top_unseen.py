@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from recon.exact.top_replies import Log
+from recon.exact.less.top_replies import Log
 from recon.networks import TwoLayer
 
 DRAWN = 96  # classes

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon.exact import asking, top_classes
+from recon.exact import asking
+from recon.exact.less import top_classes
+from recon.exact.less.top_classes import Reading
+from recon.exact.less.top_line import Line, search
+from recon.exact.less.top_replies import Log, Spent
+from recon.exact.less.top_touch import Planes, beside, touched
+from recon.exact.less.top_unseen import unseen
 from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
-from recon.exact.top_classes import Reading
-from recon.exact.top_line import Line, search
-from recon.exact.top_replies import Log, Spent
-from recon.exact.top_touch import Planes, beside, touched
-from recon.exact.top_unseen import unseen
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle
 

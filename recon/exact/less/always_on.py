@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from recon.exact import fresh
-from recon.exact.odds import Log
+from recon.exact.less import fresh
+from recon.exact.less.odds import Log
 from recon.networks import TwoLayer
 
 SIGN = 1e-5  # how far a coefficient of the always-on part may be from 0 or -w

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recon.exact import touch
-from recon.exact.top_replies import Log
+from recon.exact.less.top_replies import Log
 
 ALIKE = 1e-6  # 1 - cosine of rows that are one, as far as poor replies tell
 STEP = 1e-4  # how far beside its planes a touch asks, relative to the point

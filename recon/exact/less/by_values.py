@@ -26,9 +26,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon.exact import arrays, asking, chords, fresh
-from recon.exact.chords import Kinks, Line, Replies
-from recon.exact.odds import SATURATED, Log, Saturated, Spent, begin
+from recon.exact import arrays, asking
+from recon.exact.less import chords, fresh
+from recon.exact.less.chords import Kinks, Line, Replies
+from recon.exact.less.odds import SATURATED, Log, Saturated, Spent, begin
 from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, View, need

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.top_replies import Log
-from recon.exact.top_touch import Planes, touched
+from recon.exact.less.top_replies import Log
+from recon.exact.less.top_touch import Planes, touched
 
 FIRST, FIRST_UNKNOWN = 0.6, 12  # first points on a line: per unit told, or without
 CROWDED = 0.92  # of the intervals hold something: all are halved

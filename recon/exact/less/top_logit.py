@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon.exact import always_on, arrays, asking, chords, fresh
-from recon.exact.chords import EMPTY, FULL, OPEN, Kinks, Line, Replies
-from recon.exact.odds import SATURATED, Log, Saturated, Spent, begin
+from recon.exact import arrays, asking
+from recon.exact.less import always_on, chords, fresh
+from recon.exact.less.chords import EMPTY, FULL, OPEN, Kinks, Line, Replies
+from recon.exact.less.odds import SATURATED, Log, Saturated, Spent, begin
 from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, need

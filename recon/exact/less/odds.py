@@ -16,7 +16,7 @@ import numpy as np
 from recon import oracles
 from recon.exact import arrays
 from recon.exact.asking import roundoff
-from recon.exact.chords import Line, Replies
+from recon.exact.less.chords import Line, Replies
 from recon.oracles import AnyOracle, Cost
 
 DEEP = 640.0  # -log p: beyond, float64 has fewer digits, and then none

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recon.exact import touch
-from recon.exact.odds import Log
+from recon.exact.less.odds import Log
 from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
 

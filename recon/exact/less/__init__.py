@@ -1,0 +1,1 @@
+"""Two-layer networks from services that show less than all gradients; `attack.LESS` names them."""
