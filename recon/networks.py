@@ -103,3 +103,25 @@ def from_json(text: str) -> TwoLayer:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"this is no network in JSON: {error!r}") from error
     return TwoLayer(**arrays)
+
+
+@dataclass(frozen=True)
+class Deep:
+    weights: tuple
+    biases: tuple
+
+    @property
+    def widths(self):
+        return tuple(len(b) for b in self.biases[:-1])
+
+    @property
+    def width(self):
+        return sum(self.widths)
+
+    def __call__(self, x):
+        y = x
+        for i, (w, b) in enumerate(zip(self.weights, self.biases)):
+            y = y @ w.T + b
+            if i < len(self.weights) - 1:
+                y = np.maximum(y, 0)
+        return y

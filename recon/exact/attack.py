@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.exact import asking, derived, near, probe, regions, two_layer
+from recon.exact import asking, deep, derived, near, probe, regions, two_layer
 from recon.exact.inputs import of_box, of_data, of_gradients
 from recon.exact.less import by_values, top_logit, top_probability, top_value
 from recon.exact.lines import Settings
@@ -39,8 +39,10 @@ def recover(
     box: Any = None,
     classes: int | None = None,
     precision: float | None = None,
+    depth: int | None = None,
+    share: float = deep.SHARE,
 ) -> Recovery:
-    """Recover a two-layer ReLU network of `dim` inputs from gradient queries.
+    """Recover a ReLU network of `dim` inputs from gradient queries: its depth, widths and weights.
 
     oracle: `oracles.from_jax` or `oracles.from_host`, with the `View` of what it shows; key: a
     JAX key, consumed, or a whole number; width: the number of hidden units if known (it saves
@@ -57,6 +59,12 @@ def recover(
     of centred logits is recovered (`derived`): its probabilities are the victim's.  Jacobians times
     inputs are divided by these.  Services that explain the top class alone, or nothing at all, have
     methods of their own, named in LESS; they look at neither box nor data, and promise 1e-6.
+    Of logits that may be asked for anywhere, in float64, networks of more hidden layers come out
+    too (`deep`), from two outputs on or one, with at most `dim` units in the first; depth: the
+    number of hidden layers, if known; share: of standard normal inputs, the most that a deep
+    network may be wrong on, with 95 % confidence: it costs ln(20) / share queries.  The other
+    services and boxes below are those of two layers.
+
     classes: how many there are, if known, for a service of the top label and its logit, where all
     come out that are on top somewhere.
 
@@ -69,6 +77,7 @@ def recover(
         shown = ("logits", "values", "probabilities", "log_probabilities")
         need(oracle, outputs=shown, explanation=("jacobian", "input_x_gradient"))
     counts = (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0), ("classes", classes, 1))
+    counts += (("depth", depth, 1),)
     for name, number, least in counts:
         if number is None and name != "dim":
             continue
@@ -76,6 +85,8 @@ def recover(
             raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
     if precision is not None and not 0 < precision < 1:
         raise ValueError(f"precision must lie between 0 and 1, not {precision!r}")
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1, not {share!r}")
     if budget == 0:
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
     with jax.enable_x64(True):
@@ -84,7 +95,8 @@ def recover(
                 raise ValueError("box, data and precision need the gradients of all outputs")
             more = {"classes": classes} if method is top_value.recover else {}
             return method(oracle, dim, key, width, budget, **more)
-        return _recover(oracle, dim, key, width, budget, data, box, precision)
+        deeper = None if depth == 1 else share
+        return _recover(oracle, dim, key, width, budget, data, box, precision, deeper)
 
 
 def _kind(oracle: AnyOracle) -> tuple[str, str, str]:
@@ -102,6 +114,7 @@ def _recover(
     data: Any,
     box: Any,
     precision: float | None,
+    deeper: float | None,
 ) -> Recovery:
     inputs, z = (None, None) if data is None else of_data(data, dim)
     bounds = None
@@ -140,4 +153,4 @@ def _recover(
         return near.recover(victim, regions.Box(bounds[0], bounds[1], limit), seed, width, most)
     if np.isfinite(limit):
         return near.recover(victim, regions.Softmax(limit), seed, width, most)
-    return two_layer.recover(victim, seed, width, most)
+    return two_layer.recover(victim, seed, width, most, deeper)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from recon.networks import TwoLayer
+from recon.networks import Deep, TwoLayer
 
 INSIDE = 1 - 2.0**-20  # of a box's half side, for queries
 SPREAD = 64.0  # between the gradients of inputs, above which these are of different scale
@@ -30,8 +30,12 @@ class Inputs:
         """z [n, d] of the user's x [n, d]."""
         return (x - self.shift[None]) / self.scale[None]
 
-    def restored(self, network: TwoLayer) -> TwoLayer:
-        """The network as a function of x, its rows of length one."""
+    def restored(self, network: TwoLayer | Deep) -> TwoLayer | Deep:
+        """The network as a function of x; rows of two layers have length one."""
+        if isinstance(network, Deep):
+            first = network.weights[0] / self.scale[None]
+            bias = network.biases[0] - first @ self.shift
+            return Deep((first, *network.weights[1:]), (bias, *network.biases[1:]))
         rows = network.rows / self.scale[None]
         length = np.linalg.norm(rows, axis=1)
         length = np.where(length > 0, length, 1.0)

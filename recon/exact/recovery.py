@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
-from recon.networks import TwoLayer
+from recon.networks import Deep, TwoLayer
 from recon.oracles import Cost
 
 
@@ -36,6 +37,7 @@ class Status(enum.Enum):
         return self in (Status.RECOVERED, Status.OTHER_WIDTH)
 
 
+CONFIDENCE = 0.95
 COARSE = 1e-4  # eps above which rounding is as large as units: half precision
 TOO_COARSE = (
     "Such replies have too few digits to tell units from rounding. Ask the model in float32, its "
@@ -62,13 +64,22 @@ class Recovery:
     float32 and 1.5e-8 in float64; and no deviation on any fresh query, near or far, was larger
     than rounding makes it.  Where inputs were told to be of different scale, standard normal
     points are those of the scaled inputs.  Half precision is never `ok`.
+
+    fresh: standard normal points that were asked once the network stood, and met: with 95 %
+    confidence it is wrong on at most `share` of such inputs.
     """
 
-    network: TwoLayer | None
+    network: TwoLayer | Deep | None
     status: Status
     cost: Cost
     certificate: float = float("inf")
     detail: str = ""
+    fresh: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of standard normal inputs, at most so many are answered wrongly: ln(20) / fresh."""
+        return min(1.0, math.log(1 / (1 - CONFIDENCE)) / max(self.fresh, 1))
 
     @property
     def ok(self) -> bool:

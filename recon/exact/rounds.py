@@ -203,9 +203,17 @@ def in_jax(s: Settings, oracle: Oracle, state: State) -> State:
 
 
 @QUIET
-def in_numpy(s: Settings, ask: Callable[[np.ndarray], Iterable[Reply]], state: State) -> State:
-    """The same rounds in NumPy, for any victim: one call of `ask` a round, replies in parts."""
-    while state.phase == lines.RUNNING:
+def in_numpy(
+    s: Settings,
+    ask: Callable[[np.ndarray], Iterable[Reply]],
+    state: State,
+    failed: int | None = None,
+) -> State:
+    """The same rounds in NumPy, for any victim: one call of `ask` a round, replies in parts.
+
+    failed: stop, still RUNNING, once so many touches explained nothing.
+    """
+    while state.phase == lines.RUNNING and (failed is None or state.failed < failed):
         asked = int(state.size + 2 * state.touches)
         x = queries(s, state, 0, asked)
         first = 0

@@ -17,13 +17,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from recon.exact import arrays, certify, lines, rounds, units
+from recon.exact import arrays, certify, deep, lines, rounds, units
 from recon.exact.inputs import Inputs, of_gradients
 from recon.exact.lines import Settings, State
 from recon.exact.recovery import TOO_COARSE, Recovery, Status, promise
 from recon.networks import TwoLayer
 from recon.oracles import CHUNK, AnyOracle, Cost, Oracle, Reply, ReplyError, check
 
+DEEP = 1024  # kinks up to which a victim that has no two layers is taken for a deeper one
+DEEPER = 1e-6  # of the largest gradient: a value that two layers do not meet
+DEPENDENT = 1e-12  # smallest eigenvalue of the rows' Gram matrix
+BENT = 2  # touches that explain nothing, after which kinks are not taken for hyperplanes
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
 MEMORY = 8 << 30  # bytes of replies kept at most
@@ -38,8 +42,12 @@ def _search(s: Settings, oracle: Oracle, state: State) -> State:
     return rounds.in_jax(s, oracle, state)
 
 
-def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, State]:
+def search(
+    s: Settings, oracle: AnyOracle, state: State, failed: int | None = None
+) -> tuple[Settings, State]:
     """Run the rounds to their end by the driver that fits the oracle, growing the arrays.
+
+    failed: on the host, stop once so many touches explained nothing.
 
     Ends lines.FULL where the victim is plainly of another kind, or takes far too many points.
     """
@@ -49,7 +57,7 @@ def search(s: Settings, oracle: AnyOracle, state: State) -> tuple[Settings, Stat
         if oracle.traced and jax.default_backend() != "cpu":
             state = jax.tree.map(np.asarray, _search(s, oracle, state))
         else:  # on a CPU a compile of seconds would save milliseconds
-            state = rounds.in_numpy(s, partial(oracle.stream, shapes=shapes(s)), state)
+            state = rounds.in_numpy(s, partial(oracle.stream, shapes=shapes(s)), state, failed)
         bytes_grown = 2 * s.capacity * 8 * s.outputs * s.dim
         if int(state.phase) != lines.FULL or 2 * s.capacity > most or bytes_grown > MEMORY:
             return s, state
@@ -131,10 +139,17 @@ class _Task(NamedTuple):
     promise: float
     places: list[certify.Place]  # of the user's, to certify
     fresh: tuple[np.ndarray, Reply] | None  # points and replies there, for the certificate
+    share: float | None  # of inputs that a deeper network may be wrong on; None: it has two layers
 
 
-def recover(victim: Victim, seed: np.ndarray, width: int | None, limit: int) -> Recovery:
-    """The network behind logits and Jacobians that may be asked for anywhere: `exact.recover`."""
+def recover(
+    victim: Victim, seed: np.ndarray, width: int | None, limit: int, share: float | None = None
+) -> Recovery:
+    """The network behind logits and Jacobians that may be asked for anywhere: `exact.recover`.
+
+    share: where the first line shows no two-layer network, look for a deeper one, which may be
+    wrong on that share of inputs (`deep`).
+    """
     oracle, dim, outputs, dtype, eps, cost, inputs, z, _ = victim
     capacity, left = room(width), LINES
     outcome = Recovery(None, Status.BUDGET, cost)
@@ -147,7 +162,7 @@ def recover(victim: Victim, seed: np.ndarray, width: int | None, limit: int) -> 
         if inputs is not None:  # standard normal points of the user's scale
             x = np.random.default_rng(place_seed).standard_normal((certify.SAMPLE, dim))
             places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
-        task = _Task(view, s, width, limit, promise(eps), places, victim.fresh(inputs))
+        task = _Task(view, s, width, limit, promise(eps), places, victim.fresh(inputs), share)
         outcome, seen = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
         if outcome.ok or outcome.status is Status.BUDGET:
             break
@@ -155,7 +170,7 @@ def recover(victim: Victim, seed: np.ndarray, width: int | None, limit: int) -> 
             continue  # not counted as a line
         if outcome.status is not Status.UNCERTIFIED:
             break
-        left -= 1
+        left, share = left - 1, None  # a deeper one was looked for
     if inputs is not None and outcome.network is not None:
         outcome = replace(outcome, network=inputs.restored(outcome.network))
     return outcome
@@ -173,8 +188,18 @@ def _one_line(
     told = -1 if width is None else width
     state = lines.begin(s, begin_seed, told, limit - before.queries)
     outcome, seen = Recovery(None, Status.BUDGET, before), np.zeros((0, s.outputs, s.dim))
+    why = ""
     for check_seed in check_seeds:
-        s, state = search(s, oracle, state)
+        doubt = BENT if task.share is not None and s.touches else None
+        s, state = search(s, oracle, state, doubt)
+        if doubt is not None and int(state.phase) == lines.RUNNING:
+            now = before + asked(s, int(state.queries), int(state.rounds))
+            deeper, spent = _deeper(task, s, state, now, check_seed)
+            if deeper.ok or deeper.status is Status.BUDGET:
+                return deeper, state.gradient[: int(state.filled)]
+            before, task = before + spent, task._replace(share=None)
+            why = f" As a deeper network: {deeper.detail}"
+            s, state = search(s, oracle, state)
         cost = before + asked(s, int(state.queries), int(state.rounds))
         if int(state.phase) == lines.FAULT:
             row = f"query row {int(state.fault)} of {int(state.queries)}"
@@ -190,6 +215,17 @@ def _one_line(
         if watch and of_gradients(seen) is not None:
             return Recovery(network, Status.UNCERTIFIED, cost, detail=found), seen
         far_seed, place_seed, point_seed = arrays.split(check_seed, 3)
+        if task.share is not None and _dependent(network.rows) and before.queries < limit:
+            # rows that depend on each other: of more units than inputs, or of several layers
+            x = np.random.default_rng(place_seed).standard_normal((1, s.dim)).astype(s.dtype)
+            before, cost = before + asked(s, 1), cost + asked(s, 1)
+            off = np.abs(network(x.astype(float)) - ask(oracle, x, shapes(s)).value).max()
+            if off > DEEPER * float(state.scale) * float(np.linalg.norm(x)):
+                deeper, spent = _deeper(task, s, state, cost, far_seed)
+                if deeper.ok or deeper.status is Status.BUDGET:
+                    return deeper, seen
+                before, cost, task = before + spent, cost + spent, task._replace(share=None)
+                why = f" As a deeper network: {deeper.detail}"
         far, x = units.far_points(s, state, network, error, far_seed)
         if 0 < len(far) <= limit - cost.queries:
             x = x.astype(s.dtype)
@@ -211,11 +247,63 @@ def _one_line(
         detail = "" if expected else found
         if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
             status = Status.RECOVERED if expected else Status.OTHER_WIDTH
-            return Recovery(network, status, cost, verdict.error, detail), seen
-        detail = found + (_hint(state) if verdict.rounding > 1 else ILL_CONDITIONED)
+            fresh = int(np.sum(points.place == 0))
+            return Recovery(network, status, cost, verdict.error, detail, fresh), seen
+        if task.share is not None and count <= DEEP:
+            deeper, spent = _deeper(task, s, state, cost, far_seed)
+            if deeper.ok or deeper.status is Status.BUDGET:
+                return deeper, seen
+            before, cost, task = before + spent, cost + spent, task._replace(share=None)
+            why = f" As a deeper network: {deeper.detail}"
+        detail = found + (_hint(state) if verdict.rounding > 1 else ILL_CONDITIONED) + why
         outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, detail)
         state = rounds.bracket(s, state, limit - before.queries)
     return outcome, seen
+
+
+class _Spent(Exception):
+    """The budget is."""
+
+
+def _dependent(rows: np.ndarray) -> bool:
+    """Whether unit rows [h, d] depend on each other."""
+    if not 0 < len(rows) <= DEEP:
+        return False
+    return len(rows) > rows.shape[1] or bool(np.linalg.eigvalsh(rows @ rows.T)[0] < DEPENDENT)
+
+
+def _deeper(
+    task: _Task, s: Settings, state: State, before: Cost, seed: Any
+) -> tuple[Recovery, Cost]:
+    """A deeper network behind the same line, and what looking for it took."""
+    spent = Cost()
+
+    def more(x: np.ndarray) -> Reply:
+        nonlocal spent
+        if before.queries + spent.queries + len(x) > task.limit:
+            raise _Spent
+        spent = spent + asked(s, len(x))
+        return ask(task.oracle, x.astype(s.dtype), shapes(s))
+
+    n = int(state.filled)
+    t = np.tan(state.angle[:n])
+    value = state.along[:n, :, 0] + t[:, None] * state.along[:n, :, 1] + state.offset[:n]
+    u, v = (np.asarray(a, float) for a in (state.u, state.v))
+    line = deep.Asked(u, v, t, Reply(value, np.asarray(state.gradient[:n])))
+    rng = np.random.default_rng(seed)
+    others = [certify.drawn(rng, place) for place in task.places if place.between]
+    others = np.concatenate([np.zeros((0, s.dim)), *others])
+    try:
+        found = deep.recover(more, s.dim, seed, s.eps, task.share or deep.SHARE, line, others)
+    except _Spent:
+        return Recovery(None, Status.BUDGET, before + spent), spent
+    cost = before + spent
+    if found.network is None or found.deviation > task.promise / certify.SAFETY:
+        return Recovery(found.network, Status.UNCERTIFIED, cost, detail=found.why), spent
+    expected = task.width is None or task.width == found.network.width
+    status = Status.RECOVERED if expected else Status.OTHER_WIDTH
+    detail = f"Hidden layers of {', '.join(map(str, found.network.widths))} units."
+    return Recovery(found.network, status, cost, found.deviation, detail, found.fresh), spent
 
 
 def _hint(state: State) -> str:

@@ -1,0 +1,150 @@
+"""Units that are missing, found by what they add to Jacobians: no line is searched for them.
+
+Where all known units are on, J = C W in the outputs y of the last known layer: it lies in the
+span of the next layer's rows.  What J leaves outside of the span of the rows found so far comes
+from units that are missing and on.  A point that leaves nothing has all of them off; between it
+and one that leaves something a missing unit switches on, and halving finds it, whatever deeper
+kinks lie between.  Where the rays of the orthant and the origin leave nothing, no unit of the
+second layer is missing that is ever on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recon.exact.deep import cells, segment
+from recon.exact.deep.rows import Rows
+from recon.exact.deep.search import Search
+from recon.exact.deep.segment import Kink, Track
+from recon.replies import Reply
+
+LEFT = 1e-7  # of a Jacobian: what may lie outside of the span
+AT_ONCE = 4  # vertices asked at once
+BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
+ALONE = 1e-7  # of the segment: halved no further
+TESTS = {True: 16, False: 8}  # vertices that leave nothing, for the second layer and for others
+
+
+def span(rows: Rows) -> np.ndarray:
+    """An orthonormal basis [r, h] of the rows."""
+    weights = rows.layer().weights
+    values = np.linalg.svd(weights, full_matrices=False)
+    return values[2][values[1] > 1e-9 * values[1].max(initial=0.0)]
+
+
+def outside(s: Search, where: cells.Region, basis: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """The share of each Jacobian [n, K, d] that the rows do not span: [n], nan where J is zero."""
+    inner = gradient @ s.chart.place @ np.linalg.pinv(where.map)
+    rest = inner - inner @ basis.T @ basis
+    size = np.linalg.norm(inner, axis=(1, 2))
+    share = np.linalg.norm(rest, axis=(1, 2)) / np.where(size > 0, size, 1.0)
+    return np.where(size > 1e-9 * s.log.scale, share, np.nan)
+
+
+class Aim:
+    """The search for missing units of the layer under way; `tested` vertices left nothing."""
+
+    def __init__(self, s: Search) -> None:
+        self.s, self.tested, self.given_up = s, 0, False
+        self.order = s.rng.permutation(len(s.layers[0].bias))
+        self.asked = self.blind = 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether so many vertices left nothing that no unit seems to be missing."""
+        width = len(self.order)
+        return self.tested >= (min(width, TESTS[True]) if len(self.s.layers) == 1 else TESTS[False])
+
+    def vertices(self, where: cells.Region, middle: np.ndarray | None) -> np.ndarray:
+        s, found = self.s, []
+        for _ in range(AT_ONCE):
+            if middle is None:
+                unit = self.order[self.asked % len(self.order)]
+                found.append(cells.ray(len(self.order), unit, s.box, s.rng))
+            else:
+                box = s.box * (1, 4, 2)[self.asked % 3]
+                q = cells.vertex(where, middle, box, s.rng)
+                found += [] if q is None else [q]
+            self.asked += 1
+        return s.chart.x(np.array(found).reshape(len(found), len(self.order)))
+
+    def find(self, rows: Rows, inside: list[np.ndarray]) -> Track | None:
+        """A segment with a kink of a missing unit, or None: vertices were tested, or no use.
+
+        inside: points [m, d] asked where all known units are on; more are added.
+        """
+        s = self.s
+        masks = [np.ones(len(layer.bias), bool) for layer in s.layers]
+        where = cells.region(s.layers, masks)
+        middle = None
+        if len(s.layers) > 1:
+            found = cells.centre(where, s.box)
+            if found is None:
+                self.given_up = True
+                return None
+            middle = found[0]
+        basis = span(rows)
+        if len(basis) >= len(where.shift) or len(where.shift) > where.map.shape[1]:
+            self.given_up = True
+            return None
+        x = self.vertices(where, middle)
+        if not len(x):
+            self.given_up = True
+            return None
+        reply = s.log(x)
+        inside.append(x)
+        left = outside(s, where, basis, reply.gradient)
+        if not (left > LEFT).any():
+            self.tested += int((left <= LEFT).sum())
+            return None
+        self.tested = 0
+        points = np.concatenate(inside)
+        index = {p.tobytes(): i for i, p in enumerate(s.log.points)}
+        at = [index[p.tobytes()] for p in points]
+        known = s.log.reply
+        share = outside(s, where, basis, known.gradient[at])
+        clean = points[share <= LEFT]
+        if not len(clean):  # too many are missing, or one is on everywhere here
+            self.blind += 1
+            self.given_up = self.blind >= BLIND
+            return None
+        i = int(np.nanargmax(np.where(left > LEFT, left, np.nan)))
+        start = clean[np.argmin(np.linalg.norm(clean - x[i], axis=1))]
+        return self.halved(where, basis, start, x[i], Reply(*(a[index[start.tobytes()]] for a in known)), Reply(*(a[i] for a in reply)))
+
+    def halved(
+        self,
+        where: cells.Region,
+        basis: np.ndarray,
+        low: np.ndarray,
+        high: np.ndarray,
+        at_low: Reply,
+        at_high: Reply,
+    ) -> Track | None:
+        """The kink between a point that leaves nothing and one that does, once it is alone."""
+        s, length = self.s, float(np.linalg.norm(high - low))
+        while np.linalg.norm(high - low) > ALONE * length:
+            both = Reply(*(np.stack(pair) for pair in zip(at_low, at_high, strict=True)))
+            track = segment.certain(low, high, both, s.log.eps, s.log.scale)
+            if track is not None:
+                s.tracks.append(track)
+                return track
+            x = (low + high) / 2
+            reply = s.log(x[None])
+            here = Reply(reply.value[0], reply.gradient[0])
+            left = outside(s, where, basis, reply.gradient)[0]
+            if np.isnan(left):
+                return None
+            if left <= LEFT:
+                low, at_low = x, here
+            else:
+                high, at_high = x, here
+        return None
+
+
+def marked(s: Search, rows: Rows) -> np.ndarray:
+    """Which candidates hold a kink found so: [m]."""
+    return np.array([any(id(kink) in s.sure for _, kink in parts) for parts in rows.parts], bool)
+
+
+__all__ = ["Aim", "Kink", "marked", "outside", "span"]

@@ -1,0 +1,153 @@
+"""The first layer: which kinks of a line are hyperplanes of the whole space.
+
+A unit of the first layer switches on a hyperplane; a deeper one on a surface that bends wherever
+a unit before it switches.  So candidates are touched elsewhere, many at once: two replies beside
+a point that lies on all of their planes; the jump is a sum over those that are real there.  All
+normals, of every layer, lie in the span of the first layer's rows, whose rank is that of all
+Jacobians seen; groups are half of it at most.
+
+Signs cost nothing: J = C W with C_i = 0 where unit i is off.  Every reply then tests the layer:
+J lies in its span and each C_i vanishes on one side of its plane alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from recon.exact import certify, touch
+from recon.exact.deep.known import Layer
+from recon.exact.deep.segment import Ask, Kink, Track
+
+MARGIN = 1e-5  # how far beside a plane it is touched, relative to the radius
+RADII = (1.0, 3.0, 10.0, 0.3)  # of the touching points, in turn
+REAL = 1e-8  # of the gradients' size: a jump
+SAME = 1e-7  # planes that differ less are one
+SPAN = 1e-9  # of the largest singular value: rank
+
+
+class Planes(NamedTuple):
+    """Candidates: normals [m, d] of length one and offsets [m], normal x + offset = 0."""
+
+    normal: np.ndarray
+    offset: np.ndarray
+    votes: np.ndarray  # [m] touches passed less touches failed
+
+
+def of_kinks(kinks: Sequence[Kink]) -> Planes:
+    """The planes of kinks, each once; those on two lines have passed a touch."""
+    dim = len(kinks[0].x) if kinks else 0
+    normal, offset, votes = np.zeros((0, dim)), np.zeros(0), np.zeros(0)
+    for kink in kinks:
+        level = -float(kink.normal @ kink.x)
+        cosine = normal @ kink.normal
+        same = np.abs(np.abs(cosine) - 1) < SAME
+        same &= np.abs(offset - np.sign(cosine) * level) < 10 * SAME * (1 + abs(level))
+        if same.any():
+            votes[np.argmax(same)] += 2
+            continue
+        normal = np.concatenate([normal, kink.normal[None]])
+        offset, votes = np.append(offset, level), np.append(votes, 0.0)
+    return Planes(normal, offset, votes)
+
+
+def rank(tracks: Sequence[Track]) -> int:
+    """Of all Jacobians seen: the width of the first layer, where it is below d."""
+    rows = np.concatenate([t.gradient.reshape(-1, t.gradient.shape[2]) for t in tracks])
+    size = np.linalg.norm(rows, axis=1)
+    rows = rows[size > SPAN * size.max(initial=0.0)]
+    if not len(rows):
+        return 0
+    rows = rows / np.linalg.norm(rows, axis=1)[:, None]
+    values = np.linalg.svd(rows, compute_uv=False)
+    return int(np.sum(values > SPAN * values[0]))
+
+
+def touched(
+    ask: Ask, planes: Planes, which: np.ndarray, radius: float, rng: np.random.Generator
+) -> np.ndarray | None:
+    """Whether each of the planes `which` is real beside a random point on all of them.
+
+    Two queries; None where the jump is not a sum over them, or the victim is flat there.
+    """
+    rows, keep, inverse = touch.factor(planes.normal[which], np.ones(len(which), bool))
+    level = np.where(keep, MARGIN * radius * rng.choice([-1.0, 1.0], len(which)), 0.0)
+    foot = touch.pairs(
+        rng.standard_normal((1, rows.shape[1])), rows, inverse,
+        np.where(keep, -planes.offset[which], 0.0)[None], np.array([radius]),
+    )[0, 0]
+    step = (level @ inverse) @ rows
+    reply = ask(np.stack([foot + step, foot - step]))
+    size = float(np.linalg.norm(reply.gradient, axis=(1, 2)).sum())
+    if size == 0:
+        return None
+    jump = reply.gradient[0] - reply.gradient[1]
+    a = np.stack([touch.coefficients(rows, inverse, row) for row in jump])
+    if np.linalg.norm(jump - a @ rows) > SPAN * size:
+        return None
+    return (np.linalg.norm(a, axis=0) > REAL * size) & keep
+
+
+def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float]:
+    """The layer of these planes with signs; how far J leaves their span, relative to it; and the
+    largest coefficient of a unit that is off, relative to where it is on.
+    """
+    normal, offset, _ = planes
+    gradient = np.concatenate([t.gradient for t in tracks])
+    x = np.concatenate([t.x for t in tracks])
+    flat = gradient.reshape(-1, gradient.shape[2])
+    a = flat @ np.linalg.pinv(normal)
+    outside = np.linalg.norm(flat - a @ normal) / max(float(np.linalg.norm(flat)), 1e-300)
+    a = np.linalg.norm(a.reshape(*gradient.shape[:2], -1), axis=1)
+    side = x @ normal.T + offset > 0
+    above, below = (np.where(on, a, 0).max(0) for on in (side, ~side))
+    sign = np.where(above > below, 1.0, -1.0)
+    wrong = np.minimum(above, below) / np.maximum(np.maximum(above, below), 1e-300)
+    return Layer(normal * sign[:, None], offset * sign), outside, float(wrong.max(initial=0.0))
+
+
+def layer(
+    ask: Ask, tracks: Sequence[Track], rng: np.random.Generator
+) -> tuple[Layer | None, str]:
+    """The first layer among the kinks of lines, or why there is none yet."""
+    kinks = [kink for track in tracks for kink in track.kinks]
+    if not kinks:
+        return None, "no kink"
+    dim, of = len(kinks[0].x), rank(tracks)
+    planes = of_kinks(kinks)
+    group = max(1, min(of // 2, certify.group_size(dim)))
+    votes, tried = planes.votes.copy(), np.zeros(len(planes.votes), int)
+    why = "no plane"
+    for turn in range(6):
+        real = votes > 0
+        if turn and of < dim:
+            todo = ~real if real.sum() < of else real
+        elif turn == 1:
+            todo = ~real
+        else:
+            todo = ~real if turn == 0 else real
+        which = rng.permutation(np.flatnonzero(todo))
+        parts = len(which) if turn and len(which) <= 6 else -(-len(which) // group)
+        for part in np.array_split(which, max(parts, 1)):
+            if not len(part):
+                continue
+            for again in range(3):
+                found = touched(ask, planes, part, RADII[(turn + again) % 4], rng)
+                if found is not None:
+                    break
+            else:
+                continue
+            tried[part] += 1
+            doubt = real.sum() > of or turn > 1
+            votes[part] += np.where(found, 1, np.where(votes[part] > 0, -1 if doubt else 0, 0))
+        real = votes > 0
+        if not real.any() or real.sum() > of:
+            why = f"{int(real.sum())} planes of rank {of}"
+            continue
+        found_layer, outside, wrong = orient(Planes(*(part[real] for part in planes)), tracks)
+        why = f"{int(real.sum())} planes of rank {of}, {outside:.0e} outside, {wrong:.0e} wrong"
+        if outside < 1e-8 and wrong < 1e-6:
+            return found_layer, ""
+    return None, why

@@ -1,0 +1,281 @@
+"""One layer after those that are known: its rows, their signs, and whether it is the last.
+
+Each turn searches a segment where many known units are on, holds all candidates against every
+line searched, and then asks in turn:
+
+- does an output layer on these rows meet all replies?  Then it is the last, and fresh points
+  decide; where one is not met, the segment to it shows what is missing;
+- does every Jacobian seen lie in the span of the rows that are on, and no other?  Then the layer
+  is complete as far as seen, with signs, and the next begins;
+- else rows seen in part are lifted, or the next segment is searched.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from recon.exact.deep import aim, cells, lift, output
+from recon.exact.deep.known import Layer
+from recon.exact.deep.output import Output
+from recon.exact.deep.rows import Rows
+from recon.exact.deep.search import Search, Stuck
+from recon.exact.deep.segment import Track
+
+RAYS = 16  # of the orthant asked by the certificate at least, or a quarter of them
+SEGMENTS = 60  # a layer, at most
+DEEPER = 0.15  # of the whole rows seen are false: there are deeper kinks
+FIRST = 2  # of them, before missing units are aimed at
+LIFTS = 4  # a turn
+GATED = 6  # weights that are never seen, tried with either sign
+GATE = 1e3  # what stands for them
+MARGIN = 4  # times more predictions of a row must hold than fail
+STRAY = 0.03  # of the kinks may be of no known kind
+WRONG = 1e-7  # relative: a value that the network does not meet
+SWAPS = 8  # rows left out in turn, where they depend on each other
+TESTS = 5  # Jacobians that show the signs, at least
+PART = 8  # fresh points asked at once
+
+
+class Last(NamedTuple):
+    """The last hidden layer and the output on it; fresh [m, d]: points that it met."""
+
+    layer: Layer
+    output: Output
+    fresh: np.ndarray
+
+
+def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
+    """The next layer; Stuck where it is not found.
+
+    fresh: how many standard normal points a whole network must meet, and others [m, d] besides.
+    """
+    number = len(s.layers)
+    if number not in s.seen:
+        s.seen[number] = []
+        s.take(s.tracks)
+    walk, aim_ = _Walk(s), aim.Aim(s)
+    quiet, count, need, blind, deeper = 0, 0, True, 0, False
+    for turn in range(SEGMENTS):
+        aims = turn >= FIRST and deeper and not aim_.given_up and count and not aim_.enough
+        if need and aims and blind == aim_.blind:
+            track = aim_.find(good, walk.inside)
+            if track is not None:
+                s.sure.add(id(track.kinks[0]))
+                s.take([track])
+        elif need:
+            blind = aim_.blind
+            track = walk.next(turn)
+            if track is not None:
+                s.take([track])
+        found = s.candidates()
+        right = (found.broken == 0) | (found.kept > MARGIN * found.broken)
+        fair = found.some(found.whole & right)
+        good = found.some(found.whole & right & ((found.kept >= 2) | aim.marked(s, found)))
+        quiet, count = quiet + 1 if len(good.bias) == count else 0, len(good.bias)
+        tries = [good, fair] if len(fair.bias) > count else [good]
+        fitted = _best(s, [*tries, *(_gated(found, fair) if quiet >= 2 else [])], len(fair.bias))
+        if fitted is not None:
+            some, fit = fitted
+            ends = _disagreement(s, some, fit, fresh, others)
+            if isinstance(ends, np.ndarray):
+                return Last(some.layer(), fit.output, ends)
+            s.take([s.between(*ends, some)])
+            need = not s.lift(s.candidates(), LIFTS)
+            continue
+        deeper = bool(np.sum(found.whole & ~right) > DEEPER * np.sum(found.whole))
+        aims = deeper and not aim_.given_up and not aim_.enough
+        if aims and turn + 1 >= FIRST and blind == aim_.blind:
+            need = True
+            continue
+        layer = signed(s, good) if aim_.enough or count == len(fair.bias) else None
+        if layer is not None and (quiet or aim_.enough) and _strays(s, layer) <= STRAY * len(s.seen[number]):
+            return layer
+        need = not (quiet and s.lift(found, LIFTS)) or quiet > 3
+    raise Stuck(f"Layer {number + 1}: {count} units, and not all of them.")
+
+
+class _Walk:
+    """Segments where many known units are on: from ray to ray of the orthant for the second
+    layer, else between vertices of a region; now and then anywhere.
+    """
+
+    def __init__(self, s: Search) -> None:
+        self.s = s
+        self.order = s.rng.permutation(len(s.layers[0].bias))
+        self.last: np.ndarray | None = None
+        self.inside: list[np.ndarray] = []  # points asked where all known units are on
+
+    def next(self, turn: int) -> Track | None:
+        s = self.s
+        found = s.candidates()
+        real = (found.broken == 0) | (found.kept > MARGIN * found.broken)
+        rows = found.some(found.whole & real)
+        if len(s.layers) == 1:
+            width = len(self.order)
+            start = 0.01 * s.box * s.rng.random(width) if self.last is None else self.last
+            self.last = cells.ray(width, self.order[(turn + 1) % width], s.box, s.rng)
+            ends = s.chart.x(np.stack([start, self.last]))
+            return self.kept(s.between(ends[0], ends[1], rows))
+        masks = _masks(s) if turn % 6 < 5 else None
+        if masks is None:
+            x = s.rng.standard_normal((2, s.dim)) * s.rng.choice([1.0, 3.0])
+            return s.between(x[0], x[1], rows)
+        where = cells.region(s.layers, masks)
+        middle = cells.centre(where, s.box)
+        if middle is None:
+            return None
+        box = s.box * (1, 4, 2)[turn % 3]
+        a, b = (cells.vertex(where, middle[0], box, s.rng) for _ in range(2))
+        if a is None or b is None:
+            return None
+        ends = s.chart.x(np.stack([a, b]))
+        track = s.between(ends[0], ends[1], rows)
+        return self.kept(track) if all(mask.all() for mask in masks) else track
+
+    def kept(self, track: Track) -> Track:
+        self.inside.append(track.x)
+        return track
+
+
+def _masks(s: Search) -> list[np.ndarray] | None:
+    """Of a cell where many units are on."""
+    masks = [np.ones(len(s.layers[0].bias), bool)]
+    for number in range(2, len(s.layers) + 1):
+        found = cells.most(s.layers[:number], masks, s.box, s.rng)
+        if found is None or not found.any():
+            return None
+        masks.append(found)
+    return masks
+
+
+def _gated(found: Rows, fair: Rows) -> list[Rows]:
+    """The rows with those of units that never switch while some of their inputs are on.
+
+    Such a unit is on, or off, wherever one of these is: a large weight of either sign says so,
+    and the slope of the output makes up for it.
+    """
+    part = np.flatnonzero(~found.whole & (found.broken == 0) & (found.kept >= 2))
+    unseen = int((~found.seen[part]).sum())
+    if not 0 < unseen <= GATED:
+        return []
+    made = []
+    for code in range(2**unseen):
+        both = found.some(part)
+        both.weights[~found.seen[part]] = np.where((code >> np.arange(unseen)) & 1, -GATE, GATE)
+        made.append(fair.plus(both))
+    return made
+
+
+def _best(s: Search, tries: list[Rows], least: int) -> tuple[Rows, output.Fit] | None:
+    """The rows with an output that meets most replies; robustly, where they are many enough."""
+    best: tuple[Rows, output.Fit] | None = None
+    for rows in tries:
+        if not len(rows.bias):
+            continue
+        layers = [*s.layers, rows.layer()]
+        fit = output.fit(layers, s.log.points, s.log.reply.value, len(rows.bias) >= least)
+        if fit is not None and (best is None or len(fit.bad) < len(best[1].bad)):
+            best = rows, fit
+            if not len(fit.bad):
+                break
+    return best
+
+
+def _disagreement(
+    s: Search, rows: Rows, fit: output.Fit, fresh: int, others: np.ndarray
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """Two points, of which the network meets the first and not the second; else the fresh
+    points [m, d], which are all met.
+
+    Rays of the orthant are asked too: a plane of the second layer that meets the orthant parts
+    one of them from the others or from the origin, so that all of them make a complete test.
+    """
+    points = s.log.points
+    if len(fit.bad):
+        bad = points[s.rng.choice(fit.bad)]
+        return points[fit.good[np.argmin(np.linalg.norm(points[fit.good] - bad, axis=1))]], bad
+    layers = [*s.layers, rows.layer()]
+    x = np.concatenate([s.rng.standard_normal((fresh, s.dim)), others])
+    width = len(s.layers[0].bias)
+    which = s.rng.permutation(width)[: min(width, max(RAYS, width // 4))]
+    rays = s.chart.x(np.stack([cells.ray(width, i, s.box, s.rng) for i in which]))
+    mixed = np.concatenate([x, rays])[s.rng.permutation(len(x) + len(rays))]
+    met = points[fit.good[0]]
+    for start in range(0, len(mixed), PART):
+        part = mixed[start : start + PART]
+        value = s.log(part).value
+        size = np.abs(value).max(1) + np.median(np.abs(value))
+        wrong = np.abs(fit.output(layers, part) - value).max(1) > WRONG * size
+        if (~wrong).any():
+            met = part[np.argmin(wrong)]
+        if wrong.any():
+            return met, part[np.argmax(wrong)]
+    return x
+
+
+def signed(s: Search, rows: Rows) -> Layer | None:
+    """The layer of these rows with signs, if every Jacobian seen bears it out.
+
+    A row of a deeper unit can keep what it predicts by chance; it depends on the others, and the
+    one to leave out is the one without which no unit has a part in J on both of its sides.
+    """
+    if not len(rows.bias):
+        return None
+    order = np.argsort(-rows.kept, kind="stable")
+    rows, chosen, basis = rows.some(order), [], np.zeros((0, rows.weights.shape[1]))
+    for i, row in enumerate(rows.layer().weights):
+        rest = row - basis.T @ (basis @ row)
+        if np.linalg.norm(rest) > 1e-6:
+            chosen.append(i)
+            basis = np.concatenate([basis, (rest / np.linalg.norm(rest))[None]])
+    left_out = np.setdiff1d(np.arange(len(order)), chosen)
+    layer = _oriented(s, rows.some(np.array(chosen)))
+    for out, back in product(chosen[::-1][:SWAPS], left_out[:1]):
+        if layer is not None:
+            break
+        layer = _oriented(s, rows.some(np.array([i for i in (*chosen, back) if i != out])))
+    return layer
+
+
+def _oriented(s: Search, rows: Rows) -> Layer | None:
+    """Independent rows with signs: J has no part of those that are off, and nothing outside of
+    their span; None where it has.
+    """
+    layer = rows.layer()
+    x, gradient = s.log.points, s.log.reply.gradient
+    above, below = np.zeros(len(layer.bias)), np.zeros(len(layer.bias))
+    tests, size = 0, np.linalg.norm(x, axis=1)
+    for i in np.flatnonzero(size < 100 * np.median(size)):
+        q = s.layers[0].weights @ x[i] + s.layers[0].bias
+        z, jacobian = lift.tangents([*s.layers, layer], q)[-1]
+        norms = np.linalg.norm(jacobian, axis=1)
+        inner = gradient[i] @ s.chart.place
+        if norms.min() < 1e-9 * norms.max() or not inner.any():
+            continue
+        base = jacobian / norms[:, None]
+        a, _, rank, _ = np.linalg.lstsq(base.T, inner.T, rcond=1e-9)
+        if rank < len(z):
+            continue
+        if np.linalg.norm(inner - a.T @ base) > 1e-6 * np.linalg.norm(inner):
+            return None
+        a = np.linalg.norm(a, axis=1) / np.linalg.norm(inner)
+        above, below = (
+            np.maximum(most, np.where(on, a, 0)) for most, on in ((above, z > 0), (below, z <= 0))
+        )
+        tests += 1
+    most, least = np.maximum(above, below), np.minimum(above, below)
+    if tests < TESTS or most.min() < 1e-7 or (least > 1e-5 * most).any():
+        return None
+    return rows.layer(np.where(above > below, 1.0, -1.0))
+
+
+def _strays(s: Search, layer: Layer) -> int:
+    """How many kinks are neither of this next layer nor in the span of its rows that are on."""
+    count = 0
+    for _, kink in s.seen[len(s.layers)]:
+        of = lift.owner([*s.layers, layer], *s.local(kink))
+        count += of.unit is None and of.outside <= len(s.layers)
+    return count

@@ -1,0 +1,117 @@
+"""Deep ReLU networks of any number of hidden layers, from gradient queries: the paper's section 1.1
+asks whether that can be done with few.
+
+    line    all kinks of one line, about one a unit of every layer (`segment`)
+    first   those that are planes of the whole space are the first layer's (`first`)
+    then layer by layer (`layer`): in the region where all known units are on, a kink of the next
+    layer shows a whole row (`cells`, `rows`); a row predicts kinks on every line searched so far,
+    which tells it from deeper ones; rows seen in part are lifted (`lift`)
+    last    an output layer that meets every reply ends it (`output`, `finish`), and fresh points
+    decide
+
+It needs at most d units in the first layer, replies in float64, and later layers that are not
+wider than those before (but for the last hidden one).  Not identifiable, and so our choice: the
+order of units, their scale, and how units that are on everywhere mix; these are passed on by
+identity units, one for each input.
+
+What is proved and what is not: every reply is met to rounding, and m fresh standard normal points
+are.  With confidence 95 % at most ln(20) / m of such inputs are answered wrongly
+(`Recovery.share`): a unit that switches on a smaller share of inputs can be missed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recon.exact.deep import finish, layer
+from recon.exact.deep.layer import Last
+from recon.exact.deep.search import Incomplete, Log, Search, Stuck
+from recon.exact.deep.segment import Ask
+from recon.exact.recovery import CONFIDENCE
+from recon.networks import Deep
+from recon.replies import Reply
+
+FINEST = 1e-12  # eps of replies above which nothing is tried
+LAYERS = 8  # hidden layers, at most
+BACK = 8  # returns to a layer that was taken for complete
+SHARE = 0.1  # of the inputs, that a network may be wrong on, where the caller does not say
+
+
+class Asked(NamedTuple):
+    """Replies at places t [n] of the line u + t v."""
+
+    u: np.ndarray
+    v: np.ndarray
+    t: np.ndarray
+    reply: Reply
+
+
+class Found(NamedTuple):
+    """A network that met `fresh` standard normal points, and its largest deviation on fresh points
+    relative to rms f there; or none, and why.
+    """
+
+    network: Deep | None
+    fresh: int
+    deviation: float
+    why: str
+
+
+def points(share: float) -> int:
+    """Fresh points that bound the share of wrong inputs, at CONFIDENCE."""
+    return math.ceil(math.log(1 / (1 - CONFIDENCE)) / share)
+
+
+def recover(
+    ask: Ask,
+    dim: int,
+    seed: Any,
+    eps: float,
+    share: float = SHARE,
+    line: Asked | None = None,
+    others: np.ndarray | None = None,
+) -> Found:
+    """The network behind `ask`.
+
+    line: replies that were asked for already; others [m, d]: fresh points it must meet besides.
+
+    Exceptions of `ask`, as of a budget that is spent, pass through.
+    """
+    if eps > FINEST:
+        return Found(None, 0, math.inf, "Networks with more hidden layers need replies in float64.")
+    s = Search(Log(ask, eps), dim, np.random.default_rng(seed))
+    try:
+        if line is not None:
+            s.line(line)
+        last = _layers(s, points(share), np.zeros((0, dim)) if others is None else others)
+    except Stuck as stuck:
+        return Found(None, 0, math.inf, str(stuck))
+    value = s.log.reply.value
+    made = finish.of([*s.layers, last.layer], last.output, s.log.points, value)
+    network = Deep(tuple(a.weights for a in made), tuple(a.bias for a in made))
+    index = {x.tobytes(): i for i, x in enumerate(s.log.points)}
+    at = [index[x.tobytes()] for x in last.fresh]
+    off = np.abs(network(last.fresh) - value[at]).max()
+    rms = float(np.sqrt(np.mean(value[at] ** 2)))
+    return Found(network, points(share), float(off) / max(rms, 1e-300), "")
+
+
+def _layers(s: Search, fresh: int, others: np.ndarray) -> Last:
+    s.begin()
+    for _ in range(LAYERS + BACK):
+        try:
+            found = layer.find(s, fresh, others)
+        except Incomplete as lacks:
+            if lacks.number < 1:
+                raise Stuck("Layer 1 lacks units.") from None
+            s.back(lacks.number)
+            continue
+        if isinstance(found, Last):
+            return found
+        s.layers.append(found)
+        if len(s.layers) > LAYERS:
+            break
+    raise Stuck(f"More than {LAYERS} hidden layers, or layers that change.")

@@ -1,0 +1,200 @@
+"""What an attack on a deep network knows: every reply, the lines searched, the layers found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from recon.exact.deep import cells, first, known, lift, rows, segment
+from recon.exact.deep.cells import Chart
+from recon.exact.deep.known import Layer
+from recon.exact.deep.lift import Partial
+from recon.exact.deep.rows import Rows
+from recon.exact.deep.segment import Ask, Kink, Track
+from recon.replies import Reply
+
+FAR = 1e3  # of a whole line, in t: kinks beyond are placed too badly to be used
+DOUBTS = 3  # kinks that a known layer cannot have, after which it is taken up again
+LINES = 3  # for the first layer
+
+Seen = list[tuple[Partial, Kink]]
+
+
+class Stuck(Exception):
+    """Why the layer under way cannot be found."""
+
+
+class Incomplete(Exception):
+    """The layer of this number (0 for the first) lacks a unit."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass
+class Log:
+    """The victim, and every reply in order."""
+
+    ask_victim: Ask
+    eps: float
+    x: list[np.ndarray] = field(default_factory=list)
+    value: list[np.ndarray] = field(default_factory=list)
+    gradient: list[np.ndarray] = field(default_factory=list)
+    scale: float = 0.0
+
+    def __call__(self, x: np.ndarray) -> Reply:
+        reply = self.ask_victim(x)
+        self.keep(x, reply)
+        return reply
+
+    def keep(self, x: np.ndarray, reply: Reply) -> None:
+        """Note replies that were asked elsewhere."""
+        self.x.append(x)
+        self.value.append(reply.value)
+        self.gradient.append(reply.gradient)
+        size = np.sqrt(np.einsum("nkd,nkd->n", reply.gradient, reply.gradient))
+        self.scale = max(self.scale, float(size.max(initial=0.0)))
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.x))
+
+    @property
+    def points(self) -> np.ndarray:
+        return np.concatenate(self.x)
+
+    @property
+    def reply(self) -> Reply:
+        return Reply(np.concatenate(self.value), np.concatenate(self.gradient))
+
+
+@dataclass
+class Search:
+    """The state of an attack; `seen` holds what kinks show of each layer but the first."""
+
+    log: Log
+    dim: int
+    rng: np.random.Generator
+    tracks: list[Track] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    chart: Chart = field(default_factory=lambda: Chart(np.zeros((0, 0)), np.zeros(0)))
+    box: float = 1.0
+    seen: dict[int, Seen] = field(default_factory=dict)
+    tried: set[tuple[int, bytes]] = field(default_factory=set)  # lifts that led to nothing
+    doubts: dict[int, int] = field(default_factory=dict)
+    sure: set[int] = field(default_factory=set)  # kinks (by id) of units found missing (`aim`)
+    _pieces: dict[tuple[int, int], rows.Pieces] = field(default_factory=dict)
+
+    def line(self, asked: tuple[np.ndarray, np.ndarray, np.ndarray, Reply] | None = None) -> None:
+        """Search a whole line: a new one, or u, v and the replies at places t [n] of it."""
+        if asked is None:
+            u, v = self.rng.standard_normal((2, self.dim))
+            track = segment.search(self.log, u, v, None, self.log.eps, self.log.scale)
+        else:
+            u, v, t, reply = asked
+            self.log.keep(u + t[:, None] * v, reply)
+            eps, scale = self.log.eps, self.log.scale
+            track = segment.search(self.log, u, v, None, eps, scale, asked=(t, reply))
+        self.tracks.append(track)
+
+    def begin(self) -> None:
+        """Find the first layer, and the scale of its outputs; Stuck where it is not found."""
+        why = ""
+        for turn in range(LINES):
+            if turn or not self.tracks:
+                self.line()
+            layer, why = first.layer(self.log, self.tracks, self.rng)
+            if layer is not None:
+                break
+        else:
+            raise Stuck(f"Layer 1: {why}.")
+        self.layers, self.chart = [layer], cells.chart(layer)
+        near = np.concatenate([track.x[np.abs(track.t) < 2] for track in self.tracks])
+        self.box = 2 * float(np.maximum(known.before([layer], near)[0], 0).max())
+
+    def between(self, start: np.ndarray, end: np.ndarray, rows_: Rows) -> Track:
+        """Search the segment from x [d] to x [d], where known units and these rows have kinks."""
+        layers, jumps = list(self.layers), {}
+        if len(rows_.bias):
+            layers.append(rows_.layer())
+            for j, parts in enumerate(rows_.parts):
+                kink = parts[-1][1]
+                row = known.tangents(layers, kink.x)[-1][1][j]
+                sign = 1.0 if row @ kink.normal > 0 else -1.0
+                jumps[len(layers) - 1, j] = sign * kink.jump / np.linalg.norm(row)
+        # normals of deeper kinks lie in the span of the rows that are on: a third does not span it
+        v, few = end - start, max(2, len(rows_.bias) // 3)
+        expected = known.expected(layers, jumps, start, v, 0.0, 1.0)
+        track = segment.search(
+            self.log, start, v, (0.0, 1.0), self.log.eps, self.log.scale, expected, few
+        )
+        self.tracks.append(track)
+        return track
+
+    def local(self, kink: Kink) -> tuple[np.ndarray, np.ndarray]:
+        """A kink's place and normal in q."""
+        q = self.layers[0].weights @ kink.x + self.layers[0].bias
+        return q, kink.normal @ self.chart.place
+
+    def take(self, tracks: Sequence[Track]) -> None:
+        """Note what the kinks of lines show of the next layer; Incomplete where several cannot be,
+        with the layers known.
+        """
+        number = len(self.layers)
+        for kink in (kink for track in tracks for kink in track.kinks if abs(kink.t) < FAR):
+            q, normal = self.local(kink)
+            of = lift.owner(self.layers, q, normal)
+            if of.unit is not None:
+                continue
+            if of.outside < number:
+                self.doubts[of.outside] = self.doubts.get(of.outside, 0) + 1
+                if self.doubts[of.outside] >= DOUBTS:
+                    self.doubts = {}
+                    raise Incomplete(of.outside)
+                continue
+            part = lift.partial(self.layers, q, normal)
+            if part is not None:
+                self.seen[number].append((part, kink))
+
+    def candidates(self) -> Rows:
+        """Rows of the next layer, merged from all that was seen and held against all lines."""
+        found = rows.merged(self.seen[len(self.layers)], len(self.layers[-1].bias))
+        cuts = []
+        for track in self.tracks:
+            key = len(self.layers), id(track)
+            if key not in self._pieces:
+                self._pieces[key] = rows.pieces(self.layers, track)
+            cuts.append(self._pieces[key])
+        return rows.weighed(found, self.tracks, cuts)
+
+    def lift(self, found: Rows, most: int) -> int:
+        """See more of candidates that are known in part, at most so many; how many that gave."""
+        wanted = np.flatnonzero(~found.whole & (found.broken == 0))
+        made = tried = 0
+        for i in sorted(wanted, key=lambda i: (-found.kept[i], -found.seen[i].sum())):
+            for part, kink in sorted(found.parts[i], key=lambda pair: -pair[0].seen.sum()):
+                state = id(kink), found.seen[i].tobytes()
+                if tried >= most or state in self.tried:
+                    continue
+                here = part._replace(
+                    weights=found.weights[i], bias=float(found.bias[i]), seen=found.seen[i]
+                )
+                before = self.log.count
+                grown = lift.lifted(self.log, self.layers, self.chart, here, self.box, self.rng)
+                tried += self.log.count > before
+                if grown is not None:
+                    self.seen[len(self.layers)].append((grown, kink))
+                    made += 1
+                    break
+                self.tried.add(state)
+        return made
+
+    def back(self, number: int) -> None:
+        """Take up the layer of this number again."""
+        del self.layers[number:]
+        self.seen = {k: v for k, v in self.seen.items() if k <= number}
+        self.tried.clear()
+        self._pieces.clear()
