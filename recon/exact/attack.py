@@ -11,7 +11,7 @@ import numpy as np
 
 from recon.exact import asking, derived, near, probe, regions, two_layer
 from recon.exact.inputs import of_box, of_data, of_gradients
-from recon.exact.less import by_values, top_logit, top_probability, top_value
+from recon.exact.less import averaged, by_values, top_logit, top_probability, top_value
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
 from recon.exact.two_layer import Victim, ask
@@ -25,6 +25,15 @@ LESS: dict[tuple[str, str, str], Callable[..., Recovery]] = {
     **{(shown, "none", ""): by_values.recover for shown in ("logits", "values", *ODDS)},
     **{(shown, "top", "logits"): top_logit.recover for shown in ("logits", *ODDS)},
     **{(shown, "top", "probabilities"): top_probability.recover for shown in ODDS},
+    **{
+        (shown, mean, of): averaged.recover
+        for mean in ("integrated_gradients", "smoothgrad")
+        for of, all_shown in (
+            ("logits", ("logits", "values", *ODDS)),
+            ("log_probabilities", ODDS),
+        )
+        for shown in all_shown
+    },
 }
 
 
