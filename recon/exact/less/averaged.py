@@ -26,6 +26,7 @@ from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, Cost, Reply, ReplyError, View
 
 SAMPLE = 64  # points at which the network itself is evaluated
+APART = 3.0  # times normal: where the rule of the path is looked at
 FRESH = 16  # fresh points at least, where values alone are held against the network
 PARALLEL = (
     "The rows and weights found far out are not those near the origin: units with parallel rows "
@@ -65,7 +66,7 @@ class _Attack:
     def __init__(self, oracle: AnyOracle, dim: int, width: int | None, most: int) -> None:
         self.view, self.dim, self.width, self.most = oracle.view, dim, width, most
         path = oracle.view.path
-        self.average = None if path is None else averages.declared(path, dim)
+        self.average = None if path is None else averages.declared(path, dim)[0]
         self.start = np.zeros(dim) if self.average is None else self.average.start
         self.oracle, self.form = oracle.form(dim, self.start)
         self.cost = self.form.cost
@@ -128,8 +129,9 @@ class _Attack:
         step = x[1:] - x[:1]
         mean = averages.centred(self.view, reply.gradient[1:] / step[:, None])
         f = derived.values(self.view, reply.value)
-        self.average = self.weighed(average, mean, step, f[1:] - f[:1])
-        alike = np.abs(mean[0] - mean[1]).max() <= 1e-6 * np.abs(mean).max()
+        blur = max(averages.ALIKE, 64 * self.eps / averages.NEAR)
+        self.average = self.weighed(average, mean, step, f[1:] - f[:1], blur)
+        alike = np.abs(mean[0] - mean[1]).max() <= blur * np.abs(mean).max()
         total = average.weights.sum()
         return np.asarray((total - average.moving) / total * mean[0] * alike)
 
@@ -141,7 +143,7 @@ class _Attack:
             raise self.end(Status.UNCERTIFIED, f"{asked} {TOO_COARSE}")
 
     def weighed(
-        self, average: Average, mean: np.ndarray, step: np.ndarray, change: np.ndarray
+        self, average: Average, mean: np.ndarray, step: np.ndarray, change: np.ndarray, blur: float
     ) -> Average:
         """The rule with weights as the service rounds them: in float64, or in float32 as Captum.
 
@@ -150,17 +152,17 @@ class _Attack:
         """
         said = np.einsum("nkd,nd->nk", mean, step)
         sums = (said * change).sum(1) / np.maximum((change**2).sum(1), 1e-300)
-        blur = max(averages.ALIKE, 64 * self.eps / averages.NEAR)
         total = float(average.weights.sum())
-        if np.ptp(sums) <= blur and abs(sums.mean() - total) > 100 * blur:
+        seen = np.abs(change).max() > 1e3 * self.eps * (1 + np.abs(said).max())
+        if seen and np.ptp(sums) <= blur and abs(sums.mean() - total) > 100 * blur:
             raise self.end(
                 Status.UNFIT,
                 f"The weights of the path sum to {sums.mean():.4g}, those of "
                 f"{self.view.path} to {total:.4g}: another rule?",
             )
-        rounded = average.weights.astype(np.float32).astype(np.float64)
-        off = np.abs(sums[:, None] - np.array([total, rounded.sum()])[None]).min(0)
-        return average if off[0] <= off[1] else average._replace(weights=rounded)
+        both = averages.declared(self.view.path, self.dim)
+        off = [np.abs(sums - rule.weights.sum()).min() for rule in both]
+        return both[int(off[1] < off[0])]
 
     def far_out(
         self, constant: np.ndarray, rng: np.random.Generator
@@ -169,7 +171,7 @@ class _Attack:
         plainly of another kind.
         """
         form, eps = self.form, self.eps
-        oracle = averages.far(self.oracle, self.view, self.average, constant)
+        oracle = averages.far(self.oracle, self.view, self.average, constant, eps)
         two_layer.check_memory(self.settings(eps))
         z = probe.points(rng, -np.ones(self.dim), np.ones(self.dim), eps).astype(form.asked)
         reply = self.ask(z, oracle)
@@ -225,7 +227,8 @@ class _Attack:
         log = Log(alone, self.dim, self.most - self.cost.queries)
         log.eps = self.eps
         try:
-            return biases.solved(log, network, scale, np.random.default_rng(seed))
+            limit = derived.limits(View(self.view.outputs), self.form)[0]
+            return biases.solved(log, network, scale, limit, np.random.default_rng(seed))
         except Spent:
             raise _Ended(
                 Recovery(network, Status.BUDGET, self.cost + log.cost)
@@ -241,9 +244,29 @@ class _Attack:
         region: Any = regions.Anywhere(least=least) if np.isinf(limit) else regions.Softmax(limit)
         inputs = Inputs(np.zeros(self.dim), scale)
         inner = inputs.inside(network)
-        oracle = averages.near(self.oracle, self.view, self.average, network, scale)
         rng = np.random.default_rng(seed)
+        said = self.ruled(network, scale, rng)
+        oracle = averages.near(self.oracle, self.view, self.average, network, scale)
         steep = np.linalg.norm(inner.gradient(rng.standard_normal((SAMPLE, self.dim))), axis=2).max()
         task = near.Task(oracle, self.settings(eps), region, self.width, self.most, promise(eps), [], None)
         outcome, _ = near.certified(task, rng, near.Known(inner, float(steep)), self.cost)
-        return replace(outcome, network=network)
+        detail = f"{outcome.detail} {said}".strip()
+        return replace(outcome, network=network, detail=detail)
+
+    def ruled(self, network: TwoLayer, scale: np.ndarray, rng: np.random.Generator) -> str:
+        """Take up the rule that the service really goes by, and say so if it was not declared."""
+        if self.average is None:
+            return ""
+        x = APART * scale[None] * rng.standard_normal((1, self.dim))
+        x = x.astype(np.float32).astype(np.float64)
+        mean = self.ask(x).gradient / (x - self.start[None])[:, None]
+        mean = averages.centred(self.view, mean)
+        assert self.view.path is not None
+        average, path = averages.fitting(self.view.path, network, x, mean, self.eps)
+        if average is None:
+            return (
+                "The values fit, but the explanations are not those of the declared baseline and "
+                "rule, nor of another rule from there."
+            )
+        self.average = average
+        return "" if path == self.view.path else f"The explanations are by {path}, not as declared."

@@ -16,12 +16,14 @@ import numpy as np
 
 from recon.exact.derived import Derived, hides, values
 from recon.networks import TwoLayer
-from recon.paths import Path
+from recon.paths import RULES, Path
 from recon.replies import Reply, View
 
 FAR = 2.0**80  # R: what float32 can just hold, and beside it no bias is seen
 NEAR = 2.0**-10  # steps beside the baseline
 ALIKE = 1e-5  # of weights' sums: those of the same rule, though rounded
+ROUNDING = 256.0  # eps
+STEPS = range(2, 257)  # of rules that are tried
 SNAP = 1e-9  # of the largest: levels of units that switch in the baseline itself
 
 
@@ -50,15 +52,33 @@ class Average(NamedTuple):
         return float(self.weights[self.shares > 0].sum())
 
 
-def declared(path: Path, dim: int) -> Average:
-    """The rule as the user has it."""
-    return Average(path.start(dim), path.shares, path.weights)
+def declared(path: Path, dim: int) -> tuple[Average, Average]:
+    """The rule as the user has it, with weights in float64, and rounded to float32 as Captum's."""
+    weights = path.weights
+    rounded = weights.astype(np.float32).astype(np.float64)
+    start, shares = path.start(dim), path.shares
+    return Average(start, shares, weights), Average(start, shares, rounded)
+
+
+def fitting(
+    path: Path, network: TwoLayer, x: np.ndarray, mean: np.ndarray, eps: float
+) -> tuple[Average | None, Path]:
+    """The rule by which a known network has the mean gradients [n, K, d] at x [n, d]: that of
+    `path` or, from the same baseline, another; None where there is none.
+    """
+    most = ROUNDING * eps * np.linalg.norm(mean)
+    for rule in (path, *(Path(n, name, path.baseline) for n in STEPS for name in RULES)):
+        for average in declared(rule, x.shape[1]):
+            if np.linalg.norm(average.of(network, x) - mean) <= most:
+                return average, rule
+    return None, path
 
 
 def beside(average: Average, rng: np.random.Generator) -> np.ndarray:
-    """Two points [2, d] next to the baseline, on either side."""
+    """Two points [2, d] next to the baseline, on either side; float32 numbers."""
     step = NEAR * rng.standard_normal((1, len(average.start)))
-    return average.start[None] + np.concatenate([step, -step])
+    x = average.start[None] + np.concatenate([step, -step])
+    return x.astype(np.float32).astype(np.float64)
 
 
 def centred(view: View, mean: np.ndarray) -> np.ndarray:
@@ -70,7 +90,9 @@ def centred(view: View, mean: np.ndarray) -> np.ndarray:
     return mean - mean.mean(1, keepdims=True) if hides(view) and mean.shape[1] > 1 else mean
 
 
-def far(oracle: object, view: View, average: Average | None, constant: np.ndarray) -> Derived:
+def far(
+    oracle: object, view: View, average: Average | None, constant: np.ndarray, eps: float
+) -> Derived:
     """The oracle of the network without biases, as a function of z: gradients and values.
 
     average: of integrated gradients, None for SmoothGrad; constant [K, d]: of terms that stay at
@@ -82,7 +104,9 @@ def far(oracle: object, view: View, average: Average | None, constant: np.ndarra
         z = z.astype(np.float64)
         mean = reply.gradient.astype(np.float64)
         if average is not None:
-            mean = (mean / (FAR * z)[:, None] - constant[None]) / average.moving
+            mean = mean / (FAR * z)[:, None] - constant[None]
+            nothing = np.abs(mean) <= ROUNDING * eps * np.abs(constant)[None]
+            mean = np.where(nothing, 0.0, mean) / average.moving
         mean = centred(view, mean)
         made = np.einsum("nkd,nd->nk", mean, z)
         value = made if hides(view) else reply.value.astype(np.float64) / FAR

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from recon.exact.less import fresh
+from recon.exact import regions
 from recon.exact.less.odds import Log
 from recon.networks import TwoLayer
 
@@ -32,18 +32,21 @@ LEVEL = 512.0  # noises that rounding may explain
 
 
 def solved(
-    log: Log, network: TwoLayer, scale: np.ndarray, rng: np.random.Generator
+    log: Log, network: TwoLayer, scale: np.ndarray, limit: float, rng: np.random.Generator
 ) -> tuple[TwoLayer, bool]:
     """The network with biases and offset, and whether all values bear them out.
 
-    network: without biases; scale [d]: of inputs.  Raises Spent.
+    network: without biases; scale [d]: of inputs; limit: how far logits may part where one asks.
+    Raises Spent.
     """
 
     def drawn(count: int, radius: float) -> np.ndarray:
         x = radius * scale[None] * rng.standard_normal((count, log.dim))
-        return fresh.inside(log, network, x)
+        apart = np.maximum(regions.spread(network(x)), 1e-300)
+        return np.asarray(x * np.minimum(1.0, regions.USUAL * limit / apart)[:, None])
 
-    first = fresh.inside(log, network, FIRST * scale[None] * rng.standard_normal((SOME, log.dim)))
+    log.z = np.zeros((0, len(network.offset)))
+    first = drawn(SOME, FIRST)
     number = log.ask(first)
     basis = log.basis
     weights = basis.T @ network.weights
@@ -51,7 +54,7 @@ def solved(
     strength = float(np.sqrt((weights**2).sum() / 2 / len(weights))) or 1.0
     off = log.f(number) - network(first) @ basis
     radius = CLEAR * float(np.sqrt(np.mean(off**2))) / strength / length
-    radius = max(radius, 1.0)
+    radius = max(radius, 1.0) if np.isfinite(radius) else FIRST
     good = False
     q = basis.shape[1]
     count = int(np.ceil(SPARE * (network.width + q) / q)) + MORE - SOME
@@ -75,8 +78,10 @@ def _independent(
     """Of some choices of `count` points from the pool the one with the best equations."""
     draws = DRAWS if network.width <= LARGE else FEW
     choices = [rng.permutation(len(pool))[:count] for _ in range(draws)]
+    strength = np.linalg.norm(weights, axis=0)
+    alike = weights / np.where(strength > 0, strength, 1.0)
     worst = [
-        np.linalg.svd(_system(pool[some] @ network.rows.T > 0, weights), compute_uv=False)[-1]
+        np.linalg.svd(_system(pool[some] @ network.rows.T > 0, alike), compute_uv=False)[-1]
         for some in choices
     ]
     return np.asarray(pool[choices[int(np.argmax(worst))]])
