@@ -8,6 +8,7 @@ have itself, near the origin.  Units with parallel rows are one unit far out: su
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +18,9 @@ import numpy as np
 from recon.exact import arrays, asking, derived, lines, near, probe, regions, two_layer, units
 from recon.exact.derived import Derived
 from recon.exact.inputs import Inputs, of_gradients
-from recon.exact.less import averages, biases
+from recon.exact.less import averages
 from recon.exact.less.averages import Average
+from recon.exact.less.biases import Biases
 from recon.exact.less.odds import Log, Spent
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
@@ -33,9 +35,12 @@ PARALLEL = (
     "are one unit there."
 )
 UNSEEN = (
-    "Integrated gradients of a probability weigh each step of the path by a p (1 - p) of its own, "
-    "which is not shown. Ask for those of the logit."
+    "The gradients that are averaged belong to a probability, each weighed by a p (1 - p) of its "
+    "own, which is not shown. Ask for those of the logit."
 )
+
+
+Solve = Callable[[TwoLayer], tuple[TwoLayer, bool]]
 
 
 class _Ended(Exception):
@@ -87,20 +92,25 @@ class _Attack:
         seed, first_seed = arrays.split(seed, 2)
         rng = np.random.default_rng(first_seed)
         oracle, inputs = self.far_out(self.beside_baseline(rng), rng)
+        outcome = Recovery(None, Status.UNCERTIFIED, self.cost)
         for search in (self.one_line, self.certified_lines):
             seed, far_seed, bias_seed, last_seed = arrays.split(seed, 4)
-            network = search(oracle, inputs, far_seed)
+            if (network := search(oracle, inputs, far_seed)) is None:
+                return replace(outcome, cost=self.cost)
             scale = np.ones(self.dim)
             sample = rng.standard_normal((SAMPLE, self.dim))
             if (inputs := of_gradients(network.gradient(sample))) is not None:
                 scale = inputs.scale
-            network, good = self.with_biases(network, scale, bias_seed)
-            outcome = Recovery(network, Status.UNCERTIFIED, self.cost, detail=PARALLEL)
-            if good:
+            solver = self.solver(scale, bias_seed)
+            for solve in (solver.found, solver.sharper):
+                network, good = self.solved(solver, solve, network)
+                if not good:
+                    outcome = Recovery(network, Status.UNCERTIFIED, self.cost, detail=PARALLEL)
+                    break
                 outcome = self.certified(network, scale, last_seed)
                 self.cost = outcome.cost
                 if outcome.ok or outcome.status is Status.BUDGET:
-                    break
+                    return outcome
         return outcome
 
     def beside_baseline(self, rng: np.random.Generator) -> np.ndarray:
@@ -201,16 +211,18 @@ class _Attack:
             raise self.end(Status.BUDGET if phase == lines.SPENT else Status.NOISY)
         return self.without_biases(network)
 
-    def certified_lines(self, oracle: Derived, inputs: Inputs | None, seed: np.ndarray) -> TwoLayer:
-        """The same by as many lines as a certificate far out asks for."""
+    def certified_lines(
+        self, oracle: Derived, inputs: Inputs | None, seed: np.ndarray
+    ) -> TwoLayer | None:
+        """The same by as many lines as a certificate far out asks for, or None."""
         victim = two_layer.Victim(
             oracle, self.dim, self.form.outputs, self.form.asked, self.eps, self.cost, inputs,
             None, None,
         )
         outcome = two_layer.recover(victim, seed, self.width, self.most)
         self.cost = outcome.cost
-        if not outcome.ok or outcome.network is None:
-            raise self.end(outcome.status, outcome.detail and f"Far out: {outcome.detail}")
+        if outcome.network is None or not outcome.ok:
+            return None
         return self.without_biases(outcome.network)
 
     def without_biases(self, network: TwoLayer) -> TwoLayer:
@@ -219,22 +231,24 @@ class _Attack:
         bias, offset = np.zeros(network.width), np.zeros(self.form.outputs)
         return replace(none.restored(network), bias=bias, offset=offset)
 
-    def with_biases(
-        self, network: TwoLayer, scale: np.ndarray, seed: np.ndarray
-    ) -> tuple[TwoLayer, bool]:
-        """The network with biases, and whether they fit all values."""
+    def solver(self, scale: np.ndarray, seed: np.ndarray) -> Biases:
+        """For biases, by values alone."""
         alone = replace(self.oracle, view=View(self.view.outputs, "none"))
-        log = Log(alone, self.dim, self.most - self.cost.queries)
+        log = Log(alone, self.dim)
         log.eps = self.eps
+        limit = derived.limits(View(self.view.outputs), self.form)[0]
+        return Biases(log, self.form.outputs, scale, limit, np.random.default_rng(seed))
+
+    def solved(self, solver: Biases, solve: Solve, network: TwoLayer) -> tuple[TwoLayer, bool]:
+        """The network with biases, and whether they fit all values."""
+        log = solver.log
+        log.budget = self.most - self.cost.queries + len(log.x)
         try:
-            limit = derived.limits(View(self.view.outputs), self.form)[0]
-            return biases.solved(log, network, scale, limit, np.random.default_rng(seed))
+            return solve(network)
         except Spent:
-            raise _Ended(
-                Recovery(network, Status.BUDGET, self.cost + log.cost)
-            ) from None
+            raise _Ended(Recovery(network, Status.BUDGET, self.cost + log.cost)) from None
         finally:
-            self.cost += log.cost
+            self.cost, log.cost = self.cost + log.cost, Cost()
 
     def certified(self, network: TwoLayer, scale: np.ndarray, seed: np.ndarray) -> Recovery:
         """The network held against values, and means of gradients, near the origin."""

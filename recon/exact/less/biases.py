@@ -7,13 +7,13 @@ are on, and at points some CLEAR times as far out as biases reach, n_j x alone t
 
 so that a little more than (h + q) / q points do.  Patterns are then taken anew from the biases
 found, until nothing changes (Newton's method); what is more than rounding in the end tells that
-the rows and weights do not hold near the origin.  Points are chosen so that the equations, which
-are known before anything is asked, are as independent as they can be.
+the rows and weights do not hold near the origin.  Points are chosen so that the equations, whose
+left sides are known before anything is asked, are as independent as they can be.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,94 +23,112 @@ from recon.networks import TwoLayer
 
 FIRST = 2.0**10  # how far out it is first asked, to learn the size of biases
 SOME = 2  # points there
-CLEAR = 64.0
+CLEAR = 32.0
 FARTHER, TRIES = 16.0, 3
-SPARE, MORE = 1.1, 2  # equations over unknowns, and points on top
-POOL, DRAWS, LARGE, FEW = 4, 16, 256, 3  # candidates a point, choices of points; for many units
+SPARE, MORE = 1.05, 2  # equations over unknowns, and points on top
+POOL, LEAST = 4, 64  # points to choose from: as many for each, and at least
+OPEN = 1e-3  # of an equation for one unit: what others leave of it, if it is worth a point
 STEPS = 20
 LEVEL = 512.0  # noises that rounding may explain
 
 
-def solved(
-    log: Log, network: TwoLayer, scale: np.ndarray, limit: float, rng: np.random.Generator
-) -> tuple[TwoLayer, bool]:
-    """The network with biases and offset, and whether all values bear them out.
+@dataclass
+class Biases:
+    """What is asked for them: values, in `log`, of a service of so many outputs K.
 
-    network: without biases; scale [d]: of inputs; limit: how far logits may part where one asks.
-    Raises Spent.
+    scale [d]: of inputs; limit: how far logits may part where one asks; reach: the size of biases
+    over that of n_j scale.
     """
 
-    def drawn(count: int, radius: float) -> np.ndarray:
-        x = radius * scale[None] * rng.standard_normal((count, log.dim))
+    log: Log
+    outputs: int
+    scale: np.ndarray
+    limit: float
+    rng: np.random.Generator
+    reach: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.log.z = np.zeros((0, self.outputs))
+
+    def found(self, network: TwoLayer) -> tuple[TwoLayer, bool]:
+        """The network, so far without biases, and whether all values bear it out.  Raises Spent."""
+        first = self.drawn(network, SOME, FIRST)
+        off = self.log.f(self.log.ask(first)) - network(first) @ self.log.basis
+        strength = np.sqrt(np.mean(np.sum((self.log.basis.T @ network.weights) ** 2, 1)) / 2)
+        lengths = np.linalg.norm(network.rows * self.scale[None], axis=1)
+        steep = float(strength * np.median(lengths)) if network.width else 0.0
+        size = float(np.sqrt(np.mean(off**2)))
+        self.reach = max(size / steep, 1 / CLEAR) if np.isfinite(size) and steep > 0 else 1.0
+        good = False
+        for i in range(TRIES):
+            found, good = self.more(network, CLEAR * FARTHER**i, SOME * (i == 0))
+            if good:
+                return found, True
+        return network, False
+
+    def sharper(self, network: TwoLayer) -> tuple[TwoLayer, bool]:
+        """The network with its biases from values nearer by as well, where rounding is less."""
+        return self.more(network, 1.0, 0)
+
+    def more(self, network: TwoLayer, times: float, known: int) -> tuple[TwoLayer, bool]:
+        """The same by values at points so many times as far out as biases reach."""
+        q = self.log.basis.shape[1]
+        count = int(np.ceil(SPARE * (network.width + q) / q)) + MORE - known
+        pool = self.drawn(network, POOL * count + LEAST, times * self.reach)
+        self.log.ask(pool[self.independent(pool, count, network)])
+        return self.newton(network)
+
+    def drawn(self, network: TwoLayer, count: int, radius: float) -> np.ndarray:
+        """Normal points [n, d], nearer where the logits would part too far."""
+        x = radius * self.scale[None] * self.rng.standard_normal((count, self.log.dim))
         apart = np.maximum(regions.spread(network(x)), 1e-300)
-        return np.asarray(x * np.minimum(1.0, regions.USUAL * limit / apart)[:, None])
+        return np.asarray(x * np.minimum(1.0, regions.USUAL * self.limit / apart)[:, None])
 
-    log.z = np.zeros((0, len(network.offset)))
-    first = drawn(SOME, FIRST)
-    number = log.ask(first)
-    basis = log.basis
-    weights = basis.T @ network.weights
-    length = float(np.median(np.linalg.norm(network.rows * scale[None], axis=1))) if network.width else 1.0
-    strength = float(np.sqrt((weights**2).sum() / 2 / len(weights))) or 1.0
-    off = log.f(number) - network(first) @ basis
-    radius = CLEAR * float(np.sqrt(np.mean(off**2))) / strength / length
-    radius = max(radius, 1.0) if np.isfinite(radius) else FIRST
-    good = False
-    q = basis.shape[1]
-    count = int(np.ceil(SPARE * (network.width + q) / q)) + MORE - SOME
-    for _ in range(TRIES):
-        pool = drawn(POOL * count, radius)
-        log.ask(_independent(pool, count, network, weights, rng))
-        network, good = _newton(log, network, weights)
-        if good:
-            break
-        radius *= FARTHER
-    return network, good
+    def independent(self, pool: np.ndarray, count: int, network: TwoLayer) -> list[int]:
+        """Numbers of `count` points, or more if it takes more, chosen one by one for the most that
+        their equations add to those before.
+        """
+        weights = self.log.basis.T @ network.weights
+        strength = np.linalg.norm(weights, axis=0)
+        alike = weights / np.where(strength > 0, strength, 1.0)
+        on = pool @ network.rows.T + network.bias[None] > 0
+        rest = system(on, alike).reshape(len(pool), len(weights), -1)
+        size = np.sum(rest**2, (1, 2))
+        chosen = list[int]()
+        while len(chosen) < len(pool) and (len(chosen) < count or size.max() > OPEN):
+            chosen.append(int(size.argmax()))
+            _, singular, rows = np.linalg.svd(rest[chosen[-1]], full_matrices=False)
+            rows = rows[singular > OPEN]
+            rest = rest - (rest @ rows.T) @ rows
+            size = np.sum(rest**2, (1, 2))
+            size[chosen] = -1.0
+        return chosen
+
+    def newton(self, network: TwoLayer) -> tuple[TwoLayer, bool]:
+        """The network with biases and offset by all values, and whether these bear it out."""
+        log, weights = self.log, self.log.basis.T @ network.weights
+        number = np.flatnonzero(log.usable)
+        x, f = log.x[number], log.f(number)
+        along, straight = x @ network.rows.T, x @ network.slope.T @ log.basis
+        heavy = np.repeat(1 / log.noise(number), len(weights))
+        bias, before, wrong = network.bias, None, np.inf
+        offset = log.basis.T @ network.offset
+        for _ in range(STEPS):
+            on = along + bias[None] > 0
+            if before is not None and (on == before).all():
+                break
+            before, left = on, (f - straight - (on * along) @ weights.T).reshape(-1)
+            equations = system(on, weights)
+            solved = np.linalg.lstsq(equations * heavy[:, None], left * heavy, rcond=1e-13)[0]
+            bias, offset = np.split(solved, [network.width])
+            wrong = float((np.abs(equations @ solved - left) * heavy).max(initial=0.0))
+        network = replace(network, bias=bias, offset=log.basis @ offset)
+        return network, wrong <= LEVEL * (1 + network.width / 64) ** 0.5
 
 
-def _independent(
-    pool: np.ndarray,
-    count: int,
-    network: TwoLayer,
-    weights: np.ndarray,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Of some choices of `count` points from the pool the one with the best equations."""
-    draws = DRAWS if network.width <= LARGE else FEW
-    choices = [rng.permutation(len(pool))[:count] for _ in range(draws)]
-    strength = np.linalg.norm(weights, axis=0)
-    alike = weights / np.where(strength > 0, strength, 1.0)
-    worst = [
-        np.linalg.svd(_system(pool[some] @ network.rows.T > 0, alike), compute_uv=False)[-1]
-        for some in choices
-    ]
-    return np.asarray(pool[choices[int(np.argmax(worst))]])
-
-
-def _system(on: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Equations [n q, h + q] for the biases and the offset."""
+def system(on: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Equations [n q, h + q] for the biases and the offset, by which units are on [n, h]."""
     q = len(weights)
     by_bias = on[:, None] * weights[None]
     by_offset = np.broadcast_to(np.eye(q)[None], (len(on), q, q))
     return np.concatenate([by_bias, by_offset], 2).reshape(len(on) * q, -1)
-
-
-def _newton(log: Log, network: TwoLayer, weights: np.ndarray) -> tuple[TwoLayer, bool]:
-    number = np.flatnonzero(log.usable)
-    x, f, noise = log.x[number], log.f(number), log.noise(number)
-    along, straight = x @ network.rows.T, x @ network.slope.T @ log.basis
-    heavy = np.repeat(1 / noise, len(weights))
-    bias, before, wrong = np.zeros(network.width), None, np.inf
-    offset = np.zeros(len(weights))
-    for _ in range(STEPS):
-        on = along + bias[None] > 0
-        if before is not None and (on == before).all():
-            break
-        before = on
-        left = (f - straight - (on * along) @ weights.T).reshape(-1)
-        system = _system(on, weights)
-        found = np.linalg.lstsq(system * heavy[:, None], left * heavy, rcond=1e-13)[0]
-        bias, offset = np.split(found, [network.width])
-        wrong = float((np.abs(system @ found - left) * heavy).max())
-    network = replace(network, bias=bias, offset=log.basis @ offset)
-    return network, wrong <= LEVEL * (1 + network.width / 64) ** 0.5
