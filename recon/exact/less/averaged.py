@@ -216,8 +216,15 @@ class _Attack:
     ) -> TwoLayer | None:
         """The same by as many lines as a certificate far out asks for, or None."""
         victim = two_layer.Victim(
-            oracle, self.dim, self.form.outputs, self.form.asked, self.eps, self.cost, inputs,
-            None, None,
+            oracle,
+            self.dim,
+            self.form.outputs,
+            self.form.asked,
+            self.eps,
+            self.cost,
+            inputs,
+            None,
+            None,
         )
         outcome = two_layer.recover(victim, seed, self.width, self.most)
         self.cost = outcome.cost
@@ -261,8 +268,12 @@ class _Attack:
         rng = np.random.default_rng(seed)
         said = self.ruled(network, scale, rng)
         oracle = averages.near(self.oracle, self.view, self.average, network, scale)
-        steep = np.linalg.norm(inner.gradient(rng.standard_normal((SAMPLE, self.dim))), axis=2).max()
-        task = near.Task(oracle, self.settings(eps), region, self.width, self.most, promise(eps), [], None)
+        steep = np.linalg.norm(
+            inner.gradient(rng.standard_normal((SAMPLE, self.dim))), axis=2
+        ).max()
+        task = near.Task(
+            oracle, self.settings(eps), region, self.width, self.most, promise(eps), [], None
+        )
         outcome, _ = near.certified(task, rng, near.Known(inner, float(steep)), self.cost)
         detail = f"{outcome.detail} {said}".strip()
         return replace(outcome, network=network, detail=detail)
