@@ -64,8 +64,9 @@ def recover(
 
     Of a service that shows probabilities, or Jacobians of these or of their logarithms, the network
     of centred logits is recovered (`derived`): its probabilities are the victim's.  Jacobians times
-    inputs are divided by these.  Services that explain the top class alone, or nothing at all, have
-    methods of their own, named in LESS; they look at neither box nor data, and promise 1e-6.
+    inputs are divided by these.  Services that explain the top class alone, or nothing at all, or
+    means of gradients (integrated gradients, SmoothGrad) have methods of their own, named in LESS;
+    they look at neither box nor data.  The first two promise 1e-6.
     classes: how many there are, if known, for a service of the top label and its logit, where all
     come out that are on top somewhere.
 
