@@ -95,8 +95,9 @@ class View:
     @property
     def explain(self) -> Explanation:
         """The explanation as a function of (f, x, key)."""
-        function = EXPLANATIONS[self.explanation]
-        return function if self.path is None else partial(function, path=self.path)
+        function: Any = EXPLANATIONS[self.explanation]
+        explain: Explanation = function if self.path is None else partial(function, path=self.path)
+        return explain
 
     @property
     def axes(self) -> int:

@@ -91,7 +91,9 @@ def recover(
     with jax.enable_x64(True):
         if method is not None:
             if box is not None or data is not None or precision is not None:
-                raise ValueError("box, data and precision need the gradients of all outputs")
+                raise ValueError(
+                    "box, data and precision need the gradients of all outputs, not means"
+                )
             more = {"classes": classes} if method is top_value.recover else {}
             return method(oracle, dim, key, width, budget, **more)
         return _recover(oracle, dim, key, width, budget, data, box, precision)

@@ -95,6 +95,7 @@ def _recover(task: Task, seed: np.ndarray, cost: Cost) -> Recovery:
     none = np.zeros((0, d))
     known = Known(TwoLayer(none, none[:, 0], np.zeros((k, 0)), np.zeros((k, d)), np.zeros(k)))
     outcome = Recovery(None, Status.BUDGET, cost)
+    assert not isinstance(task.region, Anywhere)  # which has certificates, but no lines
     for left in reversed(range(task.region.lines)):
         try:
             known, found, cost = _line(task, rng, known, cost)
@@ -122,6 +123,7 @@ def _line(
 ) -> tuple[Known, int, Cost]:
     """What is known after one more line, how many kinks it met, and the cost."""
     seed = rng.integers(1 << 32, size=2)
+    assert not isinstance(task.region, Anywhere)
     ends = task.region.line(rng, task.s.dim, known.two(task.s.eps))
     oracle: Any = less(task.oracle, known.network, known.size)
     s = task.s

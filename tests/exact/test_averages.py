@@ -258,8 +258,8 @@ def test_a_single_probability_hides_the_weights_of_the_mean():
     got = exact.recover(service(planted(1, 8, 6, 1), view, []), dim=8, key=0)
     assert got.status is Status.UNFIT
     assert "Ask for those of the logit." in got.detail
+    view = View("probabilities", "integrated_gradients", "probabilities")
     with pytest.raises(oracles.ViewError, match="needs"):
-        view = View("probabilities", "integrated_gradients", "probabilities")
         exact.recover(service(planted(1, 8, 6, 3), view, []), dim=8, key=0)
 
 

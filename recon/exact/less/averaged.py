@@ -1,9 +1,11 @@
 """Recovery from integrated gradients, or SmoothGrad, of all outputs.
 
 Far out both are the gradient of the network without its biases, to all digits (`averages`), so
-that `two_layer` finds its rows and weights there.  The biases follow from values at ordinary points
+that one line there shows its rows and weights.  The biases follow from values at ordinary points
 (`biases`), and the whole network is held against values, and the integrated gradients it would
-have itself, near the origin.  Units with parallel rows are one unit far out: such a network fails.
+have itself, near the origin.  Where that fails, biases are sharpened, and then the search far out
+is done again until it is certified there.  Units with parallel rows are one unit far out: such a
+network fails.
 """
 
 from __future__ import annotations
@@ -16,10 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon.exact import arrays, asking, derived, lines, near, probe, regions, two_layer, units
-from recon.exact.derived import Derived
 from recon.exact.inputs import Inputs, of_gradients
-from recon.exact.less import averages
-from recon.exact.less.averages import Average
+from recon.exact.less import averages, baseline, steps
 from recon.exact.less.biases import Biases
 from recon.exact.less.odds import Log, Spent
 from recon.exact.lines import Settings
@@ -34,18 +34,20 @@ PARALLEL = (
     "The rows and weights found far out are not those near the origin: units with parallel rows "
     "are one unit there."
 )
+UNCLEAR = (
+    "Beside the plane of a unit SmoothGrad is no mean of gradients on its two sides: units with "
+    "parallel rows, or no noise."
+)
+UNRULED = (
+    "The explanations are not those of the network found, by the declared baseline and rule or "
+    "another rule: units with parallel rows, which are one far out, or another baseline."
+)
 UNSEEN = (
     "The gradients that are averaged belong to a probability, each weighed by a p (1 - p) of its "
     "own, which is not shown. Ask for those of the logit."
 )
 
-
 Solve = Callable[[TwoLayer], tuple[TwoLayer, bool]]
-
-
-class _Ended(Exception):
-    def __init__(self, outcome: Recovery) -> None:
-        self.outcome = outcome
 
 
 def recover(
@@ -65,42 +67,36 @@ def recover(
         return ended.outcome
 
 
+class _Ended(Exception):
+    def __init__(self, outcome: Recovery) -> None:
+        self.outcome = outcome
+
+
 class _Attack:
-    """One recovery: what is asked, and what was spent."""
+    """One recovery: the service, what is known of it, and what was spent."""
 
     def __init__(self, oracle: AnyOracle, dim: int, width: int | None, most: int) -> None:
         self.view, self.dim, self.width, self.most = oracle.view, dim, width, most
-        path = oracle.view.path
+        path = self.view.path
         self.average = None if path is None else averages.declared(path, dim)[0]
-        self.start = np.zeros(dim) if self.average is None else self.average.start
-        self.oracle, self.form = oracle.form(dim, self.start)
+        start = np.zeros(dim) if self.average is None else self.average.start
+        found: Any = oracle.form(dim, start)
+        self.oracle, self.form = found
         self.cost = self.form.cost
         self.eps = max(float(jnp.finfo(a).eps) for a in (self.form.asked, self.form.replied))
-
-    def end(self, status: Status, detail: str = "") -> _Ended:
-        return _Ended(Recovery(None, status, self.cost, detail=detail))
-
-    def ask(self, x: np.ndarray, oracle: Any = None) -> Reply:
-        """Replies to x [n, d] of an oracle, at the service's cost."""
-        if self.cost.queries + len(x) > self.most:
-            raise self.end(Status.BUDGET)
-        reply = two_layer.ask(self.oracle if oracle is None else oracle, x.astype(self.form.asked))
-        self.cost += Cost(len(x), 0, len(x) * self.form.outputs * (self.dim + 1), 1)
-        return reply
 
     def run(self, seed: np.ndarray) -> Recovery:
         seed, first_seed = arrays.split(seed, 2)
         rng = np.random.default_rng(first_seed)
-        oracle, inputs = self.far_out(self.beside_baseline(rng), rng)
+        far, inputs = self.far_out(self.beginning(rng), rng)
         outcome = Recovery(None, Status.UNCERTIFIED, self.cost)
         for search in (self.one_line, self.certified_lines):
             seed, far_seed, bias_seed, last_seed = arrays.split(seed, 4)
-            if (network := search(oracle, inputs, far_seed)) is None:
+            if (network := search(far, inputs, far_seed)) is None:
                 return replace(outcome, cost=self.cost)
-            scale = np.ones(self.dim)
-            sample = rng.standard_normal((SAMPLE, self.dim))
-            if (inputs := of_gradients(network.gradient(sample))) is not None:
-                scale = inputs.scale
+            sample = network.gradient(rng.standard_normal((SAMPLE, self.dim)))
+            inputs = of_gradients(sample)
+            scale = np.ones(self.dim) if inputs is None else inputs.scale
             solver = self.solver(scale, bias_seed)
             for solve in (solver.found, solver.sharper):
                 network, good = self.solved(solver, solve, network)
@@ -113,37 +109,44 @@ class _Attack:
                     return outcome
         return outcome
 
-    def beside_baseline(self, rng: np.random.Generator) -> np.ndarray:
-        """What the path's terms at the baseline add, [K, d]; ends where the path is another."""
-        outputs, average = self.form.outputs, self.average
-        if outputs == 1 and self.view.of != "logits":
+    def end(self, status: Status, detail: str = "") -> _Ended:
+        return _Ended(Recovery(None, status, self.cost, detail=detail))
+
+    def ask(self, x: np.ndarray, oracle: Any = None) -> Reply:
+        """Replies to x [n, d] of an oracle, at the service's cost."""
+        if self.cost.queries + len(x) > self.most:
+            raise self.end(Status.BUDGET)
+        reply = two_layer.ask(self.oracle if oracle is None else oracle, x.astype(self.form.asked))
+        self.cost += Cost(len(x), 0, len(x) * self.form.outputs * (self.dim + 1), 1)
+        return reply
+
+    def settings(self, eps: float) -> Settings:
+        room = two_layer.room(self.width)
+        return Settings(self.dim, self.form.outputs, room, self.form.asked, eps)
+
+    # --- before the search
+
+    def beginning(self, rng: np.random.Generator) -> np.ndarray:
+        """What the path's terms at the baseline add, [K, d], by the first queries; ends where they
+        tell that nothing fits.
+        """
+        none = np.zeros((self.form.outputs, self.dim))
+        if self.form.outputs == 1 and self.view.of != "logits":
             raise self.end(Status.UNFIT, UNSEEN)
-        if average is None:
-            x = rng.standard_normal((1, self.dim))
-            self.coarse(self.ask(x))
-            return np.zeros((outputs, self.dim))
-        x = averages.beside(average, rng)
+        if self.average is None or self.view.path is None:
+            self.coarse(self.ask(rng.standard_normal((1, self.dim))))
+            return none
+        x, seen = baseline.points(self.average, rng), len(self.form.value)
+        asked = self.ask(x[1:] if seen else x)  # a service on the host was asked at the baseline
         first = Reply(self.form.value, self.form.gradient)
-        if not len(first.value):
-            x = np.concatenate([self.start[None], x])
-        asked = self.ask(x)
-        reply = Reply(*(np.concatenate(pair)[-3:] for pair in zip(first, asked, strict=True)))
+        reply = Reply(*(np.concatenate(pair) for pair in zip(first, asked, strict=True)))
         self.coarse(reply)
-        x = np.concatenate([self.start[None], x[-2:]])
-        if np.abs(reply.gradient[0]).max() > 1e-3 * np.abs(reply.gradient[1:]).max():
-            raise self.end(
-                Status.UNFIT,
-                "Integrated gradients vanish at their baseline, and these do not at the one that "
-                "is declared: View(path=Path(baseline=...)).",
-            )
-        step = x[1:] - x[:1]
-        mean = averages.centred(self.view, reply.gradient[1:] / step[:, None])
-        f = derived.values(self.view, reply.value)
-        blur = max(averages.ALIKE, 64 * self.eps / averages.NEAR)
-        self.average = self.weighed(average, mean, step, f[1:] - f[:1], blur)
-        alike = np.abs(mean[0] - mean[1]).max() <= blur * np.abs(mean).max()
-        total = average.weights.sum()
-        return np.asarray((total - average.moving) / total * mean[0] * alike)
+        self.average, constant, sentence = baseline.told(
+            self.view, self.view.path, x, reply, self.eps
+        )
+        if sentence:
+            raise self.end(Status.UNFIT, sentence)
+        return constant
 
     def coarse(self, reply: Reply) -> None:
         """Digits that are missing in ordinary replies; ends where too many are."""
@@ -152,80 +155,41 @@ class _Attack:
             asked = f"Asked in {self.form.asked}, answered in {self.form.replied}."
             raise self.end(Status.UNCERTIFIED, f"{asked} {TOO_COARSE}")
 
-    def weighed(
-        self, average: Average, mean: np.ndarray, step: np.ndarray, change: np.ndarray, blur: float
-    ) -> Average:
-        """The rule with weights as the service rounds them: in float64, or in float32 as Captum.
-
-        Where no unit switches near the baseline, mean [2, K, d] times step [2, d] is the change
-        [2, K] of the values, times the sum of the weights.
-        """
-        said = np.einsum("nkd,nd->nk", mean, step)
-        sums = (said * change).sum(1) / np.maximum((change**2).sum(1), 1e-300)
-        total = float(average.weights.sum())
-        seen = np.abs(change).max() > 1e3 * self.eps * (1 + np.abs(said).max())
-        if seen and np.ptp(sums) <= blur and abs(sums.mean() - total) > 100 * blur:
-            raise self.end(
-                Status.UNFIT,
-                f"The weights of the path sum to {sums.mean():.4g}, those of "
-                f"{self.view.path} to {total:.4g}: another rule?",
-            )
-        both = averages.declared(self.view.path, self.dim)
-        off = [np.abs(sums - rule.weights.sum()).min() for rule in both]
-        return both[int(off[1] < off[0])]
-
-    def far_out(
-        self, constant: np.ndarray, rng: np.random.Generator
-    ) -> tuple[Derived, Inputs | None]:
+    def far_out(self, constant: np.ndarray, rng: np.random.Generator) -> tuple[Any, Inputs | None]:
         """The oracle of the network without biases, and its inputs' scales; ends where replies are
         plainly of another kind.
         """
-        form, eps = self.form, self.eps
-        oracle = averages.far(self.oracle, self.view, self.average, constant, eps)
-        two_layer.check_memory(self.settings(eps))
-        z = probe.points(rng, -np.ones(self.dim), np.ones(self.dim), eps).astype(form.asked)
-        reply = self.ask(z, oracle)
-        finding = probe.findings(z.astype(float), reply, eps)
-        if finding.sentence:
-            raise self.end(Status.UNFIT, f"Far out: {finding.sentence}")
-        return oracle, of_gradients(reply.gradient)
+        far = averages.far(self.oracle, self.view, self.average, constant, self.eps)
+        two_layer.check_memory(self.settings(self.eps))
+        z = probe.points(rng, -np.ones(self.dim), np.ones(self.dim), self.eps)
+        reply = self.ask(z, far)
+        if sentence := probe.findings(z, reply, self.eps).sentence:
+            raise self.end(Status.UNFIT, f"Far out: {sentence}")
+        return far, of_gradients(reply.gradient)
 
-    def settings(self, eps: float) -> Settings:
-        room = two_layer.room(self.width)
-        return Settings(self.dim, self.form.outputs, room, self.form.asked, eps)
+    # --- the search far out
 
-    def one_line(self, oracle: Derived, inputs: Inputs | None, seed: np.ndarray) -> TwoLayer:
+    def one_line(self, far: Any, inputs: Inputs | None, seed: np.ndarray) -> TwoLayer:
         """The network without biases by one line, which the certificate of all of it may refuse."""
         s = self.settings(self.eps * (1.0 if inputs is None else inputs.blur))
-        seen = oracle if inputs is None else oracle.scaled(inputs.shift, inputs.scale, s.dtype)
+        far = far if inputs is None else far.scaled(inputs.shift, inputs.scale, s.dtype)
         told = -1 if self.width is None else self.width
         state = lines.begin(s, seed, told, self.most - self.cost.queries)
-        s, state = two_layer.search(s, seen, state)
+        s, state = two_layer.search(s, far, state)
         self.cost += two_layer.asked(s, int(state.queries), int(state.rounds))
-        network, _ = units.read_off(s, state)
-        network = network if inputs is None else inputs.restored(network)
-        if (phase := int(state.phase)) == lines.FAULT:
+        phase = int(state.phase)
+        if phase == lines.FAULT:
             row = f"query row {int(state.fault)} of {int(state.queries)}"
             raise ReplyError(f"{row} far out: the reply is not finite")
         if phase != lines.DONE:
             raise self.end(Status.BUDGET if phase == lines.SPENT else Status.NOISY)
-        return self.without_biases(network)
+        network, _ = units.read_off(s, state)
+        return self.without_biases(network if inputs is None else inputs.restored(network))
 
-    def certified_lines(
-        self, oracle: Derived, inputs: Inputs | None, seed: np.ndarray
-    ) -> TwoLayer | None:
+    def certified_lines(self, far: Any, inputs: Inputs | None, seed: np.ndarray) -> TwoLayer | None:
         """The same by as many lines as a certificate far out asks for, or None."""
-        victim = two_layer.Victim(
-            oracle,
-            self.dim,
-            self.form.outputs,
-            self.form.asked,
-            self.eps,
-            self.cost,
-            inputs,
-            None,
-            None,
-        )
+        form = (self.dim, self.form.outputs, self.form.asked)
+        victim = two_layer.Victim(far, *form, self.eps, self.cost, inputs, None, None)
         outcome = two_layer.recover(victim, seed, self.width, self.most)
         self.cost = outcome.cost
         if outcome.network is None or not outcome.ok:
@@ -237,6 +201,8 @@ class _Attack:
         none = Inputs(np.zeros(self.dim), np.ones(self.dim))
         bias, offset = np.zeros(network.width), np.zeros(self.form.outputs)
         return replace(none.restored(network), bias=bias, offset=offset)
+
+    # --- near the origin
 
     def solver(self, scale: np.ndarray, seed: np.ndarray) -> Biases:
         """For biases, by values alone."""
@@ -259,39 +225,47 @@ class _Attack:
 
     def certified(self, network: TwoLayer, scale: np.ndarray, seed: np.ndarray) -> Recovery:
         """The network held against values, and means of gradients, near the origin."""
+        rng = np.random.default_rng(seed)
+        inner = Inputs(np.zeros(self.dim), scale).inside(network)
+        said: str | None = ""
+        if self.average is None:
+            if not steps.seen(inner, self.smooth(scale), rng, self.eps):
+                return Recovery(network, Status.UNCERTIFIED, self.cost, detail=UNCLEAR)
+        elif (said := self.ruled(network, scale, rng)) is None:
+            return Recovery(network, Status.UNCERTIFIED, self.cost, detail=UNRULED)
         limit, coarser = derived.limits(View(self.view.outputs), self.form)
         eps = self.eps * coarser
         least = FRESH if self.average is None else 0
         region: Any = regions.Anywhere(least=least) if np.isinf(limit) else regions.Softmax(limit)
-        inputs = Inputs(np.zeros(self.dim), scale)
-        inner = inputs.inside(network)
-        rng = np.random.default_rng(seed)
-        said = self.ruled(network, scale, rng)
         oracle = averages.near(self.oracle, self.view, self.average, network, scale)
-        steep = np.linalg.norm(
-            inner.gradient(rng.standard_normal((SAMPLE, self.dim))), axis=2
-        ).max()
-        task = near.Task(
-            oracle, self.settings(eps), region, self.width, self.most, promise(eps), [], None
-        )
-        outcome, _ = near.certified(task, rng, near.Known(inner, float(steep)), self.cost)
-        detail = f"{outcome.detail} {said}".strip()
-        return replace(outcome, network=network, detail=detail)
+        sample = inner.gradient(rng.standard_normal((SAMPLE, self.dim)))
+        known = near.Known(inner, float(np.linalg.norm(sample, axis=2).max()))
+        s, good = self.settings(eps), promise(eps)
+        task = near.Task(oracle, s, region, self.width, self.most, good, [], None)
+        outcome, _ = near.certified(task, rng, known, self.cost)
+        return replace(outcome, network=network, detail=f"{outcome.detail} {said}".strip())
 
-    def ruled(self, network: TwoLayer, scale: np.ndarray, rng: np.random.Generator) -> str:
-        """Take up the rule that the service really goes by, and say so if it was not declared."""
-        if self.average is None:
-            return ""
+    def smooth(self, scale: np.ndarray) -> steps.Ask:
+        """SmoothGrad as a function of z, x = scale z."""
+
+        def ask(z: np.ndarray) -> np.ndarray:
+            gradient = self.ask(scale[None] * z).gradient
+            return averages.centred(self.view, gradient * scale[None, None])
+
+        return ask
+
+    def ruled(self, network: TwoLayer, scale: np.ndarray, rng: np.random.Generator) -> str | None:
+        """Take up the rule that the service really goes by, and say so if it was not declared;
+        None where there is none.
+        """
+        assert self.average is not None
+        assert self.view.path is not None
         x = APART * scale[None] * rng.standard_normal((1, self.dim))
         x = x.astype(np.float32).astype(np.float64)
-        mean = self.ask(x).gradient / (x - self.start[None])[:, None]
+        mean = self.ask(x).gradient / (x - self.average.start[None])[:, None]
         mean = averages.centred(self.view, mean)
-        assert self.view.path is not None
         average, path = averages.fitting(self.view.path, network, x, mean, self.eps)
         if average is None:
-            return (
-                "The values fit, but the explanations are not those of the declared baseline and "
-                "rule, nor of another rule from there."
-            )
+            return None
         self.average = average
         return "" if path == self.view.path else f"The explanations are by {path}, not as declared."

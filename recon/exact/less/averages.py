@@ -16,14 +16,13 @@ import numpy as np
 
 from recon.exact.derived import Derived, hides, values
 from recon.networks import TwoLayer
+from recon.oracles import AnyOracle
 from recon.paths import RULES, Path
 from recon.replies import Reply, View
 
 FAR = 2.0**80  # R: what float32 can just hold, and beside it no bias is seen
-NEAR = 2.0**-10  # steps beside the baseline
-ALIKE = 1e-5  # of weights' sums: those of the same rule, though rounded
 ROUNDING = 256.0  # eps
-STEPS = range(2, 257)  # of rules that are tried
+STEPS = (*range(2, 65), *range(70, 101, 5), 128, 150, 200, 250, 256, 300, 500, 512, 1000)  # tried
 SNAP = 1e-9  # of the largest: levels of units that switch in the baseline itself
 
 
@@ -74,13 +73,6 @@ def fitting(
     return None, path
 
 
-def beside(average: Average, rng: np.random.Generator) -> np.ndarray:
-    """Two points [2, d] next to the baseline, on either side; float32 numbers."""
-    step = NEAR * rng.standard_normal((1, len(average.start)))
-    x = average.start[None] + np.concatenate([step, -step])
-    return x.astype(np.float32).astype(np.float64)
-
-
 def centred(view: View, mean: np.ndarray) -> np.ndarray:
     """Means of gradients [n, K, d] up to what all outputs have in common, where that is hidden.
 
@@ -91,7 +83,7 @@ def centred(view: View, mean: np.ndarray) -> np.ndarray:
 
 
 def far(
-    oracle: object, view: View, average: Average | None, constant: np.ndarray, eps: float
+    oracle: AnyOracle, view: View, average: Average | None, constant: np.ndarray, eps: float
 ) -> Derived:
     """The oracle of the network without biases, as a function of z: gradients and values.
 
@@ -117,20 +109,28 @@ def far(
 
 
 def near(
-    oracle: object, view: View, average: Average | None, network: TwoLayer, scale: np.ndarray
+    oracle: AnyOracle, view: View, average: Average | None, network: TwoLayer, scale: np.ndarray
 ) -> Derived:
     """The oracle of logits as a function of z, x = scale z, for a network to be held against.
 
-    Its gradients differ from the network's as the service's means of gradients differ from those
-    of the network.  SmoothGrad's tell nothing near the origin: its noise is not known.
+    Its replies differ from the network's as the service's values and means of gradients differ from
+    those of the network.  It is asked a little farther from the baseline, where the last point of
+    the path is x: beside a plane of the network, this is.  SmoothGrad's gradients tell nothing near
+    the origin, as its noise is not known.
     """
+    last = 1.0 if average is None else float(average.shares.max())
+    start = np.zeros(1) if average is None else average.start
+    shift, farther = start * (1 - 1 / last), scale / last
 
     def change(z: np.ndarray, reply: Reply) -> Reply:
-        x = (scale[None] * z.astype(np.float64)).astype(z.dtype).astype(np.float64)
-        value, gradient = values(view, reply.value.astype(np.float64)), network.gradient(x)
+        x = scale[None] * z.astype(np.float64)
+        at = shift[None] + farther[None] * z.astype(np.float64)
+        at = at.astype(z.dtype).astype(np.float64)
+        off = values(view, reply.value.astype(np.float64)) - network(at)
+        gradient = network.gradient(x)
         if average is not None:
-            mean = reply.gradient / (x - average.start[None])[:, None]
-            gradient = gradient + centred(view, mean) - average.of(network, x)
-        return Reply(value, gradient)
+            mean = reply.gradient / (at - start[None])[:, None]
+            gradient = gradient + centred(view, mean) - average.of(network, at)
+        return Reply(network(x) + off, gradient * last)  # `Derived` multiplies by `farther`
 
-    return Derived(oracle, change, (np.zeros(1), scale))
+    return Derived(oracle, change, (shift, farther))
