@@ -17,9 +17,20 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from recon.exact import arrays, asking, derived, lines, near, probe, regions, two_layer, units
+from recon.exact import (
+    arrays,
+    asking,
+    certify,
+    derived,
+    lines,
+    near,
+    probe,
+    regions,
+    two_layer,
+    units,
+)
 from recon.exact.inputs import Inputs, of_gradients
-from recon.exact.less import averages, baseline, steps
+from recon.exact.less import averages, baseline, beside
 from recon.exact.less.biases import Biases
 from recon.exact.less.odds import Log, Spent
 from recon.exact.lines import Settings
@@ -33,10 +44,6 @@ FRESH = 16  # fresh points at least, where values alone are held against the net
 PARALLEL = (
     "The rows and weights found far out are not those near the origin: units with parallel rows "
     "are one unit there."
-)
-UNCLEAR = (
-    "Beside the plane of a unit SmoothGrad is no mean of gradients on its two sides: units with "
-    "parallel rows, or no noise."
 )
 UNRULED = (
     "The explanations are not those of the network found, by the declared baseline and rule or "
@@ -228,16 +235,15 @@ class _Attack:
         rng = np.random.default_rng(seed)
         inner = Inputs(np.zeros(self.dim), scale).inside(network)
         said: str | None = ""
-        if self.average is None:
-            if not steps.seen(inner, self.smooth(scale), rng, self.eps):
-                return Recovery(network, Status.UNCERTIFIED, self.cost, detail=UNCLEAR)
-        elif (said := self.ruled(network, scale, rng)) is None:
+        if self.average is not None and (said := self.ruled(network, scale, rng)) is None:
             return Recovery(network, Status.UNCERTIFIED, self.cost, detail=UNRULED)
         limit, coarser = derived.limits(View(self.view.outputs), self.form)
         eps = self.eps * coarser
         least = FRESH if self.average is None else 0
         region: Any = regions.Anywhere(least=least) if np.isinf(limit) else regions.Softmax(limit)
         oracle = averages.near(self.oracle, self.view, self.average, network, scale)
+        if self.average is None and not self.beside(inner, oracle, limit, eps, rng):
+            return Recovery(network, Status.UNCERTIFIED, self.cost, detail=PARALLEL)
         sample = inner.gradient(rng.standard_normal((SAMPLE, self.dim)))
         known = near.Known(inner, float(np.linalg.norm(sample, axis=2).max()))
         s, good = self.settings(eps), promise(eps)
@@ -245,14 +251,17 @@ class _Attack:
         outcome, _ = near.certified(task, rng, known, self.cost)
         return replace(outcome, network=network, detail=f"{outcome.detail} {said}".strip())
 
-    def smooth(self, scale: np.ndarray) -> steps.Ask:
-        """SmoothGrad as a function of z, x = scale z."""
-
-        def ask(z: np.ndarray) -> np.ndarray:
-            gradient = self.ask(scale[None] * z).gradient
-            return averages.centred(self.view, gradient * scale[None, None])
-
-        return ask
+    def beside(
+        self, inner: TwoLayer, oracle: Any, limit: float, eps: float, rng: np.random.Generator
+    ) -> bool:
+        """Whether values beside every plane are those of the network."""
+        z = beside.points(inner, limit, rng)
+        if not len(z):
+            return True
+        off = np.abs(inner(z) - self.ask(z, oracle).value).max(1)
+        steep = np.linalg.norm(inner.weights) + np.linalg.norm(inner.slope)
+        size = np.abs(inner(z)).max(1) + steep * np.linalg.norm(z, axis=1)
+        return bool((off <= certify.VALUE * eps * size).all())
 
     def ruled(self, network: TwoLayer, scale: np.ndarray, rng: np.random.Generator) -> str | None:
         """Take up the rule that the service really goes by, and say so if it was not declared;

@@ -26,9 +26,12 @@ SOME = 2  # points there
 CLEAR = 32.0
 FARTHER, TRIES = 16.0, 3
 SPARE, MORE = 1.05, 2  # equations over unknowns, and points on top
-POOL, LEAST = 4, 64  # points to choose from: as many for each, and at least
+GAP = 3.0  # reaches: a distance from a plane that biases hardly bridge
+POOL, LEAST, FEW = 4, 64, 8192  # points to choose from: for each, at least, and over the units
 OPEN = 1e-3  # of an equation for one unit: what others leave of it, if it is worth a point
 STEPS = 20
+VAGUE = 1e-4  # a singular value of the equations, below which they leave some bias open
+NOTHING = 1e-13  # of levels at usual points: a bias that is zero
 LEVEL = 512.0  # noises that rounding may explain
 
 
@@ -55,8 +58,7 @@ class Biases:
         first = self.drawn(network, SOME, FIRST)
         off = self.log.f(self.log.ask(first)) - network(first) @ self.log.basis
         strength = np.sqrt(np.mean(np.sum((self.log.basis.T @ network.weights) ** 2, 1)) / 2)
-        lengths = np.linalg.norm(network.rows * self.scale[None], axis=1)
-        steep = float(strength * np.median(lengths)) if network.width else 0.0
+        steep = float(strength * np.median(self.lengths(network))) if network.width else 0.0
         size = float(np.sqrt(np.mean(off**2)))
         self.reach = max(size / steep, 1 / CLEAR) if np.isfinite(size) and steep > 0 else 1.0
         good = False
@@ -74,9 +76,22 @@ class Biases:
         """The same by values at points so many times as far out as biases reach."""
         q = self.log.basis.shape[1]
         count = int(np.ceil(SPARE * (network.width + q) / q)) + MORE - known
-        pool = self.drawn(network, POOL * count + LEAST, times * self.reach)
-        self.log.ask(pool[self.independent(pool, count, network)])
-        return self.newton(network)
+        many = POOL * count + LEAST + FEW // (1 + network.width)  # of few inputs sectors are slim
+        pool = self.drawn(network, many, times * self.reach)
+        if times >= CLEAR:  # those farthest from any plane, where biases hardly tell what is on
+            gap = np.abs(pool @ network.rows.T) / self.lengths(network)[None]
+            gap = gap.min(1, initial=np.inf)
+            clear = np.argsort(-gap)[: max(POOL * count, int((gap > GAP * self.reach).sum()))]
+            pool = pool[clear]
+        number = self.log.ask(pool[self.independent(pool, count, network)])
+        if times > CLEAR:  # where these are as many as they should be
+            network, _ = self.newton(network, number)
+        return self.newton(network, np.arange(len(self.log.x)))
+
+    def lengths(self, network: TwoLayer) -> np.ndarray:
+        """Of the rows [h], for normal points: how large n_j x is there."""
+        lengths = np.linalg.norm(network.rows * self.scale[None], axis=1)
+        return np.where(lengths > 0, lengths, 1.0)
 
     def drawn(self, network: TwoLayer, count: int, radius: float) -> np.ndarray:
         """Normal points [n, d], nearer where the logits would part too far."""
@@ -89,8 +104,7 @@ class Biases:
         their equations add to those before.
         """
         weights = self.log.basis.T @ network.weights
-        strength = np.linalg.norm(weights, axis=0)
-        alike = weights / np.where(strength > 0, strength, 1.0)
+        alike = weights / strengths(weights)[None]
         on = pool @ network.rows.T + network.bias[None] > 0
         rest = system(on, alike).reshape(len(pool), len(weights), -1)
         size = np.sum(rest**2, (1, 2))
@@ -104,10 +118,10 @@ class Biases:
             size[chosen] = -1.0
         return chosen
 
-    def newton(self, network: TwoLayer) -> tuple[TwoLayer, bool]:
-        """The network with biases and offset by all values, and whether these bear it out."""
+    def newton(self, network: TwoLayer, number: np.ndarray) -> tuple[TwoLayer, bool]:
+        """The network with biases and offset by these values, and whether they bear it out."""
         log, weights = self.log, self.log.basis.T @ network.weights
-        number = np.flatnonzero(log.usable)
+        number = number[log.usable[number]]
         x, f = log.x[number], log.f(number)
         along, straight = x @ network.rows.T, x @ network.slope.T @ log.basis
         heavy = np.repeat(1 / log.noise(number), len(weights))
@@ -122,8 +136,20 @@ class Biases:
             solved = np.linalg.lstsq(equations * heavy[:, None], left * heavy, rcond=1e-13)[0]
             bias, offset = np.split(solved, [network.width])
             wrong = float((np.abs(equations @ solved - left) * heavy).max(initial=0.0))
+        usual = self.lengths(network) + np.abs(bias).max(initial=0.0)
+        bias = np.where(np.abs(bias) <= NOTHING * usual, 0.0, bias)
         network = replace(network, bias=bias, offset=log.basis @ offset)
-        return network, wrong <= LEVEL * (1 + network.width / 64) ** 0.5
+        if len(x) * len(weights) < network.width + len(weights):
+            return network, False
+        even = system(along + bias[None] > 0, weights / strengths(weights)[None])
+        least = np.linalg.svd(even, compute_uv=False)[-1]
+        return network, least > VAGUE and wrong <= LEVEL * (1 + network.width / 64) ** 0.5
+
+
+def strengths(weights: np.ndarray) -> np.ndarray:
+    """Of the units [h], for weights [q, h]."""
+    strength = np.linalg.norm(weights, axis=0)
+    return np.where(strength > 0, strength, 1.0)
 
 
 def system(on: np.ndarray, weights: np.ndarray) -> np.ndarray:
