@@ -17,11 +17,12 @@ The floors of the house; an import only goes down:
        oracles       how a victim is asked: the one door
        book          the SQLite file of a ledger
        replies       what a service says it shows, what it answers, what that cost
-       explanations  Jacobian, top-class gradient, SmoothGrad
+       explanations  Jacobian, top-class gradient, SmoothGrad, integrated gradients
        networks      recovered functions as records that can be called, saved, loaded
        models        the flax modules
        data          image data as arrays
        tables        result rows and the run record
+       paths         the rules of integrated gradients
     0  convolutions  as products of matrices on a CPU
        masks         ReLU and max-pool, and a derivative of which unit is on
        optimizers    Adam, and Muon for kernels

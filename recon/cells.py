@@ -30,7 +30,7 @@ Row = dict[str, Any]
 MEASURING = (
     *("distill", "data", "victims", "masks.py", "convolutions.py", "models.py"),
     "optimizers.py",
-    *("explanations.py", "replies.py", "oracles.py"),
+    *("paths.py", "explanations.py", "replies.py", "oracles.py"),
     *("experiments/services.py", "experiments/students.py"),
 )
 

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from recon.paths import Path
+
 POINTS, SIGMA = 20, 0.2  # of SmoothGrad, as results/saliency chose them
 
 Function = Callable[[jax.Array], jax.Array]
@@ -86,12 +88,29 @@ def smooth_top_gradient(
     return smoothgrad(f, x, key, lambda g, z, _: class_gradient(g, z, label), n, sigma)
 
 
+def integrated_gradients(
+    f: Function, x: jax.Array, key: Any = None, path: Path | None = None
+) -> jax.Array:
+    """Integrated gradients [K, d] of the logits f(x) [K] at x [d], by the rule of `path`.
+
+    (x - baseline) times the mean of Jacobians on the way (Sundararajan, Taly and Yan, 2017).
+    """
+    path = Path() if path is None else path
+    shares, weights, start = (
+        jnp.asarray(a, x.dtype) for a in (path.shares, path.weights, path.start(len(x)))
+    )
+    at = start[None] + shares[:, None] * (x - start)[None]
+    rows = jax.vmap(lambda z: jacobian(f, z))(at)
+    return jnp.tensordot(weights, rows, 1) * (x - start)[None]
+
+
 EXPLANATIONS: dict[str, Explanation] = {
     "jacobian": jacobian,
     "input_x_gradient": input_x_gradient,
     "top": top_gradient,
     "smoothgrad": partial(smoothgrad, explain=jacobian),
     "smooth_top": smooth_top_gradient,
+    "integrated_gradients": integrated_gradients,
 }
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.explanations import EXPLANATIONS, OUTPUTS, value_and_jacobian
+from recon.explanations import OUTPUTS, value_and_jacobian
 from recon.replies import PLAIN, Cost, Reply, ReplyError, View, ViewError, check, check_values
 
 __all__ = [
@@ -98,7 +98,7 @@ class Oracle:
         if view.explanation == "none":
             return Reply(value, None)
         explained: Any = lambda z: OUTPUTS[view.of](self._raw(z))  # noqa: E731
-        return Reply(value, EXPLANATIONS[view.explanation](explained, row, key))
+        return Reply(value, view.explain(explained, row, key))
 
     def asked(self, x: Any, first: int, shape: int, known: int | None = None) -> Reply:
         """Checked replies to x [n, d] as NumPy arrays, asked in an array of `shape` >= n rows."""

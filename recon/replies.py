@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from recon.explanations import EXPLANATIONS, OUTPUTS, axes
+from recon.explanations import EXPLANATIONS, OUTPUTS, Explanation, axes
+from recon.paths import Path
 
 TOLERANCE = 0.05  # of a sum of probabilities: services round, but logits do not sum to one
 
@@ -61,12 +63,14 @@ class View:
     outputs: a row of `explanations.OUTPUTS`, "values" for the numbers of a regression;
     explanation: a row of `explanations.EXPLANATIONS`, or "none"; of: what the explanation is of,
     "logits" (which stands for the values of a regression too), "probabilities" or
-    "log_probabilities".  ViewError for other words, and for a service that returns nothing.
+    "log_probabilities"; path: of integrated gradients, by default Captum's.  ViewError for other
+    words, and for a service that returns nothing.
     """
 
     outputs: str = "logits"
     explanation: str = "jacobian"
     of: str = "logits"
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -83,6 +87,17 @@ class View:
             )
         if self.outputs == "values" and self.of != "logits":
             raise ViewError(f"a regression has no {self.of} to explain; leave `of` as it is")
+        if self.explanation == "integrated_gradients":
+            object.__setattr__(self, "path", self.path or Path())
+        elif self.path is not None:
+            raise ViewError(f"{self.explanation} has no path; leave `path` as it is")
+
+    @property
+    def explain(self) -> Explanation:
+        """The explanation as a function of (f, x, key)."""
+        function: Any = EXPLANATIONS[self.explanation]
+        explain: Explanation = function if self.path is None else partial(function, path=self.path)
+        return explain
 
     @property
     def axes(self) -> int:
@@ -91,6 +106,7 @@ class View:
 
     def __str__(self) -> str:
         shown = "no explanation" if not self.axes else f"{self.explanation} of {self.of}"
+        shown += f" by {self.path}" if self.path is not None else ""
         return f"{'no outputs' if self.outputs == 'none' else self.outputs}, {shown}"
 
 

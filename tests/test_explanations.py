@@ -12,6 +12,7 @@ from recon.explanations import EXPLANATIONS
 DIM, OUTPUTS = 5, 3
 each = pytest.mark.parametrize("name", EXPLANATIONS)
 TOP = {"top", "smooth_top"}
+PRODUCTS = {"input_x_gradient", "integrated_gradients"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def test_of_a_linear_function_every_explanation_is_its_matrix(name, weights, bat
     for x in batch:
         row = weights[jnp.argmax(f(x))]
         expected = row if name in TOP else weights
-        expected = expected * x[None] if name == "input_x_gradient" else expected
+        expected = expected * x[None] if name in PRODUCTS else expected
         got = EXPLANATIONS[name](f, x, jax.random.key(2))
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 

@@ -27,6 +27,10 @@ class FromUrl:
     """What the values of the service are: logits, values, probabilities, log_probabilities."""
     of: Literal["logits", "probabilities", "log_probabilities"] = "logits"
     """What the service explains."""
+    explains: Literal["jacobian", "input_x_gradient", "integrated_gradients", "smoothgrad"] = (
+        "jacobian"
+    )
+    """How it does: integrated gradients are Captum's 50 steps from zero."""
     contract: Literal["recon", "torchserve", "vertex"] = "recon"
     """How its requests and replies look (recon.victims.brought.web)."""
     ledger: Path | None = None
@@ -53,7 +57,7 @@ class FromUrl:
         if self.check < 0:
             raise ValueError(f"--check must be at least 0, not {self.check}")
         most_rows = None if self.ledger is not None else self.most_rows
-        view = View(self.shows, of=self.of)
+        view = View(self.shows, self.explains, self.of)
         with web.connections(self.url, self.timeout) as client:
             oracle: AnyOracle = service.patient(
                 web.oracle(

@@ -11,7 +11,7 @@ import numpy as np
 
 from recon.exact import asking, deep, derived, near, probe, regions, two_layer
 from recon.exact.inputs import of_box, of_data, of_gradients
-from recon.exact.less import by_values, top_logit, top_probability, top_value
+from recon.exact.less import averaged, by_values, top_logit, top_probability, top_value
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
 from recon.exact.two_layer import Victim, ask
@@ -25,6 +25,15 @@ LESS: dict[tuple[str, str, str], Callable[..., Recovery]] = {
     **{(shown, "none", ""): by_values.recover for shown in ("logits", "values", *ODDS)},
     **{(shown, "top", "logits"): top_logit.recover for shown in ("logits", *ODDS)},
     **{(shown, "top", "probabilities"): top_probability.recover for shown in ODDS},
+    **{
+        (shown, mean, of): averaged.recover
+        for mean in ("integrated_gradients", "smoothgrad")
+        for of, all_shown in (
+            ("logits", ("logits", "values", *ODDS)),
+            ("log_probabilities", ODDS),
+        )
+        for shown in all_shown
+    },
 }
 
 
@@ -57,14 +66,13 @@ def recover(
 
     Of a service that shows probabilities, or Jacobians of these or of their logarithms, the network
     of centred logits is recovered (`derived`): its probabilities are the victim's.  Jacobians times
-    inputs are divided by these.  Services that explain the top class alone, or nothing at all, have
-    methods of their own, named in LESS; they look at neither box nor data, and promise 1e-6.
+    inputs are divided by these.  Services that explain the top class alone, or nothing at all, or
+    means of gradients (integrated gradients, SmoothGrad) have methods of their own, named in LESS;
+    they look at neither box nor data.  The first two promise 1e-6.
     Of logits that may be asked for anywhere, in float64, networks of more hidden layers come out
-    too (`deep`), from two outputs on or one, with at most `dim` units in the first; depth: the
-    number of hidden layers, if known; share: of standard normal inputs, the most that a deep
-    network may be wrong on, with 95 % confidence: it costs ln(20) / share queries.  The other
-    services and boxes below are those of two layers.
-
+    too (`deep`), with at most `dim` units in the first; depth: the number of hidden layers, if
+    known; share: of standard normal inputs, the most that a deep network may be wrong on, with
+    95 % confidence: it costs ln(20) / share queries.
     classes: how many there are, if known, for a service of the top label and its logit, where all
     come out that are on top somewhere.
 
@@ -92,7 +100,9 @@ def recover(
     with jax.enable_x64(True):
         if method is not None:
             if box is not None or data is not None or precision is not None:
-                raise ValueError("box, data and precision need the gradients of all outputs")
+                raise ValueError(
+                    "box, data and precision need the gradients of all outputs, not means"
+                )
             more = {"classes": classes} if method is top_value.recover else {}
             return method(oracle, dim, key, width, budget, **more)
         deeper = None if depth == 1 else share

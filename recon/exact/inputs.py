@@ -48,6 +48,19 @@ class Inputs:
             offset=network.offset - slope @ self.shift,
         )
 
+    def inside(self, network: TwoLayer) -> TwoLayer:
+        """The network of x as one of z, its rows of length one: what `restored` undoes."""
+        rows = network.rows * self.scale[None]
+        length = np.linalg.norm(rows, axis=1)
+        length = np.where(length > 0, length, 1.0)
+        return TwoLayer(
+            rows=rows / length[:, None],
+            bias=(network.bias + network.rows @ self.shift) / length,
+            weights=network.weights * length[None],
+            slope=network.slope * self.scale[None],
+            offset=network.offset + network.slope @ self.shift,
+        )
+
     @property
     def blur(self) -> float:
         """How much rounding grows where inputs lie far from zero beside their spread."""

@@ -20,7 +20,7 @@ from recon.exact.certify import Place, Points
 from recon.exact.derived import less
 from recon.exact.lines import Settings
 from recon.exact.recovery import Recovery, Status, promise
-from recon.exact.regions import HALF, SEEN, USUAL, Box, Ends, Softmax, spread
+from recon.exact.regions import HALF, SEEN, USUAL, Anywhere, Box, Ends, Softmax, spread
 from recon.exact.two_layer import Victim, ask, asked, room, search, shapes
 from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
@@ -61,7 +61,7 @@ class Task(NamedTuple):
 
     oracle: Any
     s: Settings
-    region: Softmax | Box
+    region: Softmax | Box | Anywhere
     width: int | None
     budget: int
     promise: float
@@ -95,6 +95,7 @@ def _recover(task: Task, seed: np.ndarray, cost: Cost) -> Recovery:
     none = np.zeros((0, d))
     known = Known(TwoLayer(none, none[:, 0], np.zeros((k, 0)), np.zeros((k, d)), np.zeros(k)))
     outcome = Recovery(None, Status.BUDGET, cost)
+    assert not isinstance(task.region, Anywhere)  # which has certificates, but no lines
     for left in reversed(range(task.region.lines)):
         try:
             known, found, cost = _line(task, rng, known, cost)
@@ -105,7 +106,7 @@ def _recover(task: Task, seed: np.ndarray, cost: Cost) -> Recovery:
         more = more or known.network.width < (task.width or 0)
         if left and (more or known.two(task.s.eps) is not None):
             continue  # a line that meets no new unit is cheaper than a certificate
-        outcome, known = _certified(task, rng, known, cost)
+        outcome, known = certified(task, rng, known, cost)
         if outcome.ok or outcome.status is Status.BUDGET:
             break
         cost = outcome.cost
@@ -122,6 +123,7 @@ def _line(
 ) -> tuple[Known, int, Cost]:
     """What is known after one more line, how many kinks it met, and the cost."""
     seed = rng.integers(1 << 32, size=2)
+    assert not isinstance(task.region, Anywhere)
     ends = task.region.line(rng, task.s.dim, known.two(task.s.eps))
     oracle: Any = less(task.oracle, known.network, known.size)
     s = task.s
@@ -182,7 +184,7 @@ def _measured(task: Task, ends: Ends, cost: Cost, first: bool) -> tuple[Ends, Co
     return Ends(u, ends.v, reach), cost
 
 
-def _certified(
+def certified(
     task: Task, rng: np.random.Generator, known: Known, cost: Cost
 ) -> tuple[Recovery, Known]:
     """The outcome by fresh queries; where these fail, between which points a unit is missing."""

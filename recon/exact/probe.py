@@ -29,6 +29,7 @@ TINY = 1e-300
 FEW, MANY = 8, 6  # numbers that say nothing yet; outputs whose orders are tried
 SMALL, SAFETY = 1e-6, 8.0  # relative noise that is a lack of digits; how much more there may be
 BYTE = 255
+PART, RULE = 0.03, 0.15  # relative: sums of explanations over the inputs; of integrated ones
 SHARE = 0.02  # of gradients that are the largest one, above which they are clipped
 
 
@@ -54,7 +55,7 @@ def findings(x: np.ndarray, reply: Reply, eps: float) -> Finding:
     eps = max(eps, digits(reply))
     if (noise := _changes(gradient)[1]) <= SMALL:  # as of finite differences: few digits
         eps = max(eps, SAFETY * noise)
-    for test in (_odds, _clipped_inputs, _curved, _unlike):
+    for test in (_odds, _clipped_inputs, _products, _curved, _unlike):
         if sentence := test(x, value, gradient, eps):
             return Finding(sentence, eps)
     return Finding("", eps)
@@ -128,13 +129,42 @@ def _changes(gradient: np.ndarray) -> tuple[np.ndarray, float]:
     return alike, 0.0 if alike.any() or not sizes.all() else float(sizes.max())
 
 
+def _products(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
+    """Explanations that add up over the inputs to how the values change: gradients times inputs do
+    from step to step, integrated gradients do between points far apart, by as much as their rule
+    is exact.
+    """
+    steady = _ways(gradient)[1].min() <= ROUNDING * eps
+    if steady or _mismatch(x, value, gradient, eps) <= 1:
+        return ""
+    total = gradient.sum(2)
+
+    def off(i: int) -> float:
+        change = value[i] - value[0]
+        size = float(np.linalg.norm(change))
+        return float(np.linalg.norm(total[i] - total[0] - change)) / size if size > 0 else np.inf
+
+    if off(2) < PART:
+        return (
+            "The explanations are gradients times inputs. Declare them: "
+            'View(explanation="input_x_gradient").'
+        )
+    several = value.shape[1] > 1 or _changes(gradient[:3])[0].all()
+    if off(3) < RULE and several:
+        return (
+            "The explanations add up to the change of the values: integrated gradients? Declare "
+            'them: View(explanation="integrated_gradients", path=Path(steps, rule, baseline)).'
+        )
+    return ""
+
+
 def _curved(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
     """Gradients that change from step to step: alike, where a function bends, or by chance."""
     alike, noise = _changes(gradient)
     if not alike.any() and noise > ROUNDING * eps:
         return (
             f"Every step changes the gradient, by up to {noise:.1g} of its size, and no two alike: "
-            "noise in the explanation, or a model with dropout left on."
+            'noise in the explanation, as View(explanation="smoothgrad") has, or dropout left on.'
         )
     if not alike.any() or _ways(gradient)[1].min() <= ROUNDING * eps:
         return ""

@@ -69,6 +69,22 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class Anywhere:
+    """No limit at all: for the certificate of a network that was found by other means."""
+
+    limit: float = np.inf
+    least: int = 0  # fresh points
+
+    def points(
+        self, seeds: Any, network: TwoLayer, line: certify.Line, eps: float, count: int
+    ) -> tuple[Points, list[Place]]:
+        """Fresh points, and the distributions that errors are judged on."""
+        places = certify.normal_places(seeds[0], len(line.u), max(count, self.least))
+        far = line._replace(reach=eps**-0.5)
+        return certify.points(seeds[1], network, far, eps, places), places
+
+
+@dataclass(frozen=True)
 class Box:
     """low [d] <= x <= high [d], as the service has it."""
 

@@ -25,6 +25,8 @@ TOP = View("top", "top")
 ONE = View("probabilities", "top")
 ONE_ODDS = View("probabilities", "top", "probabilities")
 ALONE = View("probabilities", "none")
+INTEGRATED = View(explanation="integrated_gradients")
+SMOOTH = View(explanation="smoothgrad")
 
 
 class Shape(NamedTuple):
@@ -45,6 +47,7 @@ class Service(NamedTuple):
 
 
 SMALL = (Shape(20, 16, 4, 20), Shape(100, 64, 10, 10), Shape(10, 40, 4, 20))
+MEANS = (Shape(0, 64, 10, 3), Shape(784, 64, 10, 20), Shape(100, 64, 10, 20))
 FEW_OUTPUTS = (Shape(20, 16, 1, 20), Shape(20, 16, 2, 20), Shape(20, 16, 3, 20))
 SERVICES = (
     Service(LOGITS, tuple(Shape(0, h, 10, 3) for h in (32, 128, 512, 1024))),
@@ -59,6 +62,8 @@ SERVICES = (
     Service(LOGARITHMS, (*SMALL, *FEW_OUTPUTS)),
     Service(LOGITS, (*SMALL, *FEW_OUTPUTS), (0.0, 1.0)),
     Service(ODDS, SMALL, (0.0, 1.0)),
+    Service(INTEGRATED, (*MEANS, *SMALL[::2], *FEW_OUTPUTS)),
+    Service(SMOOTH, (*MEANS, *SMALL[::2], *FEW_OUTPUTS)),
 )
 
 

@@ -225,7 +225,7 @@ def test_one_call_takes_every_service(view):
 
 
 def test_views_that_no_method_takes_are_refused():
-    for view in (View("label", "jacobian"), View("none"), View(explanation="smoothgrad")):
+    for view in (View("label", "jacobian"), View("none"), View(explanation="smooth_top")):
         with pytest.raises(oracles.ViewError, match="needs"):
             exact.recover(service(drawn(7, 8, 6, 4), view, []), dim=8, key=1)
 

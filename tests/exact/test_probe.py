@@ -53,6 +53,12 @@ def noisy(x):
     return z, rows + 1e-3 * NOISE.normal(size=rows.shape)
 
 
+def integrated(x):
+    nodes, weights = np.polynomial.legendre.leggauss(50)
+    terms = (w / 2 * plain((1 + a) / 2 * x)[1] for a, w in zip(nodes, weights, strict=True))
+    return plain(x)[0], sum(terms) * x[:, None]
+
+
 def clipped(x):
     z, rows = plain(np.clip(x, 0, 1))
     return z, rows * ((x >= 0) & (x <= 1))[:, None]
@@ -78,6 +84,12 @@ UNFIT = {
     "labels": (lambda x: (plain(x)[0].argmax(1)[:, None], plain(x)[1][:, :1]), "labels"),
     "noise": (noisy, "noise in the explanation"),
     "clipped inputs": (clipped, r"clips.*box="),
+    "products": (lambda x: (plain(x)[0], plain(x)[1] * x[:, None]), '"input_x_gradient"'),
+    "integrated": (integrated, '"integrated_gradients"'),
+    "integrated, float32": (
+        lambda x: tuple(part.astype(np.float32) for part in integrated(x)),
+        '"integrated_gradients"',
+    ),
 }
 
 

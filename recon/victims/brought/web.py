@@ -17,9 +17,10 @@ A value that the service does not show is left out or null.  Two more contracts:
               with an outputIndex.  The deployed model must explain all its outputs (topK).
 
 Numbers may be float32 behind their decimals: `exact.recover` finds that out itself.  Many such
-services return integrated gradients or absolute values, and `exact.recover` says so.  Errors that
-pass (no connection, no answer in time, 408, 429, 5xx) are ConnectionError and TimeoutError, which
-`service.patient` asks again; others are ReplyError, in the service's own words.
+services return integrated gradients, which are declared as such (`View`), or absolute values;
+`exact.recover` says so.  Errors that pass (no connection, no answer in time, 408, 429, 5xx) are
+ConnectionError and TimeoutError, which `service.patient` asks again; others are ReplyError, in the
+service's own words.
 """
 
 from __future__ import annotations
