@@ -42,7 +42,7 @@ def same(found, truth):
 @given(drawn())
 def test_two_dense_layers_are_the_network_in_as_few_units_as_its_slope_allows(made):
     network, x = made
-    first, bias, second, offset = exports.dense(network)
+    (first, bias), (second, offset) = exports.dense(network)
     same(np.maximum(x @ first.T + bias, 0) @ second.T + offset, network(x))
     rank = np.linalg.matrix_rank(network.slope) if network.slope.any() else 0
     assert len(first) == max(1, network.width + 2 * rank)

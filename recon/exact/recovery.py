@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from recon.networks import TwoLayer
+from recon.networks import Network
 from recon.oracles import Cost
 
 
@@ -64,7 +64,7 @@ class Recovery:
     points are those of the scaled inputs.  Half precision is never `ok`.
     """
 
-    network: TwoLayer | None
+    network: Network | None
     status: Status
     cost: Cost
     certificate: float = float("inf")
