@@ -43,11 +43,11 @@ def dense(network: Network) -> list[Layer]:
     A hidden layer without units gets one of zeros, as no library has layers of none.
     """
     layers = _two(network) if isinstance(network, TwoLayer) else _all(network)
-    for i, (matrix, bias) in enumerate(layers[:-1]):
-        if not len(bias):
-            after, offset = layers[i + 1]
-            layers[i] = Layer(np.zeros((1, matrix.shape[1])), np.zeros(1))
-            layers[i + 1] = Layer(np.zeros((len(after), 1)), offset)
+    for i in range(len(layers) - 1):
+        if not len(layers[i].bias):
+            after = layers[i + 1]
+            layers[i] = Layer(np.zeros((1, layers[i].matrix.shape[1])), np.zeros(1))
+            layers[i + 1] = Layer(np.zeros((len(after.bias), 1)), after.bias)
     return layers
 
 

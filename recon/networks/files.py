@@ -6,6 +6,7 @@ something is not taken for a smaller network.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
@@ -23,15 +24,16 @@ OF_DEEP = re.compile(r"(weights|biases)_\d+")
 HEAD = ("function", "dtype", "sizes")  # of the JSON, beside the arrays
 # what NumPy and the zip archive raise where the bytes are not an archive of arrays
 UNREADABLE = (
-    *(ValueError, TypeError, KeyError, EOFError, RuntimeError, OverflowError),
-    *(SyntaxError, zipfile.BadZipFile, zlib.error, UnicodeError, MemoryError),
+    *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, OverflowError),
+    *(SyntaxError, zipfile.BadZipFile, zlib.error, MemoryError),
 )
 
 
 def load(path: str | Path) -> TwoLayer | Deep:
     """The network saved at `path`, with NumPy arrays; ValueError if the file is not one."""
+    data = io.BytesIO(Path(path).read_bytes())  # a file that cannot be opened is an OSError
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(data, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return _network(arrays, arrays.pop("sizes", None))
     except UNREADABLE as error:
@@ -65,6 +67,8 @@ def _network(arrays: dict[str, np.ndarray], sizes: Any) -> TwoLayer | Deep:
         raise ValueError("it does not say its sizes")
     shapes = (Deep if deep else TwoLayer).shapes(tuple(known.tolist()))
     _whole(arrays, shapes)
+    if deep and (more := [name for name in arrays if name not in shapes]):
+        raise ValueError(f"its sizes have no {', '.join(more)}")
     checked = {name: _shaped(name, arrays[name], shape) for name, shape in shapes.items()}
     if not deep:
         return TwoLayer(**checked)
