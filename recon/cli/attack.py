@@ -171,12 +171,13 @@ def described(summary: dict[str, Any]) -> dict[str, str]:
         value = summary[name]
         return "not reached" if value is None else f"{value:.2g} {of_what}"
 
+    floor = " (floor for gradients: 1)" * (len(summary["widths"]) == 1)
     return {
         "status": summary["message"],
         "units": f"{model.units(summary)}, {summary['width']} true",
         "queries": f"{summary['queries']:,}: {summary['gradients']:,} gradients, "
         f"{summary['values']:,} values",
-        "a unit": f"{summary['queries'] / summary['width']:.2f} queries (floor for gradients: 1)",
+        "a unit": f"{summary['queries'] / summary['width']:.2f} queries{floor}",
         "numbers": f"{summary['numbers']:,} received",
         "rounds": f"{summary['rounds']:,} batches, one after the other",
         "worst error": number("max_error", "relative, over 10,000 Gaussian x"),
