@@ -84,8 +84,8 @@ def recover(
     if method is None:
         shown = ("logits", "values", "probabilities", "log_probabilities")
         need(oracle, outputs=shown, explanation=("jacobian", "input_x_gradient"))
-    counts = (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0), ("classes", classes, 1))
-    counts += (("depth", depth, 1),)
+    counts = [("dim", dim, 1), ("width", width, 1), ("depth", depth, 1), ("classes", classes, 1)]
+    counts.append(("budget", budget, 0))
     for name, number, least in counts:
         if number is None and name != "dim":
             continue

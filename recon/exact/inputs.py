@@ -9,7 +9,7 @@ them the victim's gradients do, as an input that is measured in small units has 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -29,6 +29,12 @@ class Inputs:
     def seen(self, x: np.ndarray) -> np.ndarray:
         """z [n, d] of the user's x [n, d]."""
         return (x - self.shift[None]) / self.scale[None]
+
+    @overload
+    def restored(self, network: TwoLayer) -> TwoLayer: ...
+
+    @overload
+    def restored(self, network: Deep) -> Deep: ...
 
     def restored(self, network: Network) -> Network:
         """The network as a function of x, the rows of its first layer of length one."""
