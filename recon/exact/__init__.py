@@ -1,4 +1,4 @@
-"""Exact recovery of two-layer ReLU networks, linear and logistic models from gradient queries."""
+"""Exact recovery of ReLU networks, linear and logistic models from gradient queries."""
 
 from __future__ import annotations
 

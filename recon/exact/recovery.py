@@ -21,11 +21,12 @@ class Status(enum.Enum):
     BUDGET = "The query budget ran out before the network was recovered; the network is partial."
     UNCERTIFIED = (
         "Not certified: fresh queries do not bear the network out, as where the victim is not a "
-        "two-layer ReLU network, has units this search could not see, or answers in too few digits."
+        "ReLU network that can be found, has units this search could not see, or answers in too "
+        "few digits."
     )
     NOISY = (
         "The replies are not piecewise linear along a line to within their rounding error: "
-        "the victim is not a two-layer ReLU network, its explanations are noisy, or its values and "
+        "the victim is not a ReLU network, its explanations are noisy, or its values and "
         "gradients do not belong together."
     )
     UNFIT = "The replies do not fit; a few queries tell."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -137,18 +136,3 @@ class Depth(Measured):
 
 def _answer(victim: Deep, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return victim(x), victim.gradient(x)
-
-
-def fitted(rows: list[Row], depth: int) -> tuple[float, float] | None:
-    """(c, p) of queries = c units^p for one depth, by least squares of logarithms over LAW."""
-    of = [row for row in rows if row["sizes"] in _names() and row["depth"] == depth]
-    if len(of) < 2:
-        return None
-    units = np.log([row["hidden"] for row in of])
-    asked = np.log([row["queries_per_unit"] * row["hidden"] for row in of])
-    power, start = np.polyfit(units, asked, 1)
-    return math.exp(start), float(power)
-
-
-def _names() -> set[str]:
-    return {"-".join(map(str, shape.sizes)) for shape in LAW}

@@ -23,6 +23,7 @@ FIGURES: dict[str, Callable[[Any, list[Row]], None]] = {
     "figure1": plane.figure1,
     "queries": attack.queries,
     "robust": attack.robust,
+    "depth": attack.depth,
     "bench-exact": bench.bench,
     "fig2-mnist": matching.figure2,
     "fig3-mnist": matching.figure3,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from recon.reports.style import (
     BLUE,
@@ -97,4 +100,46 @@ def robust(figure: Any, rows: list[Row]) -> None:
         figure,
         "Counts: exact of all. Exact: relative error below 1e-11 on Gaussian points and 1e7 times "
         "farther out; right near: on Gaussian points only. Kinds: recon.victims.",
+    )
+
+
+def depth(figure: Any, rows: list[Row]) -> None:
+    """Queries against hidden units for each depth, with the fitted laws; and errors."""
+    left, right = panels(figure, 2, 8.5, 3.9)
+    series: dict[int, list[Row]] = {}
+    for row in rows:
+        sizes = [int(size) for size in row["sizes"].split("-")]
+        halved = all(b == max(a // 2, 4) for a, b in pairwise(sizes[:-1]))
+        if row["victim"] == "random" and row["outputs"] == 10 and halved:
+            series.setdefault(row["depth"], []).append(row)
+    for (layers, of), marker in zip(sorted(series.items()), MARKERS, strict=False):
+        of.sort(key=lambda row: row["hidden"])
+        units = column(of, "hidden")
+        asked = [row["queries_per_unit"] * row["hidden"] for row in of]
+        power, start = np.polyfit(np.log(units), np.log(asked), 1)
+        name = (
+            f"{layers} hidden layer{'s' if layers > 1 else ''}: {np.exp(start):.1f} n^{power:.2f}"
+        )
+        left.plot(units, asked, **(POINTS | {"marker": marker}), label=name)
+        left.plot(units, np.exp(start) * np.array(units) ** power, color=GREY, linewidth=0.8)
+    ends = [min(column(rows, "hidden")), max(column(rows, "hidden"))]
+    left.plot(ends, ends, **EXACT, label="one query a unit")
+    left.set(xscale="log", yscale="log", xlabel="hidden units n, all layers", ylabel="queries")
+    left.set_title("Each layer half as wide as the one before, ten outputs")
+    left.legend(loc="upper left")
+    for layers, marker in zip(levels(rows, "depth"), MARKERS, strict=False):
+        of = [row for row in rows if row["depth"] == layers and row["median_error"]]
+        errors = [max(row["median_error"], 1e-17) for row in of]
+        label = f"{layers} hidden layer{'s' if layers > 1 else ''}"
+        right.plot(column(of, "hidden"), errors, **(POINTS | {"marker": marker}), label=label)
+    right.set(xscale="log", yscale="log", xlabel="hidden units n, all layers")
+    right.set(ylabel="median of the largest error")
+    right.set_title("Every shape")
+    right.legend(loc="upper left")
+    ok, runs = (sum(column(rows, name)) for name in ("exact", "runs"))
+    figure.suptitle(f"{ok} of {runs} deep networks recovered exactly, depth and widths not told")
+    caption(
+        figure,
+        "Gradient queries, the certificate's included; means over the victims of a shape. Errors "
+        "over 10,000 normal inputs, relative to the rms.",
     )

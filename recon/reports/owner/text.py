@@ -22,15 +22,15 @@ NEXT = {
         "gradient queries a hidden unit, one that does not some 30,000 queries at most.",
     ],
     "UNCERTIFIED": [
-        "Is it a two-layer ReLU network (one hidden layer, no other curves)? Others are not for "
-        "this attack.",
+        "Is it a ReLU network of dense layers (no other curves)? Others are not for this attack.",
         "Give inputs of your own, `--data`: queries are then spread as they are.",
         "Ask the model in float64 (PyTorch: `net.double()`), or try another `--seed`.",
     ],
     "NOISY": [
         "Look for what makes two equal questions differ: dropout left on, noise added to "
         "explanations, a service that rounds. Switch it off to see what the model itself leaks.",
-        "Is it a two-layer ReLU network? GELU, tanh and sigmoid units are not for this attack.",
+        "Is it a ReLU network of dense layers? Units of GELU, tanh and sigmoid are not for this "
+        "attack.",
     ],
     "UNFIT": ["Do what the sentence above says, then run the attack again."],
     "SEARCH_FAILED": ["Try another `--seed`, a smaller `--delta` or a smaller `--separation`."],
