@@ -23,7 +23,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from recon import data, exact, reports, tables
-from recon.demo import digits
+from recon.demo import deep, digits
 from recon.experiments.common import EXACT, Row
 from recon.experiments.mnist import SMALL
 from recon.networks import TwoLayer
@@ -108,6 +108,11 @@ def demo(args: Args) -> int:
                 written = [stage("Drawing", _draw, args.out, subjects, attacked)]
             except ModuleNotFoundError as error:
                 stage.say(f"No pictures: {error}; pip install 'recon[plot]' brings it.")
+        deep_key = jax.random.fold_in(jax.random.key(args.seed), 1)
+        found = stage("Training and recovering a deep network", deep.recover, deep_key, args.budget)
+        stage.say(deep.sentence(found.row))
+        if not found.recovery.ok:
+            failed["deep"] = f"The deep classifier was not recovered. {found.recovery}"
         rebuilt, pictures = _rebuild(args, stage)
         written += pictures
     for subject in subjects:
@@ -130,7 +135,13 @@ def demo(args: Args) -> int:
     record = tables.run_record(seeds=[args.seed], seconds=seconds, width=args.width)
     tables.write(args.out, rows, record)
     tables.write(args.out / "matching", rebuilt, record)
-    written += [args.out / "rows.csv", args.out / "run.json", args.out / "matching"]
+    tables.write(args.out / "deep", [found.row], record)
+    written += [
+        args.out / "deep",
+        args.out / "rows.csv",
+        args.out / "run.json",
+        args.out / "matching",
+    ]
     for subject in subjects:
         network = attacked[subject.name, "tangent"].recovery.network
         written.append(subject.network.save(args.out / f"{subject.name}_true.npz"))

@@ -13,7 +13,7 @@ import numpy as np
 from recon import data, exact, oracles, victims
 from recon.experiments.common import Measured, Row, columns, timed
 from recon.networks import Deep
-from recon.victims.training import Training, cross_entropy, fit
+from recon.victims.training import Training
 
 WRONG = 1e-6  # relative error above which an answer is a wrong one
 
@@ -129,9 +129,7 @@ class Depth(Measured):
                 lambda a: np.asarray(a, np.float64), victims.random_deep(key, sizes)
             )
         training = Training(steps=self.steps)
-        first = lambda key, x: victims.random_deep(key, sizes, 0.0)  # noqa: E731
-        net = fit(first, Deep.__call__, cross_entropy, images.train, training, key)
-        return jax.tree.map(lambda a: np.asarray(a, np.float64), net)
+        return victims.deep_classifier(key, images, sizes[1:-1], training)[0]
 
 
 def _answer(victim: Deep, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

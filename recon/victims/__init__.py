@@ -5,7 +5,13 @@
 
 from recon.networks import Deep, TwoLayer
 from recon.victims.classifiers import Classifier, classifier, sizes
-from recon.victims.digits import Trained, digits_classifier, digits_scalar, image_classifier
+from recon.victims.digits import (
+    Trained,
+    deep_classifier,
+    digits_classifier,
+    digits_scalar,
+    image_classifier,
+)
 from recon.victims.planted import KINDS, oracle_of, random_deep, random_network, random_outside
 from recon.victims.training import Training, schedule
 
@@ -17,6 +23,7 @@ __all__ = [
     "Training",
     "TwoLayer",
     "classifier",
+    "deep_classifier",
     "digits_classifier",
     "digits_scalar",
     "image_classifier",

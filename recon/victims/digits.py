@@ -1,8 +1,8 @@
-"""Two-layer networks trained on images, recorded in float64, to be recovered."""
+"""Networks trained on images, recorded in float64, to be recovered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon import data
-from recon.networks import TwoLayer
+from recon.networks import Deep, TwoLayer
+from recon.victims.planted import random_deep
 from recon.victims.training import Training, cross_entropy, fit
 
 TRAINING = Training(steps=3_000, learning_rate=3e-3)
@@ -38,6 +39,18 @@ def image_classifier(key: Any, images: data.Dataset, width: int) -> Trained:
     """The same for any images."""
     network = _trained(key, images, width, images.classes, True, cross_entropy)
     return Trained(network, float(np.mean(_logits(network, images).argmax(1) == images.test.y)))
+
+
+def deep_classifier(
+    key: Any, images: data.Dataset, hidden: Sequence[int], training: Training = TRAINING
+) -> tuple[Deep, float]:
+    """The same with several hidden layers, and its accuracy on the test part."""
+    sizes = (images.train.x.shape[1], *hidden, images.classes)
+    first = lambda key, _: random_deep(key, sizes, 0.0)  # noqa: E731
+    net = fit(first, Deep.__call__, cross_entropy, images.train, training, key)
+    network = jax.tree.map(lambda a: np.asarray(a, np.float64), net)
+    right = network(np.asarray(images.test.x, np.float64)).argmax(1) == images.test.y
+    return network, float(right.mean())
 
 
 def digits_scalar(key: Any, width: int = 32, split: int = 0) -> Trained:
