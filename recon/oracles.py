@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.explanations import EXPLANATIONS, OUTPUTS, value_and_jacobian
+from recon.explanations import EXPLANATIONS, OUTPUTS, SHOWN, value_and_jacobian
 from recon.replies import PLAIN, Cost, Reply, ReplyError, View, ViewError, check, check_values
 
 __all__ = [
@@ -98,7 +98,8 @@ class Oracle:
         if view.explanation == "none":
             return Reply(value, None)
         explained: Any = lambda z: OUTPUTS[view.of](self._raw(z))  # noqa: E731
-        return Reply(value, EXPLANATIONS[view.explanation](explained, row, key))
+        rows = EXPLANATIONS[view.explanation](explained, row, key)
+        return Reply(value, SHOWN[view.shown].show(rows))
 
     def asked(self, x: Any, first: int, shape: int, known: int | None = None) -> Reply:
         """Checked replies to x [n, d] as NumPy arrays, asked in an array of `shape` >= n rows."""
@@ -334,6 +335,7 @@ def need(
     outputs: str | Sequence[str] | None = None,
     explanation: str | Sequence[str] | None = None,
     of: str | None = None,
+    shown: str | Sequence[str] | None = None,
 ) -> None:
     """ViewError, a sentence, unless the oracle's view has one of the words that are given."""
     if not isinstance(oracle, Oracle | HostOracle):
@@ -342,9 +344,10 @@ def need(
             f"{type(oracle).__name__}"
         )
     view = oracle.view
-    for name, words in (("outputs", outputs), ("explanation", explanation), ("of", of)):
+    asked = {"outputs": outputs, "explanation": explanation, "of": of, "shown": shown}
+    for name, words in asked.items():
         words = (words,) if isinstance(words, str) else words
-        if name == "of" and not view.axes:
+        if name in ("of", "shown") and not view.axes:
             continue
         if words is not None and getattr(view, name) not in words:
             raise ViewError(f"this needs {name} {' or '.join(words)}; the service's view is {view}")

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon import explanations, oracles
-from recon.oracles import AnyOracle, Cost, HostOracle, Oracle
+from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, View
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["x", "probabilities", "gradient", "label", "unlabelled", "values"],
-    meta_fields=["chunk", "told"],
+    meta_fields=["chunk", "told", "view"],
 )
 @dataclass(frozen=True, repr=False)
 class Bank:
@@ -30,7 +30,9 @@ class Bank:
     one class's logit) or None (membership queries); label [N], the victim's class, and the class an
     [N, d] gradient belongs to; unlabelled [M, d], inputs the victim was not asked about, or None.
     Of a regression the values [N, K] stand in place of probabilities and labels, which are None.
-    chunk: rows asked together, None: all; told: numbers of a reply beside its gradient, None: K.
+    chunk: rows asked together, None: all; told: numbers of a reply beside its gradient, None: K;
+    view: what the service shows, where that is known: `gradient` is then what it says, [N, K, d']
+    or [N, d'].
     """
 
     x: Any
@@ -41,12 +43,13 @@ class Bank:
     values: Any = None
     chunk: int | None = None
     told: int | None = None
+    view: View | None = None
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
     def __repr__(self) -> str:
-        parts = {f.name: np.shape(getattr(self, f.name)) for f in fields(self)}
+        parts = {f.name: np.shape(getattr(self, f.name)) for f in fields(self) if f.name != "view"}
         return (
             f"Bank({', '.join(f'{name} {list(shape)}' for name, shape in parts.items() if shape)})"
         )
@@ -73,7 +76,8 @@ class Bank:
             raise ValueError("only a bank of whole Jacobians [N, K, d] holds the top class's rows")
         named = jnp.minimum(self.label, self.gradient.shape[1] - 1)  # of one logit, the one
         rows = jnp.take_along_axis(self.gradient, named[:, None, None], axis=1)
-        return replace(self, gradient=rows[:, 0])
+        view = None if self.view is None else replace(self.view, explanation="top")
+        return replace(self, gradient=rows[:, 0], view=view)
 
     def hard(self) -> Bank:
         """Class labels instead of probabilities: a service that names a class only."""
@@ -95,16 +99,16 @@ def buy(
     """Ask the victim for every row of x [N, d], `chunk` rows at a time (None: all at once).
 
     oracle: `oracles.from_jax` or `oracles.from_host`, whose view says what is bought: gradients
-    [N, K, d] or [N, d], smoothed or not, or none (membership queries), beside logits,
-    probabilities, their logarithms, labels (with gradients [N, K, d], which say how many classes
-    there are) or the values of a regression.  A function f(x [d]) -> logits [K] stands for
-    from_jax(f).  Raises ReplyError; ViewError for another view; ValueError where x is not [N, d]
-    with N >= 1, or not of floats, and for a chunk below 1.
+    [N, K, d] or [N, d], smoothed or not, any other explanation in any form, or none (membership
+    queries), beside logits, probabilities, their logarithms, labels (with explanations of all
+    classes, which say how many there are) or the values of a regression.  A function
+    f(x [d]) -> logits [K] stands for from_jax(f).  Raises ReplyError; ViewError for another view;
+    ValueError where x is not [N, d] with N >= 1, or not of floats, and for a chunk below 1.
     """
     if not isinstance(oracle, Oracle | HostOracle):
         oracle = oracles.from_jax(oracle)
     view = oracle.view
-    oracles.need(oracle, outputs=[*_PROBABILITIES, "label", "values"], of="logits")
+    oracles.need(oracle, outputs=[*_PROBABILITIES, "label", "values"])
     if view.outputs == "label" and view.axes != 3:
         raise oracles.ViewError("labels alone do not say how many classes there are")
     x = jnp.asarray(x)
@@ -121,16 +125,16 @@ def buy(
         assert gradient is not None
         label = jnp.asarray(reply.value[:, 0], jnp.int32)
         probabilities = _named(label, gradient[..., 0])
-        bank = Bank(x, probabilities, gradient, label, chunk=chunk, told=1)
+        bank = Bank(x, probabilities, gradient, label, chunk=chunk, told=1, view=view)
     elif view.outputs == "values":
         values = jnp.asarray(reply.value, x.dtype)
-        bank = Bank(x, None, gradient, None, values=values, chunk=chunk)
+        bank = Bank(x, None, gradient, None, values=values, chunk=chunk, view=view)
     else:
         value = jnp.asarray(reply.value, x.dtype)
         probabilities, even = _PROBABILITIES[view.outputs]
         label = explanations.label(value - even if value.shape[1] == 1 else value)
         probabilities = probabilities(value)
-        bank = Bank(x, probabilities, gradient, label, chunk=chunk)
+        bank = Bank(x, probabilities, gradient, label, chunk=chunk, view=view)
     assert bank.cost(len(bank)) == cost  # the rows of a budget cost what the door counted
     return bank
 

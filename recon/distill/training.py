@@ -195,7 +195,8 @@ def _drive(
     over: Mesh | None = None,
 ) -> Run:
     check(hyper, bank, student, probe, chunk, measure, many)
-    bank = replace(bank, chunk=None, told=None)  # how it was asked is not compiled in
+    view = bank.view if hyper.loss == "shown" else None
+    bank = replace(bank, chunk=None, told=None, view=view)  # the rest is not compiled in
     whole = np.min(hyper.budget) == len(bank) <= hyper.batch
     rows = None if whole else int(min(hyper.batch, np.max(hyper.budget)))
     given = hyper
