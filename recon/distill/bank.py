@@ -13,13 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon import explanations, oracles
+from recon.distill import declared
 from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, View
+
+NOTHING = Cost()
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["x", "probabilities", "gradient", "label", "unlabelled", "values"],
-    meta_fields=["chunk", "told", "view"],
+    meta_fields=["chunk", "told", "view", "before"],
 )
 @dataclass(frozen=True, repr=False)
 class Bank:
@@ -32,7 +35,7 @@ class Bank:
     Of a regression the values [N, K] stand in place of probabilities and labels, which are None.
     chunk: rows asked together, None: all; told: numbers of a reply beside its gradient, None: K;
     view: what the service shows, where that is known: `gradient` is then what it says, [N, K, d']
-    or [N, d'].
+    or [N, d']; before: what was asked before the first row.
     """
 
     x: Any
@@ -44,12 +47,17 @@ class Bank:
     chunk: int | None = None
     told: int | None = None
     view: View | None = None
+    before: Cost = NOTHING
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
 
     def __repr__(self) -> str:
-        parts = {f.name: np.shape(getattr(self, f.name)) for f in fields(self) if f.name != "view"}
+        parts = {
+            f.name: np.shape(getattr(self, f.name))
+            for f in fields(self)
+            if f.name not in ("view", "before")
+        }
         return (
             f"Bank({', '.join(f'{name} {list(shape)}' for name, shape in parts.items() if shape)})"
         )
@@ -60,15 +68,17 @@ class Bank:
         return self.probabilities if self.values is None else self.values
 
     def cost(self, budget: int) -> Cost:
-        """What the first `budget` rows cost; a smoothed gradient is one query of the service."""
+        """What the first `budget` rows cost, and what was asked before them; a smoothed gradient is
+        one query of the service.
+        """
         if not 0 <= budget <= len(self):
             raise ValueError(f"a budget of {budget} queries is not in 0 ... {len(self)}, the bank")
         said = self.outputs.shape[1] if self.told is None else self.told
         rounds = -(-budget // (self.chunk or max(1, budget)))
         if self.gradient is None:
-            return Cost(values=budget, numbers=budget * said, rounds=rounds)
+            return self.before + Cost(values=budget, numbers=budget * said, rounds=rounds)
         numbers = budget * (self.gradient[0].size + said)
-        return Cost(gradients=budget, numbers=numbers, rounds=rounds)
+        return self.before + Cost(gradients=budget, numbers=numbers, rounds=rounds)
 
     def top(self) -> Bank:
         """The gradient of the victim's class alone, [N, d], from whole Jacobians."""
@@ -94,7 +104,10 @@ def _named(label: Any, like: Any) -> Any:
 
 
 def buy(
-    oracle: AnyOracle | Callable[[jax.Array], jax.Array], x: Any, chunk: int | None = 100
+    oracle: AnyOracle | Callable[[jax.Array], jax.Array],
+    x: Any,
+    chunk: int | None = 100,
+    probe: bool = True,
 ) -> Bank:
     """Ask the victim for every row of x [N, d], `chunk` rows at a time (None: all at once).
 
@@ -102,8 +115,12 @@ def buy(
     [N, K, d] or [N, d], smoothed or not, any other explanation in any form, or none (membership
     queries), beside logits, probabilities, their logarithms, labels (with explanations of all
     classes, which say how many there are) or the values of a regression.  A function
-    f(x [d]) -> logits [K] stands for from_jax(f).  Raises ReplyError; ViewError for another view;
-    ValueError where x is not [N, d] with N >= 1, or not of floats, and for a chunk below 1.
+    f(x [d]) -> logits [K] stands for from_jax(f).  With `probe` a service of
+    `from_host` that explains is first asked seven questions: ViewError, a sentence, where what it
+    shows is not what its view says (`declared`); they are in the bank's cost.  What JAX computes
+    here is what it is said to be.  Raises
+    ReplyError; ViewError for another view; ValueError where x is not [N, d] with N >= 1, or not of
+    floats, and for a chunk below 1.
     """
     if not isinstance(oracle, Oracle | HostOracle):
         oracle = oracles.from_jax(oracle)
@@ -114,6 +131,9 @@ def buy(
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"queries are {x.dtype}, expected floats")
+    before = NOTHING
+    if probe and not oracle.traced:
+        before = declared.hold(oracle, np.asarray(x), chunk)
     try:
         reply, cost = oracles.ask(oracle, x, chunk=chunk)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
@@ -136,7 +156,7 @@ def buy(
         probabilities = probabilities(value)
         bank = Bank(x, probabilities, gradient, label, chunk=chunk, view=view)
     assert bank.cost(len(bank)) == cost  # the rows of a budget cost what the door counted
-    return bank
+    return replace(bank, before=before)
 
 
 # How outputs become probabilities, and the output of a binary classifier that is undecided.

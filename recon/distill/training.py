@@ -20,6 +20,7 @@ from recon.distill.hyper import Hyper, settled
 from recon.distill.probe import Probe, evaluate
 from recon.distill.steps import State, start, step
 from recon.distill.students import Student
+from recon.oracles import Cost
 
 Progress = Callable[[int, dict[str, np.ndarray]], None]
 
@@ -196,7 +197,7 @@ def _drive(
 ) -> Run:
     check(hyper, bank, student, probe, chunk, measure, many)
     view = bank.view if hyper.loss == "shown" else None
-    bank = replace(bank, chunk=None, told=None, view=view)  # the rest is not compiled in
+    bank = replace(bank, chunk=None, told=None, view=view, before=Cost())  # not compiled in
     whole = np.min(hyper.budget) == len(bank) <= hyper.batch
     rows = None if whole else int(min(hyper.batch, np.max(hyper.budget)))
     given = hyper

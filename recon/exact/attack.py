@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.exact import asking, derived, near, probe, regions, two_layer
+from recon import probe
+from recon.exact import asking, derived, near, regions, two_layer
 from recon.exact.inputs import of_box, of_data, of_gradients
 from recon.exact.less import by_values, top_logit, top_probability, top_value
 from recon.exact.lines import Settings

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from recon import exact, oracles
-from recon.exact import Status, probe
+from recon import exact, oracles, probe
+from recon.exact import Status
 from recon.oracles import View
 from recon.replies import Reply
 
