@@ -66,6 +66,7 @@ class Oracle:
     """
 
     traced: ClassVar[bool] = True
+    repeats: ClassVar[int] = 1
     f: Callable[[Any, jax.Array], jax.Array]
     params: Any
     view: View = field(default=PLAIN, kw_only=True)
@@ -199,13 +200,18 @@ def _value(oracle: Oracle, x: jax.Array) -> Any:
 
 @dataclass(frozen=True)
 class HostOracle:
-    """A victim that is not JAX; every reply is checked before it is used."""
+    """A victim that is not JAX; every reply is checked before it is used.
+
+    repeats: how often the service is asked for each row (`service.averaged`); every row counts so
+    many times, in `ask` and in what `exact.recover` returns.
+    """
 
     traced: ClassVar[bool] = False
     fn: Callable[[np.ndarray], Any]
     value_fn: Callable[[np.ndarray], Any] | None = None
     outputs: int | None = None  # K, once known
     view: View = PLAIN
+    repeats: int = field(default=1, kw_only=True)
 
     def __call__(self, x: Any, first: int = 0) -> Reply:
         """Checked replies to x [n, d]; raises ReplyError."""
@@ -327,7 +333,8 @@ def ask(oracle: AnyOracle, x: Any, first: int = 0, chunk: int | None = None) -> 
     )
     numbers = sum(part.size for part in (value, gradient) if part is not None)
     explained = n if oracle.view.axes else 0
-    return Reply(value, gradient), Cost(explained, n - explained, numbers, len(parts))
+    cost = Cost(explained, n - explained, numbers, len(parts))
+    return Reply(value, gradient), cost * oracle.repeats
 
 
 def need(

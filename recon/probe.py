@@ -10,6 +10,7 @@ At a second point too where steps have to be long, as in float32.  Our own const
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import permutations
 from typing import NamedTuple
@@ -141,7 +142,9 @@ def _curved(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) 
     if not alike.any() and noise > ROUNDING * eps:
         return (
             f"Every step changes the gradient, by up to {noise:.1g} of its size, and no two alike: "
-            "noise in the explanation, or a model with dropout left on."
+            "noise in the explanation, or a model with dropout left on. The mean of n replies, "
+            "service.averaged(oracle, n), has enough digits from "
+            f"n = {_rounded((2 * noise / SMALL) ** 2):,} on."
         )
     if not alike.any() or _ways(gradient)[1].min() <= ROUNDING * eps:
         return ""
@@ -161,6 +164,12 @@ def _curved(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) 
         "The gradient changes with every step, however small: the model is not piecewise linear "
         "(GELU, tanh or sigmoid units?), or it smooths its explanations."
     )
+
+
+def _rounded(number: float) -> int:
+    """The number to one digit, from above."""
+    unit = 10 ** max(0, math.floor(math.log10(number)))
+    return math.ceil(number / unit) * unit
 
 
 def _steps(

@@ -42,6 +42,10 @@ class Cost:
         """Rows asked, of either kind."""
         return self.gradients + self.values
 
+    def __mul__(self, times: int) -> Cost:
+        """All of it, so many times."""
+        return Cost(*(times * getattr(self, f.name) for f in fields(self)))
+
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 

@@ -22,7 +22,7 @@ NOTHING = Cost()
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["x", "probabilities", "gradient", "label", "unlabelled", "values"],
-    meta_fields=["chunk", "told", "view", "before"],
+    meta_fields=["chunk", "told", "view", "before", "repeats"],
 )
 @dataclass(frozen=True, repr=False)
 class Bank:
@@ -35,7 +35,8 @@ class Bank:
     Of a regression the values [N, K] stand in place of probabilities and labels, which are None.
     chunk: rows asked together, None: all; told: numbers of a reply beside its gradient, None: K;
     view: what the service shows, where that is known: `gradient` is then what it says, [N, K, d']
-    or [N, d']; before: what was asked before the first row.
+    or [N, d']; before: what was asked before the first row;
+    repeats: how often each row was asked for.
     """
 
     x: Any
@@ -48,6 +49,7 @@ class Bank:
     told: int | None = None
     view: View | None = None
     before: Cost = NOTHING
+    repeats: int = 1
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
@@ -56,7 +58,7 @@ class Bank:
         parts = {
             f.name: np.shape(getattr(self, f.name))
             for f in fields(self)
-            if f.name not in ("view", "before")
+            if f.name not in ("view", "before", "repeats")
         }
         return (
             f"Bank({', '.join(f'{name} {list(shape)}' for name, shape in parts.items() if shape)})"
@@ -76,9 +78,11 @@ class Bank:
         said = self.outputs.shape[1] if self.told is None else self.told
         rounds = -(-budget // (self.chunk or max(1, budget)))
         if self.gradient is None:
-            return self.before + Cost(values=budget, numbers=budget * said, rounds=rounds)
+            rows = Cost(values=budget, numbers=budget * said, rounds=rounds)
+            return self.before + rows * self.repeats
         numbers = budget * (self.gradient[0].size + said)
-        return self.before + Cost(gradients=budget, numbers=numbers, rounds=rounds)
+        rows = Cost(gradients=budget, numbers=numbers, rounds=rounds)
+        return self.before + rows * self.repeats
 
     def top(self) -> Bank:
         """The gradient of the victim's class alone, [N, d], from whole Jacobians."""
@@ -155,6 +159,7 @@ def buy(
         label = explanations.label(value - even if value.shape[1] == 1 else value)
         probabilities = probabilities(value)
         bank = Bank(x, probabilities, gradient, label, chunk=chunk, view=view)
+    bank = replace(bank, repeats=oracle.repeats)
     assert bank.cost(len(bank)) == cost  # the rows of a budget cost what the door counted
     return replace(bank, before=before)
 

@@ -48,7 +48,8 @@ def hold(oracle: Any, x: np.ndarray, chunk: int | None) -> Cost:
         )
     sentence = _form(view, gradient)
     if not sentence and noise <= NOISE:
-        eps = max(float(jnp.finfo(a.dtype).eps) for a in reply if a.dtype.kind == "f")
+        kinds = [a.dtype for a in reply if a.dtype.kind == "f"]
+        eps = max((float(jnp.finfo(kind).eps) for kind in kinds), default=0.0)
         steps = np.arange(len(at)) != AGAIN
         sentence = _contradiction(view, at[steps], Reply(value[steps], gradient[steps]), eps)
     if sentence:

@@ -197,7 +197,8 @@ def _drive(
 ) -> Run:
     check(hyper, bank, student, probe, chunk, measure, many)
     view = bank.view if hyper.loss == "shown" else None
-    bank = replace(bank, chunk=None, told=None, view=view, before=Cost())  # not compiled in
+    # How it was asked is not compiled in.
+    bank = replace(bank, chunk=None, told=None, view=view, before=Cost(), repeats=1)
     whole = np.min(hyper.budget) == len(bank) <= hyper.batch
     rows = None if whole else int(min(hyper.batch, np.max(hyper.budget)))
     given = hyper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from recon.exact.less import by_values, top_logit, top_probability, top_value
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
 from recon.exact.two_layer import Victim, ask
-from recon.oracles import AnyOracle, Cost, Reply, need
+from recon.oracles import AnyOracle, Cost, HostOracle, Reply, need
 
 ODDS = ("probabilities", "log_probabilities")
 
@@ -65,6 +66,22 @@ def recover(
     not finite or of the wrong shape, ViewError for a service that shows less, ValueError for
     arguments that make no sense, and lets an oracle's own exceptions through.
     """
+    if (
+        isinstance(oracle, HostOracle) and oracle.repeats > 1
+    ):  # a row is a query here, and is counted as often as it was asked
+        few = None if budget is None else budget // oracle.repeats
+        got = recover(
+            replace(oracle, repeats=1),
+            dim=dim,
+            key=key,
+            width=width,
+            budget=few,
+            data=data,
+            box=box,
+            classes=classes,
+            precision=precision,
+        )
+        return replace(got, cost=got.cost * oracle.repeats)
     method = LESS.get(_kind(oracle))
     if method is None:
         shown = ("logits", "values", "probabilities", "log_probabilities")
