@@ -12,7 +12,7 @@ import numpy as np
 
 from recon import probe
 from recon.exact import asking, derived, near, regions, two_layer
-from recon.exact.inputs import of_box, of_data, of_gradients
+from recon.exact.inputs import check_whole, of_box, of_data, of_gradients
 from recon.exact.less import by_values, top_logit, top_probability, top_value
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
@@ -41,6 +41,7 @@ def recover(
     box: Any = None,
     classes: int | None = None,
     precision: float | None = None,
+    whole: bool = False,
 ) -> Recovery:
     """Recover a two-layer ReLU network of `dim` inputs from gradient queries.
 
@@ -51,9 +52,10 @@ def recover(
     they are, and the certificate asks 64 queries more among them.  Any number of outputs, biases
     or none, any rows.  Without data, inputs of very different scale are told from the victim's
     gradients.  box: (low, high), numbers or [d] each, that no query leaves; the network is then
-    recovered and certified inside it.  precision: how far replies may be off, relative to the
-    largest gradient, if that is coarser than their dtype; float32 behind JSON, decimals and finite
-    differences are found out.
+    recovered and certified inside it.  whole: no query has other than whole numbers, as where
+    inputs are pixels from 0 to 255; what lies between is not seen, and not promised.  precision:
+    how far replies may be off, relative to the largest gradient, if that is coarser than their
+    dtype; float32 behind JSON, decimals and finite differences are found out.
 
     Of a service that shows probabilities, or Jacobians of these or of their logarithms, the network
     of centred logits is recovered (`derived`): its probabilities are the victim's.  Jacobians times
@@ -80,6 +82,7 @@ def recover(
             box=box,
             classes=classes,
             precision=precision,
+            whole=whole,
         )
         return replace(got, cost=got.cost * oracle.repeats)
     method = LESS.get(_kind(oracle))
@@ -98,11 +101,11 @@ def recover(
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
     with jax.enable_x64(True):
         if method is not None:
-            if box is not None or data is not None or precision is not None:
+            if box is not None or data is not None or precision is not None or whole:
                 raise ValueError("box, data and precision need the gradients of all outputs")
             more = {"classes": classes} if method is top_value.recover else {}
             return method(oracle, dim, key, width, budget, **more)
-        return _recover(oracle, dim, key, width, budget, data, box, precision)
+        return _recover(oracle, dim, key, width, budget, data, box, precision, whole)
 
 
 def _kind(oracle: AnyOracle) -> tuple[str, str, str]:
@@ -120,13 +123,17 @@ def _recover(
     data: Any,
     box: Any,
     precision: float | None,
+    whole: bool,
 ) -> Recovery:
     inputs, z = (None, None) if data is None else of_data(data, dim)
-    bounds = None
+    bounds, target = None, derived.logits(oracle)
+    if whole:
+        check_whole(box, data)
+        target = derived.whole(target)
     if box is not None:
         inputs, *bounds = of_box(box, dim)
         z = None if data is None else inputs.seen(np.asarray(data, np.float64))
-    logits, form = derived.logits(oracle).form(dim, None if inputs is None else inputs.shift)
+    logits, form = target.form(dim, None if inputs is None else inputs.shift)
     cost, most = form.cost, np.iinfo(np.int32).max if budget is None else budget
     units = (jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps, precision or 0.0)
     eps = max(float(unit) for unit in units)
@@ -155,7 +162,9 @@ def _recover(
     inputs = of_gradients(form.gradient) if inputs is None else inputs
     victim = Victim(logits, dim, form.outputs, form.asked, eps * coarser, cost, inputs, z, seen)
     if bounds is not None:
-        return near.recover(victim, regions.Box(bounds[0], bounds[1], limit), seed, width, most)
+        grid = inputs if whole else None
+        region = regions.Box(bounds[0], bounds[1], limit, grid=grid)
+        return near.recover(victim, region, seed, width, most)
     if np.isfinite(limit):
         return near.recover(victim, regions.Softmax(limit), seed, width, most)
     return two_layer.recover(victim, seed, width, most)
