@@ -19,7 +19,7 @@ def test_the_snippets_run_as_they_stand(tmp_path, monkeypatch, capsys):
             exec(compile(snippet, "README.md", "exec"), there)
             assert there["r"].ok
     assert (tmp_path / "stolen.npz").exists()
-    assert there["bank"].cost(10).gradients == 17
+    assert there["bank"].cost(10).gradients == 10
     assert there["same"].mean() > 0.95
 
 

@@ -17,9 +17,12 @@ from recon.exact.less import by_values, top_logit, top_probability, top_value
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
 from recon.exact.two_layer import Victim, ask
+from recon.explanations import SHOWN
 from recon.oracles import AnyOracle, Cost, HostOracle, Reply, need
 
 ODDS = ("probabilities", "log_probabilities")
+# Forms that leave an explanation what it is: the others take signs, pixels or the scale away.
+ROUNDED = tuple(name for name, form in SHOWN.items() if form.match is SHOWN["plain"].match)
 
 # The methods for services that show less than all gradients, by outputs, explanation and `of`.
 LESS: dict[tuple[str, str, str], Callable[..., Recovery]] = {
@@ -86,6 +89,7 @@ def recover(
         )
         return replace(got, cost=got.cost * oracle.repeats)
     method = LESS.get(_kind(oracle))
+    need(oracle, shown="plain" if method is not None else ROUNDED)
     if method is None:
         shown = ("logits", "values", "probabilities", "log_probabilities")
         need(oracle, outputs=shown, explanation=("jacobian", "input_x_gradient"))
