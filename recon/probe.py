@@ -56,7 +56,7 @@ def findings(x: np.ndarray, reply: Reply, eps: float) -> Finding:
     eps = max(eps, digits(reply))
     if (noise := _changes(gradient)[1]) <= SMALL:  # as of finite differences: few digits
         eps = max(eps, SAFETY * noise)
-    for test in (odds, _clipped_inputs, _products, _curved, unlike):
+    for test in (odds, _clipped_inputs, products, _curved, unlike):
         if sentence := test(x, value, gradient, eps):
             return Finding(sentence, eps)
     return Finding("", eps)
@@ -137,7 +137,7 @@ def _changes(gradient: np.ndarray) -> tuple[np.ndarray, float]:
     return alike, 0.0 if alike.any() or not sizes.all() else float(sizes.max())
 
 
-def _products(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
+def products(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
     """Explanations that add up over the inputs to how the values change: gradients times inputs do
     from step to step, integrated gradients do between points far apart, by as much as their rule
     is exact.

@@ -17,6 +17,7 @@ from recon.distill import declared
 from recon.oracles import AnyOracle, Cost, HostOracle, Oracle, View
 
 NOTHING = Cost()
+OF_ONE = {"jacobian": "top", "smoothgrad": "smooth_top"}  # explanations of the class alone
 
 
 @partial(
@@ -88,9 +89,11 @@ class Bank:
         """The gradient of the victim's class alone, [N, d], from whole Jacobians."""
         if self.gradient is None or self.gradient.ndim != 3 or self.label is None:
             raise ValueError("only a bank of whole Jacobians [N, K, d] holds the top class's rows")
+        if self.view is not None and self.view.explanation not in OF_ONE:
+            raise ValueError(f"of one class {self.view.explanation} are not bought")
         named = jnp.minimum(self.label, self.gradient.shape[1] - 1)  # of one logit, the one
         rows = jnp.take_along_axis(self.gradient, named[:, None, None], axis=1)
-        view = None if self.view is None else replace(self.view, explanation="top")
+        view = self.view and replace(self.view, explanation=OF_ONE[self.view.explanation])
         return replace(self, gradient=rows[:, 0], view=view)
 
     def hard(self) -> Bank:

@@ -23,6 +23,7 @@ CLOSE = 0.1  # relative, of a change that is as said: of all but other explanati
 NOISE = 1e-5  # relative, between two replies to one query
 AGAIN = 3  # the row that asks the first query once more
 QUERIES = 7
+EXACT = 20  # steps of a path from which on sums are nearly what they are to be
 
 
 def hold(oracle: Any, x: np.ndarray, chunk: int | None) -> Cost:
@@ -113,14 +114,19 @@ def _contradiction(view: View, x: np.ndarray, reply: Reply, eps: float) -> str:
         if not steady or (hidden and value.shape[1] > 1):
             return ""
         value, hidden = np.take_along_axis(value, classes[:, None], 1), False
-    if view.explanation == "integrated_gradients":
+    if view.path is not None:
+        if view.path.steps < EXACT:
+            return ""
         return _incomplete(_centred(value, hidden), _centred(rows, hidden))
     if view.explanation == "input_x_gradient":
         rows = np.divide(rows, x[:, None], out=np.zeros_like(rows), where=x[:, None] != 0)
     eps = max(eps, float(np.finfo(np.float32).eps))
     value = _centred(value, hidden)
-    if probe.mismatch(x, value, _centred(rows, hidden), eps, CLOSE) <= 1:
+    change = _centred(rows, hidden)
+    if probe.mismatch(x, value, change, eps, CLOSE) <= 1:
         return ""
+    if view.explanation == "jacobian" and (said := probe.products(x, value, change, eps)):
+        return said
     return probe.unlike(x, value, rows, eps, CLOSE)
 
 

@@ -46,6 +46,15 @@ def test_costs_count_rows_and_numbers(weights, bank):
         bank.cost(13)
     with pytest.raises(ValueError, match="whole Jacobians"):
         plain.top()
+    for name, one in (("smoothgrad", "smooth_top"), ("input_x_gradient", None)):
+        other = distill.buy(
+            oracles.from_jax(lambda x: weights @ x, view=View(explanation=name), key=0), bank.x
+        )
+        if one is not None:
+            assert other.top().view == View(explanation=one)
+            continue
+        with pytest.raises(ValueError, match=f"of one class {name} are not bought"):
+            other.top()
     with pytest.raises(ValueError, match=r"expected \(n, d\)"):
         distill.buy(lambda x: x, bank.x[0])
     with pytest.raises(ValueError, match="queries are int32, expected floats"):

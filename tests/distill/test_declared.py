@@ -11,6 +11,7 @@ import pytest
 from recon import distill, oracles
 from recon.distill import declared
 from recon.oracles import Cost, View
+from recon.paths import Path
 
 DIM, OUTPUTS = 13, 3
 RNG = np.random.default_rng(0)
@@ -53,6 +54,9 @@ TRUE = [
     View("logits", "smoothgrad"),
     View("probabilities", "top", shown="absolute"),
     View("logits", shown="heat_map"),
+    View("label", shown="heat_map"),  # whole numbers throughout
+    View("logits", "integrated_gradients", path=Path(20, "riemann_middle", 0.5)),
+    View("logits", "integrated_gradients", path=Path(2, "riemann_left", 2.0)),
     View("logits", shown="digits_4"),
 ]
 
@@ -75,8 +79,8 @@ FALSE = {
     "heat map": (View(shown="heat_map"), PLAIN, "whole numbers, as in a picture"),
     "of probabilities": (View(of="probabilities"), PLAIN, "not those of the values"),
     "probabilities": (View("probabilities", of="probabilities"), PLAIN, "sum to one"),
-    "integrated": (View(explanation="integrated_gradients"), PLAIN, "not those of the values"),
-    "products": (View(explanation="input_x_gradient"), PLAIN, "not those of the values"),
+    "integrated": (View(explanation="integrated_gradients"), PLAIN, '"integrated_gradients"'),
+    "products": (View(explanation="input_x_gradient"), PLAIN, '"input_x_gradient"'),
     "absolute, hidden": (
         View("probabilities", shown="absolute"),
         View("probabilities"),

@@ -15,12 +15,14 @@ from recon import distill, explanations, oracles
 from recon.distill import Hyper, losses, objective
 from recon.distill.losses import Batch, Scales
 from recon.oracles import View
+from recon.paths import Path
 
 VIEWS = [
     *(View(shown=shown) for shown in explanations.SHOWN),
     View(explanation="top", shown="absolute"),
     View(explanation="top", of="probabilities"),
     View(explanation="integrated_gradients", shown="digits_3"),
+    View(explanation="integrated_gradients", path=Path(4, "riemann_left", 0.5)),
     View(explanation="smoothgrad", of="log_probabilities", shown="heat_map"),
 ]
 TRUE = MLP.init(jax.random.key(2))
