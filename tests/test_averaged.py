@@ -66,6 +66,15 @@ def test_a_budget_is_of_all_repeats():
         assert got.cost.queries == sum(fn.asked) <= budget
 
 
+def test_what_is_said_of_the_network_is_said_of_the_mean_too():
+    oracle = service.averaged(oracles.from_host(Dropout(0.0)), 2)
+    for name, wrong in (("depth", 0), ("share", 2.0), ("precision", 2.0), ("classes", 0)):
+        with pytest.raises(ValueError, match=f"{name} must"):
+            recover(oracle, **{name: wrong})
+    with pytest.raises(ValueError, match="whole numbers need a box"):
+        recover(oracle, whole=True)
+
+
 def test_without_noise_the_mean_is_the_reply():
     for dtype in (np.float32, np.float64):
         fn = Dropout(0.0, dtype)
