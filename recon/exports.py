@@ -1,12 +1,13 @@
 """Recovered networks as models of other libraries: scikit-learn, PyTorch, ONNX.
 
-All three have dense layers with ReLU between them, so the linear part of a network becomes pairs
-of units, x = max(x, 0) - max(-x, 0), one pair for each direction it has (`dense`).  Everything is
-float64, and each export answers as the network does, to rounding.  The libraries are imported
-where they are used; PyTorch and ONNX are extras, `pip install recon[torch]`, `recon[onnx]`.
+All three have dense layers with ReLU between them, so the linear part of a two-layer network
+becomes pairs of units, x = max(x, 0) - max(-x, 0), one pair for each direction it has (`dense`); a
+deep network has its own layers.  Everything is float64, and each export answers as the network
+does, to rounding.  The libraries are imported where they are used; PyTorch and ONNX are extras,
+`pip install recon[torch]`, `recon[onnx]`.  Of flax: `network.to_flax()`.
 
     exports.to_sklearn(network)          a fitted MLPRegressor; classifier=True: an MLPClassifier
-    exports.to_torch(network)            nn.Sequential(Linear, ReLU, Linear)
+    exports.to_torch(network)            nn.Sequential(Linear, ReLU, ..., Linear)
     exports.to_onnx(network)             a ModelProto, x [n, d] -> y [n, K]
     exports.write(network, folder)       files of all that can be written here
 """
@@ -16,42 +17,57 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon.networks import TwoLayer
+from recon.networks import Deep, Network, TwoLayer
 from recon.victims.brought.common import need
 
 OPSET, IR = 17, 8  # of ONNX: the oldest with all that is used, so that older runtimes read it
 
 
-class Dense(NamedTuple):
-    """f(x) = second max(first x + bias, 0) + offset, in float64."""
+class Layer(NamedTuple):
+    """y = matrix x + bias, in float64."""
 
-    first: np.ndarray  # [m, d]
-    bias: np.ndarray  # [m]
-    second: np.ndarray  # [K, m]
-    offset: np.ndarray  # [K]
+    matrix: np.ndarray  # [out, in]
+    bias: np.ndarray  # [out]
 
 
-def dense(network: TwoLayer) -> Dense:
-    """The network as two dense layers: its units, and two more for each rank of its slope.
+def dense(network: Network) -> list[Layer]:
+    """The network as dense layers with ReLU between them.
 
-    Where it has neither, one unit of zeros, as no library has layers of none.
+    Of a two-layer network two: its units and two more for each rank of its slope, and the output.
+    A hidden layer without units gets one of zeros, as no library has layers of none.
     """
+    layers = _two(network) if isinstance(network, TwoLayer) else _all(network)
+    for i in range(len(layers) - 1):
+        if not len(layers[i].bias):
+            after = layers[i + 1]
+            layers[i] = Layer(np.zeros((1, layers[i].matrix.shape[1])), np.zeros(1))
+            layers[i + 1] = Layer(np.zeros((len(after.bias), 1)), after.bias)
+    return layers
+
+
+def _two(network: TwoLayer) -> list[Layer]:
     rows, bias, weights, slope, offset = (
-        np.asarray(getattr(network, name), np.float64)
-        for name in ("rows", "bias", "weights", "slope", "offset")
+        np.asarray(array, np.float64) for array in network.arrays().values()
     )
     left, right = factors(slope)
-    first = np.concatenate([rows, right, -right])
-    second = np.concatenate([weights, left, -left], axis=1)
-    bias = np.concatenate([bias, np.zeros(2 * len(right))])
-    if not len(first):
-        first, second, bias = np.zeros((1, rows.shape[1])), np.zeros((len(offset), 1)), np.zeros(1)
-    return Dense(first, bias, second, offset)
+    return [
+        Layer(
+            np.concatenate([rows, right, -right]),
+            np.concatenate([bias, np.zeros(2 * len(right))]),
+        ),
+        Layer(np.concatenate([weights, left, -left], axis=1), offset),
+    ]
+
+
+def _all(network: Deep) -> list[Layer]:
+    layers = zip(network.weights, network.biases, strict=True)
+    return [Layer(*(np.asarray(array, np.float64) for array in layer)) for layer in layers]
 
 
 def factors(slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,7 +85,7 @@ def factors(slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.eye(len(slope))[:, used], slope[used]
 
 
-def to_sklearn(network: TwoLayer, classifier: bool = False) -> Any:
+def to_sklearn(network: Network, classifier: bool = False) -> Any:
     """A fitted MLPRegressor whose `predict` gives f(x): [n, K], or [n] where K = 1.
 
     classifier: an MLPClassifier of classes 0 ... K-1 instead, f being its logits; of one logit,
@@ -77,13 +93,12 @@ def to_sklearn(network: TwoLayer, classifier: bool = False) -> Any:
     """
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-    if classifier and len(network.offset) == 2:
-        parts = (network.weights, network.slope, network.offset)
-        weights, slope, offset = (np.asarray(part)[1:] - np.asarray(part)[:1] for part in parts)
-        network = replace(network, weights=weights, slope=slope, offset=offset)
+    if classifier and network.outputs == 2:
+        network = _difference(network)
     layers = dense(network)
-    outputs, width = layers.second.shape
-    none, settings = np.zeros((2, layers.first.shape[1])), {"hidden_layer_sizes": (width,)}
+    outputs = network.outputs
+    none = np.zeros((2, network.dim))
+    settings = {"hidden_layer_sizes": tuple(len(layer.bias) for layer in layers[:-1])}
     # one step on nothing sets whatever attributes this version of scikit-learn has
     if classifier:
         classes = np.arange(max(outputs, 2))
@@ -91,58 +106,68 @@ def to_sklearn(network: TwoLayer, classifier: bool = False) -> Any:
     else:
         truth = np.zeros((2, outputs)) if outputs > 1 else np.zeros(2)
         model = MLPRegressor(**settings).partial_fit(none, truth)
-    model.coefs_ = [layers.first.T.copy(), layers.second.T.copy()]
-    model.intercepts_ = [layers.bias, layers.offset]
+    model.coefs_ = [layer.matrix.T.copy() for layer in layers]
+    model.intercepts_ = [layer.bias.copy() for layer in layers]
     return model
 
 
-def to_torch(network: TwoLayer) -> Any:
-    """nn.Sequential(Linear, ReLU, Linear) in float64, in eval mode."""
+def _difference(network: Network) -> Network:
+    """The second of two outputs less the first."""
+
+    def less(array: Any) -> np.ndarray:
+        return np.asarray(array)[1:] - np.asarray(array)[:1]
+
+    if isinstance(network, TwoLayer):
+        names = ("weights", "slope", "offset")
+        return replace(network, **{name: less(getattr(network, name)) for name in names})
+    (*weights, matrix), (*biases, offset) = network.weights, network.biases
+    return Deep((*weights, less(matrix)), (*biases, less(offset)))
+
+
+def to_torch(network: Network) -> Any:
+    """nn.Sequential(Linear, ReLU, ..., Linear) in float64, in eval mode."""
     torch = need("torch", "torch")
     layers = dense(network)
-    width, dim = layers.first.shape
-    settings = {"dtype": torch.float64}
-    module = torch.nn.Sequential(
-        torch.nn.Linear(dim, width, **settings),
-        torch.nn.ReLU(),
-        torch.nn.Linear(width, len(layers.offset), **settings),
-    )
-    names = ("0.weight", "0.bias", "2.weight", "2.bias")
-    arrays = (torch.from_numpy(array.copy()) for array in layers)
+    linear = [torch.nn.Linear(*layer.matrix.shape[::-1], dtype=torch.float64) for layer in layers]
+    between = [(each, torch.nn.ReLU()) for each in linear[:-1]]
+    module = torch.nn.Sequential(*chain.from_iterable(between), linear[-1])
+    names = [f"{2 * i}.{part}" for i in range(len(layers)) for part in ("weight", "bias")]
+    arrays = (torch.from_numpy(array.copy()) for array in chain.from_iterable(layers))
     module.load_state_dict(dict(zip(names, arrays, strict=True)))
     return module.eval()
 
 
-def to_onnx(network: TwoLayer) -> Any:
-    """A ModelProto of two Gemm and a Relu in float64: input x [n, d], output y [n, K]."""
+def to_onnx(network: Network) -> Any:
+    """A ModelProto of Gemm with Relu between them in float64: input x [n, d], output y [n, K]."""
     onnx = need("onnx", "onnx")
     make, kind = onnx.helper, onnx.TensorProto.DOUBLE
     layers = dense(network)
-    nodes = [
-        make.make_node("Gemm", ["x", "first", "bias"], ["hidden"], transB=1),
-        make.make_node("Relu", ["hidden"], ["on"]),
-        make.make_node("Gemm", ["on", "second", "offset"], ["y"], transB=1),
-    ]
-    sizes = {"x": layers.first.shape[1], "y": len(layers.offset)}
+    nodes, arrays, last = [], [], len(layers) - 1
+    for i, layer in enumerate(layers):
+        names = [f"weights_{i}", f"biases_{i}"]
+        arrays += [onnx.numpy_helper.from_array(a, b) for a, b in zip(layer, names, strict=True)]
+        reads, writes = f"on_{i - 1}" if i else "x", f"sums_{i}" if i < last else "y"
+        nodes.append(make.make_node("Gemm", [reads, *names], [writes], transB=1))
+        nodes += [make.make_node("Relu", [writes], [f"on_{i}"])] if i < last else []
+    sizes = {"x": network.dim, "y": network.outputs}
     x, y = (make.make_tensor_value_info(a, kind, ["n", size]) for a, size in sizes.items())
-    arrays = [onnx.numpy_helper.from_array(a, name) for name, a in layers._asdict().items()]
     graph = make.make_graph(nodes, "recovered", [x], [y], arrays)
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", OPSET)], ir_version=IR)
     onnx.checker.check_model(model)
     return model
 
 
-def _save_sklearn(network: TwoLayer, path: Path) -> None:
+def _save_sklearn(network: Network, path: Path) -> None:
     import joblib  # scikit-learn's own
 
     joblib.dump(to_sklearn(network), path)
 
 
-def _save_torch(network: TwoLayer, path: Path) -> None:
+def _save_torch(network: Network, path: Path) -> None:
     need("torch", "torch").save(to_torch(network).state_dict(), path)
 
 
-def _save_onnx(network: TwoLayer, path: Path) -> None:
+def _save_onnx(network: Network, path: Path) -> None:
     path.write_bytes(to_onnx(network).SerializeToString())
 
 
@@ -151,12 +176,12 @@ class Format(NamedTuple):
 
     library: str
     what: str
-    save: Callable[[TwoLayer, Path], None]
+    save: Callable[[Network, Path], None]
 
 
 FORMATS = {
     "network.joblib": Format("sklearn", "scikit-learn MLPRegressor: joblib.load", _save_sklearn),
-    "network.pt": Format("torch", "PyTorch state_dict of Linear, ReLU, Linear", _save_torch),
+    "network.pt": Format("torch", "PyTorch state_dict of Linear, ReLU, ..., Linear", _save_torch),
     "network.onnx": Format("onnx", "ONNX, float64, x [n, d] to y [n, K]", _save_onnx),
 }
 
@@ -166,7 +191,7 @@ def available() -> list[str]:
     return [n for n, of in FORMATS.items() if importlib.util.find_spec(of.library) is not None]
 
 
-def write(network: TwoLayer, folder: Path) -> list[str]:
+def write(network: Network, folder: Path) -> list[str]:
     """Write a file of FORMATS for each library that is installed; the names of those written."""
     names = available()
     for name in names:

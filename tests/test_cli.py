@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recon import networks, tables
-from recon.cli import COMMANDS, main
+from recon.cli import COMMANDS, main, model
 from recon.experiments import EXPERIMENTS
 from recon.experiments.tune import GRIDS
 
@@ -62,6 +62,13 @@ def test_a_failure_is_said_and_nothing_is_saved(capsys, tmp_path):
         (["--method", "bisect", "--no-width-known"], "method bisect has to know the width"),
         (["--method", "bisect", "--bias"], "method bisect is for networks without biases"),
         (["--dim", "0"], "dim, width and outputs must be at least 1"),
+        (["--widths", "4", "3"], "--width is for one hidden layer"),
+        (["--width", "64", "--widths", "4", "--bias"], "--bias is for one hidden layer"),
+        (["--width", "64", "--widths", "4", "0"], "dim, width and outputs must be at least 1"),
+        (
+            ["--width", "64", "--widths", "4", "3", "--method", "bisect"],
+            "method bisect is for one hidden layer",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_one_sentence(options, sentence, capsys):
@@ -69,6 +76,34 @@ def test_settings_that_make_no_sense_are_one_sentence(options, sentence, capsys)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.strip().splitlines()[-1] == sentence
+
+
+DEEP = ["attack", "--dim", "5", "--widths", "4", "3", "--outputs", "2", "--budget", "300"]
+
+
+def test_a_deep_victim_is_attacked_and_what_comes_of_it_is_said(capsys, tmp_path):
+    """Whatever it is: no status is good unless the network is the victim."""
+    saved = tmp_path / "net.npz"
+    code = main([*DEEP, "--json", "--out", str(saved)])
+    printed = json.loads(capsys.readouterr().out)
+    assert (code == 0) == printed["ok"] == saved.exists()
+    assert (printed["dim"], printed["width"], printed["widths"]) == (5, 7, [4, 3])
+    assert (printed["bias"], printed["outputs"], printed["method"]) == (True, 2, "tangent")
+    assert 0 < printed["queries"] <= 300
+    assert not printed["ok"] or printed["max_error"] < 1e-7
+    if printed["found_width"] is None:
+        assert printed["found_widths"] is None
+    else:
+        assert printed["found_width"] == sum(printed["found_widths"])
+    assert main(DEEP) == code
+    assert "on 5-4-3-2" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_lines_of_a_deep_network_name_its_layers():
+    summary = {"found_width": 7, "found_widths": [4, 3]}
+    assert model.units(summary) == "7 found (4 + 3)"
+    assert model.units({"found_width": 7, "found_widths": [7]}) == "7 found"
+    assert model.units({"found_width": None, "found_widths": None}) == "none found"
 
 
 # --- help, and names there are not

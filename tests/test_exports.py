@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 
 from recon import exports, networks
-from recon.networks import TwoLayer
+from recon.networks import Deep, TwoLayer
 from recon.victims import brought
 
 
@@ -33,6 +34,17 @@ def drawn(draw):
     return network, r.standard_normal((20, dim)) * 10.0 ** draw(st.integers(0, 4))
 
 
+@st.composite
+def drawn_deep(draw):
+    """Deep networks of one to three hidden layers, some of no units; points beside."""
+    r = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    hidden = draw(st.lists(st.integers(0, 6), min_size=1, max_size=3))
+    sizes = [draw(st.integers(1, 6)), *hidden, draw(st.integers(1, 5))]
+    weights = tuple(r.standard_normal((width, below)) for below, width in pairwise(sizes))
+    network = Deep(weights, tuple(r.standard_normal(width) for width in sizes[1:]))
+    return network, r.standard_normal((20, sizes[0])) * 10.0 ** draw(st.integers(0, 4))
+
+
 def same(found, truth):
     assert found.shape == truth.shape
     assert found.dtype == np.float64
@@ -42,10 +54,21 @@ def same(found, truth):
 @given(drawn())
 def test_two_dense_layers_are_the_network_in_as_few_units_as_its_slope_allows(made):
     network, x = made
-    first, bias, second, offset = exports.dense(network)
+    (first, bias), (second, offset) = exports.dense(network)
     same(np.maximum(x @ first.T + bias, 0) @ second.T + offset, network(x))
     rank = np.linalg.matrix_rank(network.slope) if network.slope.any() else 0
     assert len(first) == max(1, network.width + 2 * rank)
+
+
+@given(drawn_deep())
+def test_a_deep_network_has_its_own_layers(made):
+    network, x = made
+    *hidden, last = exports.dense(network)
+    assert [len(layer.bias) for layer in hidden] == [max(1, width) for width in network.widths]
+    y = x
+    for matrix, bias in hidden:
+        y = np.maximum(y @ matrix.T + bias, 0)
+    same(y @ last.matrix.T + last.bias, network(x))
 
 
 def test_a_slope_of_full_rank_is_kept_to_the_bit():
@@ -55,11 +78,11 @@ def test_a_slope_of_full_rank_is_kept_to_the_bit():
     assert right.shape == (2, 3)
 
 
-@settings(max_examples=20)
-@given(drawn())
+@settings(max_examples=30)
+@given(st.one_of(drawn(), drawn_deep()))
 def test_scikit_learn(made):
     network, x = made
-    outputs = len(network.offset)
+    outputs = network.outputs
     model = exports.to_sklearn(network)
     truth = network(x)
     same(model.predict(x), truth[:, 0] if outputs == 1 else truth)
@@ -74,8 +97,8 @@ def test_scikit_learn(made):
     assert np.array_equal(classifier.predict(x)[clear], truth.argmax(1)[clear])
 
 
-@settings(max_examples=20)
-@given(drawn())
+@settings(max_examples=30)
+@given(st.one_of(drawn(), drawn_deep()))
 def test_pytorch(made):
     torch = pytest.importorskip("torch")
     network, x = made
@@ -85,8 +108,8 @@ def test_pytorch(made):
         same(module(torch.from_numpy(x)).numpy(), network(x))
 
 
-@settings(max_examples=20)
-@given(drawn())
+@settings(max_examples=30)
+@given(st.one_of(drawn(), drawn_deep()))
 def test_onnx(made):
     reference = pytest.importorskip("onnx.reference")
     network, x = made
@@ -103,8 +126,15 @@ SMALL = TwoLayer(
 )
 
 
-def test_files_are_read_back_as_victims_that_answer_the_same(tmp_path):
-    written = exports.write(SMALL, tmp_path)
+DEEP = Deep(
+    (np.array([[1.0, -2.0], [0.5, 1.0]]), np.array([[3.0, 1.0]]), np.array([[2.0], [-1.0]])),
+    (np.array([1.0, 0.0]), np.array([-1.0]), np.array([5.0, -1.0])),
+)
+
+
+@pytest.mark.parametrize("network", [SMALL, DEEP], ids=str)
+def test_files_are_read_back_as_victims_that_answer_the_same(network, tmp_path):
+    written = exports.write(network, tmp_path)
     assert sorted(written) == sorted(path.name for path in tmp_path.iterdir())
     assert "network.joblib" in written
     x = np.random.default_rng(0).standard_normal((30, 2)).astype(np.float32).astype(float)
@@ -112,7 +142,7 @@ def test_files_are_read_back_as_victims_that_answer_the_same(tmp_path):
         mlp = "mlp" if name.endswith(".pt") else None
         model = brought.load(tmp_path / name, trust=name.endswith("joblib"), architecture=mlp)
         values = brought.oracle(model).values(x)
-        np.testing.assert_allclose(values, SMALL(x), rtol=1e-5, atol=1e-5)  # asked in float32
+        np.testing.assert_allclose(values, network(x), rtol=1e-5, atol=1e-5)  # asked in float32
 
 
 def test_a_library_that_is_missing_leaves_its_file_out(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from recon.cli.report import Reporting
 from recon.cli.url import FromUrl
 from recon.exact.recovery import Recovery
 from recon.experiments.common import relative_error, timed
-from recon.networks import TwoLayer
+from recon.networks import Network
 from recon.oracles import Oracle
 from recon.reports.owner import Subject
 
@@ -31,14 +31,17 @@ from recon.reports.owner import Subject
 class Attack:
     """Recover one random network (`victims.random_network`) through its oracle alone.
 
-    With --model, the model in a file: its sizes are its own, and the width is not told.  With
-    --url, a service over HTTP of --dim inputs.
+    With --widths, a deep one (`victims.random_deep`), always with biases.  With --model, the model
+    in a file: its sizes are its own, and the width is not told.  With --url, a service over HTTP of
+    --dim inputs.
     """
 
     dim: int = 100
     """Inputs d of the victim."""
     width: int = 64
     """Hidden units h of the victim."""
+    widths: tuple[int, ...] = ()
+    """Hidden units of each layer of a deep victim, in place of --width; the attack is not told."""
     outputs: int = 1
     """Outputs K of the victim."""
     bias: bool = False
@@ -80,11 +83,7 @@ class Attack:
             return self.file.run(self.seed, self.budget)
         with jax.enable_x64(True):
             victim_key, attack_key, error_key = jax.random.split(jax.random.key(self.seed), 3)
-            if min(self.dim, self.width, self.outputs) < 1:
-                raise ValueError("dim, width and outputs must be at least 1")
-            victim = victims.random_network(
-                victim_key, self.dim, self.width, self.outputs, self.bias
-            )
+            victim = self._victim(victim_key)
             oracle = victims.oracle_of(victim)
             seconds, got = timed(lambda: self._attack(oracle, attack_key))
             x = np.asarray(jax.random.normal(error_key, (model.ROWS, self.dim)))
@@ -94,7 +93,22 @@ class Attack:
     @property
     def shape(self) -> str:
         """Inputs, hidden units and outputs."""
-        return f"{self.dim}-{self.width}-{self.outputs}"
+        return "-".join(map(str, self._sizes))
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return self.dim, *(self.widths or (self.width,)), self.outputs
+
+    def _victim(self, key: Any) -> Network:
+        """The random network; ValueError for sizes that make no sense."""
+        if min(self._sizes) < 1:
+            raise ValueError("dim, width and outputs must be at least 1")
+        if not self.widths:
+            return victims.random_network(key, self.dim, self.width, self.outputs, self.bias)
+        for name in ("width", "bias", "width_known"):
+            if getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"--{name.replace('_', '-')} is for one hidden layer")
+        return victims.random_deep(key, self._sizes)
 
     @property
     def where(self) -> str:
@@ -129,22 +143,25 @@ class Attack:
 
     def _attack(self, oracle: Oracle, key: Any) -> Recovery:
         rest: dict[str, Any] = {"budget": self.budget}
+        if self.method != "tangent" and self.widths:
+            raise ValueError(f"method {self.method} is for one hidden layer")
         if self.method != "tangent":
             if not self.width_known:
                 raise ValueError(f"method {self.method} has to know the width")
             if self.bias:
                 raise ValueError(f"method {self.method} is for networks without biases")
             rest |= {"delta": self.delta, "separation": self.separation}
-        width = self.width if self.width_known else None
+        width = self.width if self.width_known and not self.widths else None
         return exact.METHODS[self.method](oracle, dim=self.dim, key=key, width=width, **rest)
 
-    def _summary(self, got: Recovery, victim: TwoLayer, key: Any, seconds: float) -> dict[str, Any]:
+    def _summary(self, got: Recovery, victim: Network, key: Any, seconds: float) -> dict[str, Any]:
         error, cost = relative_error(got.network, victim, key), asdict(got.cost)
-        settings = ("method", "dim", "width", "outputs", "bias", "seed")
         return {
             **{"status": got.status.name, "ok": got.ok, "message": str(got)},
-            **{name: getattr(self, name) for name in settings},
-            "found_width": None if got.network is None else got.network.width,
+            **{"method": self.method, "dim": self.dim, "width": victim.width},
+            **{"widths": list(victim.widths), "outputs": self.outputs},
+            **{"bias": self.bias or bool(self.widths), "seed": self.seed},
+            **model.found(got.network),
             "queries": got.cost.queries,
             **cost,
             # JSON has no infinity
@@ -161,12 +178,13 @@ def described(summary: dict[str, Any]) -> dict[str, str]:
         value = summary[name]
         return "not reached" if value is None else f"{value:.2g} {of_what}"
 
+    floor = " (floor for gradients: 1)" * (len(summary["widths"]) == 1)
     return {
         "status": summary["message"],
-        "units": f"{summary['found_width'] or 'none'} found, {summary['width']} true",
+        "units": f"{model.units(summary)}, {summary['width']} true",
         "queries": f"{summary['queries']:,}: {summary['gradients']:,} gradients, "
         f"{summary['values']:,} values",
-        "a unit": f"{summary['queries'] / summary['width']:.2f} queries (floor for gradients: 1)",
+        "a unit": f"{summary['queries'] / summary['width']:.2f} queries{floor}",
         "numbers": f"{summary['numbers']:,} received",
         "rounds": f"{summary['rounds']:,} batches, one after the other",
         "worst error": number("max_error", "relative, over 10,000 Gaussian x"),

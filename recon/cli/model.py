@@ -14,7 +14,7 @@ from recon import exact
 from recon.exact import derived
 from recon.exact.recovery import Recovery
 from recon.experiments.common import timed
-from recon.networks import TwoLayer
+from recon.networks import Network
 from recon.oracles import AnyOracle
 from recon.reports.owner import Subject
 from recon.victims import brought
@@ -103,7 +103,7 @@ def attacked(
         **{"status": got.status.name, "ok": got.ok, "message": str(got)},
         **{"model": source, "name": victim.name, "note": victim.note},
         **{"dim": dim, "seed": seed},
-        "found_width": None if got.network is None else got.network.width,
+        **found(got.network),
         "queries": got.cost.queries,
         **asdict(got.cost),
         "checked": len(x),
@@ -117,7 +117,7 @@ def attacked(
 
 
 def agreement(
-    network: TwoLayer | None, oracle: AnyOracle, x: np.ndarray
+    network: Network | None, oracle: AnyOracle, x: np.ndarray
 ) -> tuple[float, float | None]:
     """The worst error at x [n, d], relative to the rms, and how often the largest output agrees."""
     if network is None or not len(x):
@@ -130,6 +130,20 @@ def agreement(
     return worst, same
 
 
+def found(network: Network | None) -> dict[str, Any]:
+    """found_width, the hidden units of all layers together, and found_widths, those of each."""
+    return {
+        "found_width": None if network is None else network.width,
+        "found_widths": None if network is None else list(network.widths),
+    }
+
+
+def units(summary: dict[str, Any]) -> str:
+    """How many units were found, of a summary; of each layer, where there are several."""
+    text, layers = f"{summary['found_width'] or 'none'} found", summary["found_widths"] or []
+    return text + f" ({' + '.join(map(str, layers))})" * (len(layers) > 1)
+
+
 def described(summary: dict[str, Any], where: str) -> dict[str, str]:
     """The lines a person reads of a summary; where: the inputs that were checked."""
     error, same, certificate = (summary[a] for a in ("max_error", "same_answers", "certificate"))
@@ -137,7 +151,7 @@ def described(summary: dict[str, Any], where: str) -> dict[str, str]:
     worst = "not reached" if error is None else f"{error:.2g} relative, at {asked}"
     lines = {
         "status": summary["message"],
-        "units": f"{summary['found_width'] or 'none'} found",
+        "units": units(summary),
         "queries": f"{summary['queries']:,}: {summary['gradients']:,} gradients, "
         f"{summary['values']:,} values",
         "numbers": f"{summary['numbers']:,} received",

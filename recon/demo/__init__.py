@@ -26,6 +26,7 @@ from recon import data, exact, reports, tables
 from recon.demo import digits
 from recon.experiments.common import EXACT, Row
 from recon.experiments.mnist import SMALL
+from recon.networks import TwoLayer
 from recon.reports.demo import demo_rows
 from recon.reports.matching import LABELS, figure2
 
@@ -278,7 +279,7 @@ def _draw(out: Path, subjects: Sequence[digits.Subject], attacked: Results) -> P
     rows: list[Row] = []
     for subject in subjects:
         network = attacked[subject.name, "tangent"].recovery.network
-        if network is not None:
+        if isinstance(network, TwoLayer):
             rows += digits.row_rows(subject, network)
     out.mkdir(parents=True, exist_ok=True)
     reports.save(out / PICTURE, demo_rows, rows)

@@ -87,9 +87,8 @@ def recover(
     not finite or of the wrong shape, ViewError for a service that shows less, ValueError for
     arguments that make no sense, and lets an oracle's own exceptions through.
     """
-    if (
-        isinstance(oracle, HostOracle) and oracle.repeats > 1
-    ):  # a row is a query here, and is counted as often as it was asked
+    if isinstance(oracle, HostOracle) and oracle.repeats > 1:
+        # a row is a query here, and is counted as often as it was asked
         few = None if budget is None else budget // oracle.repeats
         got = recover(
             replace(oracle, repeats=1),
@@ -111,8 +110,8 @@ def recover(
     if method is None:
         shown = ("logits", "values", "probabilities", "log_probabilities")
         need(oracle, outputs=shown, explanation=("jacobian", "input_x_gradient"))
-    counts = (("dim", dim, 1), ("width", width, 1), ("budget", budget, 0), ("classes", classes, 1))
-    counts += (("depth", depth, 1),)
+    counts = [("dim", dim, 1), ("width", width, 1), ("depth", depth, 1), ("classes", classes, 1)]
+    counts.append(("budget", budget, 0))
     for name, number, least in counts:
         if number is None and name != "dim":
             continue

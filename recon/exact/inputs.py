@@ -9,11 +9,11 @@ them the victim's gradients do, as an input that is measured in small units has 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from recon.networks import Deep, TwoLayer
+from recon.networks import Deep, Network, TwoLayer
 
 INSIDE = 1 - 2.0**-20  # of a box's half side, for queries
 SPREAD = 64.0  # between the gradients of inputs, above which these are of different scale
@@ -30,23 +30,30 @@ class Inputs:
         """z [n, d] of the user's x [n, d]."""
         return (x - self.shift[None]) / self.scale[None]
 
-    def restored(self, network: TwoLayer | Deep) -> TwoLayer | Deep:
-        """The network as a function of x; rows of two layers have length one."""
+    @overload
+    def restored(self, network: TwoLayer) -> TwoLayer: ...
+
+    @overload
+    def restored(self, network: Deep) -> Deep: ...
+
+    def restored(self, network: Network) -> Network:
+        """The network as a function of x, the rows of its first layer of length one."""
         if isinstance(network, Deep):
-            first = network.weights[0] / self.scale[None]
-            bias = network.biases[0] - first @ self.shift
-            return Deep((first, *network.weights[1:]), (bias, *network.biases[1:]))
-        rows = network.rows / self.scale[None]
+            (first, second, *rest), (start, *biases) = network.weights, network.biases
+            rows, bias, after = self._units(first, start, second)
+            return Deep((rows, after, *rest), (bias, *biases))
+        rows, bias, weights = self._units(network.rows, network.bias, network.weights)
+        slope = network.slope / self.scale[None]
+        return TwoLayer(rows, bias, weights, slope, network.offset - slope @ self.shift)
+
+    def _units(
+        self, rows: np.ndarray, bias: np.ndarray, after: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """rows [h, d], bias [h] of units, and the weights [k, h] after them, as functions of x."""
+        rows = rows / self.scale[None]
         length = np.linalg.norm(rows, axis=1)
         length = np.where(length > 0, length, 1.0)
-        slope = network.slope / self.scale[None]
-        return TwoLayer(
-            rows=rows / length[:, None],
-            bias=(network.bias - rows @ self.shift) / length,
-            weights=network.weights * length[None],
-            slope=slope,
-            offset=network.offset - slope @ self.shift,
-        )
+        return rows / length[:, None], (bias - rows @ self.shift) / length, after * length[None]
 
     def inside(self, network: TwoLayer) -> TwoLayer:
         """The network of x as one of z, its rows of length one: what `restored` undoes."""

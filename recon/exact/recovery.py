@@ -6,7 +6,7 @@ import enum
 import math
 from dataclasses import dataclass
 
-from recon.networks import Deep, TwoLayer
+from recon.networks import Network
 from recon.oracles import Cost
 
 
@@ -69,7 +69,7 @@ class Recovery:
     confidence it is wrong on at most `share` of such inputs.
     """
 
-    network: TwoLayer | Deep | None
+    network: Network | None
     status: Status
     cost: Cost
     certificate: float = float("inf")

@@ -291,8 +291,8 @@ def _deeper(
     u, v = (np.asarray(a, float) for a in (state.u, state.v))
     line = deep.Asked(u, v, t, Reply(value, np.asarray(state.gradient[:n])))
     rng = np.random.default_rng(seed)
-    others = [certify.drawn(rng, place) for place in task.places if place.between]
-    others = np.concatenate([np.zeros((0, s.dim)), *others])
+    drawn = [certify.drawn(rng, place) for place in task.places if place.between]
+    others = np.concatenate([np.zeros((0, s.dim)), *drawn])
     try:
         found = deep.recover(more, s.dim, seed, s.eps, task.share or deep.SHARE, line, others)
     except _Spent:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from scipy.special import betaincinv
 
-from recon.networks import TwoLayer
+from recon.networks import Network
 
 EXACT = 1e-11  # relative error below which a network counts as the victim itself, in float64
 
@@ -119,7 +119,7 @@ def interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]
 
 
 def relative_error(
-    network: TwoLayer | None, victim: TwoLayer, key: Any, n: int = 10_000, scale: float = 1.0
+    network: Network | None, victim: Network, key: Any, n: int = 10_000, scale: float = 1.0
 ) -> float:
     """The worst error on n points x ~ N(0, scale^2 I_d): max |f^ - f| / rms f, over all K outputs.
 
@@ -130,7 +130,7 @@ def relative_error(
     if network is None:
         return math.inf
     network, victim = (jax.tree.map(np.asarray, net) for net in (network, victim))
-    outputs, dim = victim.slope.shape
+    outputs, dim = victim.outputs, victim.dim
     worst, square = 0.0, 0.0
     for k, start in enumerate(range(0, n, CHUNK)):
         size = min(CHUNK, n - start)

@@ -11,7 +11,7 @@ import numpy as np
 
 from recon import data, exact, oracles, victims
 from recon.experiments.common import Measured, Row, columns
-from recon.networks import TwoLayer
+from recon.networks import Network, TwoLayer
 from recon.oracles import View
 
 WRONG = 1e-6  # relative error above which a network with `ok` is a wrong one
@@ -152,7 +152,7 @@ def host(victim: TwoLayer, view: View) -> oracles.HostOracle:
     )
 
 
-def apart(network: TwoLayer | None, victim: TwoLayer, x: np.ndarray) -> tuple[float, float]:
+def apart(network: Network | None, victim: TwoLayer, x: np.ndarray) -> tuple[float, float]:
     """The worst error of centred logits relative to the largest, and the share of equal labels."""
     assert network is not None
     found, true = (np.asarray(net(x)) for net in (network, victim))

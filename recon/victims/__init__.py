@@ -3,15 +3,16 @@
 `recon.victims.brought`, imported by name, takes models of other libraries and model files.
 """
 
-from recon.networks import TwoLayer
+from recon.networks import Deep, TwoLayer
 from recon.victims.classifiers import Classifier, classifier, sizes
 from recon.victims.digits import Trained, digits_classifier, digits_scalar, image_classifier
-from recon.victims.planted import KINDS, oracle_of, random_network, random_outside
+from recon.victims.planted import KINDS, oracle_of, random_deep, random_network, random_outside
 from recon.victims.training import Training, schedule
 
 __all__ = [
     "KINDS",
     "Classifier",
+    "Deep",
     "Trained",
     "Training",
     "TwoLayer",
@@ -20,6 +21,7 @@ __all__ = [
     "digits_scalar",
     "image_classifier",
     "oracle_of",
+    "random_deep",
     "random_network",
     "random_outside",
     "schedule",

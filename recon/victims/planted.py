@@ -1,10 +1,13 @@
-"""Random two-layer networks with a known truth, inside the paper's assumptions and outside them."""
+"""Random networks with a known truth: two-layer ones inside the paper's assumptions and outside
+them, and deep ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -12,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon import oracles
-from recon.networks import TwoLayer
+from recon.networks import Deep, Network, TwoLayer
 
 
 def random_network(
@@ -36,9 +39,31 @@ def random_network(
     )
 
 
-def oracle_of(network: TwoLayer) -> oracles.Oracle:
-    """The oracle of a recorded network; all of one shape share a compiled attack."""
-    return oracles.from_jax(TwoLayer.__call__, network)
+def random_deep(key: Any, sizes: Sequence[int], bias: float = 0.5) -> Deep:
+    """A random deep ReLU network of sizes (d, h_1, ..., K).
+
+    Weights are normal of variance 2 / fan-in (He, Zhang, Ren and Sun, 2015,
+    arXiv:1502.01852), which keeps the size of the signal from layer to layer; biases are `bias`
+    times standard normal, our own choice.  Float64 under `jax.enable_x64(True)`.  ValueError
+    without a hidden layer or for a layer of none.
+    """
+    sizes = tuple(sizes)
+    if len(sizes) < 3 or min(sizes) < 1:
+        raise ValueError(f"sizes are inputs, hidden units of each layer, outputs, not {sizes}")
+    keys = jax.random.split(key, (len(sizes) - 1, 2))
+    layers = [*zip(keys, pairwise(sizes), strict=True)]
+    return Deep(
+        weights=tuple(
+            jax.random.normal(key, (width, below)) * (2 / below) ** 0.5
+            for (key, _), (below, width) in layers
+        ),
+        biases=tuple(bias * jax.random.normal(key, (width,)) for (_, key), (_, width) in layers),
+    )
+
+
+def oracle_of(network: Network) -> oracles.Oracle:
+    """The oracle of a recorded network; all of one kind and shape share a compiled attack."""
+    return oracles.from_jax(type(network).__call__, network)
 
 
 def _biases(key: Any, dim: int, width: int) -> TwoLayer:

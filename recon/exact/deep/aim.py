@@ -15,14 +15,14 @@ import numpy as np
 from recon.exact.deep import cells, segment
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search
-from recon.exact.deep.segment import Kink, Track
+from recon.exact.deep.segment import Track
 from recon.replies import Reply
 
 LEFT = 1e-7  # of a Jacobian: what may lie outside of the span
 AT_ONCE = 4  # vertices asked at once
 BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
 ALONE = 1e-7  # of the segment: halved no further
-TESTS = {True: 16, False: 8}  # vertices that leave nothing, for the second layer and for others
+RAYS, VERTICES = 16, 8  # that leave nothing, for the second layer and for others
 
 
 def span(rows: Rows) -> np.ndarray:
@@ -53,14 +53,16 @@ class Aim:
     def enough(self) -> bool:
         """Whether so many vertices left nothing that no unit seems to be missing."""
         width = len(self.order)
-        return self.tested >= (min(width, TESTS[True]) if len(self.s.layers) == 1 else TESTS[False])
+        return self.tested >= (min(width, RAYS) if len(self.s.layers) == 1 else VERTICES)
 
     def vertices(self, where: cells.Region, middle: np.ndarray | None) -> np.ndarray:
+        """The next points [m, d] to ask: rays of the orthant, or vertices of the region."""
         s, found = self.s, []
         for _ in range(AT_ONCE):
             if middle is None:
                 unit = self.order[self.asked % len(self.order)]
-                found.append(cells.ray(len(self.order), unit, s.box, s.rng))
+                s.rays.add(int(unit))
+                found.append(cells.ray(len(self.order), int(unit), s.box, s.rng))
             else:
                 box = s.box * (1, 4, 2)[self.asked % 3]
                 q = cells.vertex(where, middle, box, s.rng)
@@ -110,7 +112,10 @@ class Aim:
             return None
         i = int(np.nanargmax(np.where(left > LEFT, left, np.nan)))
         start = clean[np.argmin(np.linalg.norm(clean - x[i], axis=1))]
-        return self.halved(where, basis, start, x[i], Reply(*(a[index[start.tobytes()]] for a in known)), Reply(*(a[i] for a in reply)))
+        at_start, at_end = (
+            Reply(*(a[j] for a in of)) for of, j in ((known, index[start.tobytes()]), (reply, i))
+        )
+        return self.halved(where, basis, start, x[i], at_start, at_end)
 
     def halved(
         self,
@@ -145,6 +150,3 @@ class Aim:
 def marked(s: Search, rows: Rows) -> np.ndarray:
     """Which candidates hold a kink found so: [m]."""
     return np.array([any(id(kink) in s.sure for _, kink in parts) for parts in rows.parts], bool)
-
-
-__all__ = ["Aim", "Kink", "marked", "outside", "span"]

@@ -9,14 +9,30 @@ from the origin if it meets the orthant at all.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
 
 from recon.exact.deep.known import Layer, Layers
 
 INSIDE = 0.02  # how far a vertex is pulled towards the centre of its region
+
+
+def lowest(
+    cost: np.ndarray,
+    upper: np.ndarray,
+    level: np.ndarray,
+    bounds: Any,
+    equal: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray | None:
+    """The x of least cost x with upper x <= level, equal[0] x = equal[1], within bounds; None where
+    there is none, or it was not found.
+    """
+    from scipy.optimize import linprog  # slow to import
+
+    a, b = (None, None) if equal is None else equal
+    found = linprog(cost, upper, level, a, b, bounds=bounds, method="highs")
+    return np.asarray(found.x) if found.status == 0 else None
 
 
 class Chart(NamedTuple):
@@ -81,16 +97,15 @@ def centre(where: Region, box: float) -> tuple[np.ndarray, float] | None:
     """The point deepest inside, within the box, and its distance to the sides; None if empty."""
     width = where.rows.shape[1]
     bounds = [(-box, box)] * width + [(0, box)]
-    found = linprog(
+    x = lowest(
         np.append(np.zeros(width), -1.0),
         np.column_stack([-where.rows, np.ones(len(where.rows))]),
         where.level,
-        bounds=bounds,
-        method="highs",
+        bounds,
     )
-    if found.status != 0 or found.x[-1] < 1e-6 * box:
+    if x is None or x[-1] < 1e-6 * box:
         return None
-    return found.x[:-1], float(found.x[-1])
+    return x[:-1], float(x[-1])
 
 
 def vertex(
@@ -108,13 +123,11 @@ def vertex(
     side = box * rng.uniform(0.4, 1, (2, len(middle)))
     low = np.minimum(-side[0], 2 * np.minimum(middle, 0))
     high = np.maximum(side[1], 2 * np.maximum(middle, 0))
-    found = linprog(
-        aim, -where.rows, where.level, bounds=np.stack([low, high], 1), method="highs"
-    )
-    if found.status != 0:
+    x = lowest(aim, -where.rows, where.level, np.stack([low, high], 1))
+    if x is None:
         return None
     share = INSIDE * rng.uniform(0.5, 1.5)
-    return (1 - share) * found.x + share * middle
+    return (1 - share) * x + share * middle
 
 
 def ray(width: int, unit: int, box: float, rng: np.random.Generator) -> np.ndarray:
@@ -133,7 +146,8 @@ def most(
     count = len(layers[-1].bias)
     open_ = region(layers, [*masks, np.zeros(count, bool)])
     width = open_.rows.shape[1]
-    length = np.where(np.linalg.norm(open_.map, axis=1) > 1e-12, np.linalg.norm(open_.map, axis=1), 1)
+    length = np.linalg.norm(open_.map, axis=1)
+    length = np.where(length > 1e-12, length, 1.0)
     margin = 1e-3 * box
     one = np.eye(count)
     cost = np.concatenate([np.zeros(width), rng.uniform(0.2, 1, count)])
@@ -145,7 +159,5 @@ def most(
     )
     level = np.concatenate([open_.level - margin, open_.shift / length - margin])
     bounds = [(-box, box)] * width + [(0, None)] * count
-    found = linprog(cost, upper, level, bounds=bounds, method="highs")
-    if found.status != 0:
-        return None
-    return np.asarray(found.x[width:] <= 1e-9 * box)
+    x = lowest(cost, upper, level, bounds)
+    return None if x is None else np.asarray(x[width:] <= 1e-9 * box)

@@ -75,8 +75,11 @@ def touched(
     rows, keep, inverse = touch.factor(planes.normal[which], np.ones(len(which), bool))
     level = np.where(keep, MARGIN * radius * rng.choice([-1.0, 1.0], len(which)), 0.0)
     foot = touch.pairs(
-        rng.standard_normal((1, rows.shape[1])), rows, inverse,
-        np.where(keep, -planes.offset[which], 0.0)[None], np.array([radius]),
+        rng.standard_normal((1, rows.shape[1])),
+        rows,
+        inverse,
+        np.where(keep, -planes.offset[which], 0.0)[None],
+        np.array([radius]),
     )[0, 0]
     step = (level @ inverse) @ rows
     reply = ask(np.stack([foot + step, foot - step]))
@@ -99,7 +102,7 @@ def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float
     x = np.concatenate([t.x for t in tracks])
     flat = gradient.reshape(-1, gradient.shape[2])
     a = flat @ np.linalg.pinv(normal)
-    outside = np.linalg.norm(flat - a @ normal) / max(float(np.linalg.norm(flat)), 1e-300)
+    outside = float(np.linalg.norm(flat - a @ normal)) / max(float(np.linalg.norm(flat)), 1e-300)
     a = np.linalg.norm(a.reshape(*gradient.shape[:2], -1), axis=1)
     side = x @ normal.T + offset > 0
     above, below = (np.where(on, a, 0).max(0) for on in (side, ~side))
@@ -108,9 +111,7 @@ def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float
     return Layer(normal * sign[:, None], offset * sign), outside, float(wrong.max(initial=0.0))
 
 
-def layer(
-    ask: Ask, tracks: Sequence[Track], rng: np.random.Generator
-) -> tuple[Layer | None, str]:
+def layer(ask: Ask, tracks: Sequence[Track], rng: np.random.Generator) -> tuple[Layer | None, str]:
     """The first layer among the kinks of lines, or why there is none yet."""
     kinks = [kink for track in tracks for kink in track.kinks]
     if not kinks:

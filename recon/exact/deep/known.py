@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep.segment import Kink, Known, Track
+from recon.exact.deep.segment import Known
 
 
 class Layer(NamedTuple):
@@ -54,7 +54,9 @@ class Crossing(NamedTuple):
     unit: int
 
 
-def crossings(layers: Layers, u: np.ndarray, v: np.ndarray, low: float, high: float) -> list:
+def crossings(
+    layers: Layers, u: np.ndarray, v: np.ndarray, low: float, high: float
+) -> list[Crossing]:
     """All switches of known units on u + t v, low < t < high, in order.
 
     Between the switches of the layers before a layer is linear, so two ends tell each.
@@ -66,14 +68,21 @@ def crossings(layers: Layers, u: np.ndarray, v: np.ndarray, low: float, high: fl
         piece, unit = np.nonzero((z[:-1] > 0) != (z[1:] > 0))
         first, last = z[piece, unit], z[piece + 1, unit]
         at = t[piece] + (t[piece + 1] - t[piece]) * (first / (first - last))
-        found += [Crossing(*row) for row in zip(at.tolist(), [number] * len(at), unit.tolist())]
+        found += [
+            Crossing(*row)
+            for row in zip(at.tolist(), [number] * len(at), unit.tolist(), strict=True)
+        ]
         t = np.sort(np.concatenate([t, at]))
     return sorted(found)
 
 
 def expected(
-    layers: Layers, jumps: dict[tuple[int, int], np.ndarray], u: np.ndarray,
-    v: np.ndarray, low: float, high: float,
+    layers: Layers,
+    jumps: dict[tuple[int, int], np.ndarray],
+    u: np.ndarray,
+    v: np.ndarray,
+    low: float,
+    high: float,
 ) -> Known:
     """The kinks of known layers on a line, for `segment.search`.
 

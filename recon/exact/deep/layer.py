@@ -24,11 +24,12 @@ from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search, Stuck
 from recon.exact.deep.segment import Track
 
-RAYS = 16  # of the orthant asked by the certificate at least, or a quarter of them
+RAYS = 16  # of the orthant asked in all at least, or a quarter of them
 SEGMENTS = 60  # a layer, at most
 DEEPER = 0.15  # of the whole rows seen are false: there are deeper kinks
 FIRST = 2  # of them, before missing units are aimed at
 LIFTS = 4  # a turn
+QUIET = 2  # turns without a new row, after which segments lie anywhere
 GATED = 6  # weights that are never seen, tried with either sign
 GATE = 1e3  # what stands for them
 MARGIN = 4  # times more predictions of a row must hold than fail
@@ -58,6 +59,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         s.take(s.tracks)
     walk, aim_ = _Walk(s), aim.Aim(s)
     quiet, count, need, blind, deeper = 0, 0, True, 0, False
+    good = s.candidates()
     for turn in range(SEGMENTS):
         aims = turn >= FIRST and deeper and not aim_.given_up and count and not aim_.enough
         if need and aims and blind == aim_.blind:
@@ -67,7 +69,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
                 s.take([track])
         elif need:
             blind = aim_.blind
-            track = walk.next(turn)
+            track = walk.next(turn, quiet)
             if track is not None:
                 s.take([track])
         found = s.candidates()
@@ -91,7 +93,8 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             need = True
             continue
         layer = signed(s, good) if aim_.enough or count == len(fair.bias) else None
-        if layer is not None and (quiet or aim_.enough) and _strays(s, layer) <= STRAY * len(s.seen[number]):
+        most = STRAY * len(s.seen[number])
+        if layer is not None and (quiet or aim_.enough) and _strays(s, layer) <= most:
             return layer
         need = not (quiet and s.lift(found, LIFTS)) or quiet > 3
     raise Stuck(f"Layer {number + 1}: {count} units, and not all of them.")
@@ -108,7 +111,11 @@ class _Walk:
         self.last: np.ndarray | None = None
         self.inside: list[np.ndarray] = []  # points asked where all known units are on
 
-    def next(self, turn: int) -> Track | None:
+    def next(self, turn: int, quiet: int) -> Track | None:
+        """Search the next segment; None where there is no such region.
+
+        quiet: turns without a new row, after which it is anywhere.
+        """
         s = self.s
         found = s.candidates()
         real = (found.broken == 0) | (found.kept > MARGIN * found.broken)
@@ -116,10 +123,12 @@ class _Walk:
         if len(s.layers) == 1:
             width = len(self.order)
             start = 0.01 * s.box * s.rng.random(width) if self.last is None else self.last
-            self.last = cells.ray(width, self.order[(turn + 1) % width], s.box, s.rng)
+            unit = int(self.order[(turn + 1) % width])
+            s.rays.add(unit)
+            self.last = cells.ray(width, unit, s.box, s.rng)
             ends = s.chart.x(np.stack([start, self.last]))
             return self.kept(s.between(ends[0], ends[1], rows))
-        masks = _masks(s) if turn % 6 < 5 else None
+        masks = _masks(s) if quiet < QUIET else None
         if masks is None:
             x = s.rng.standard_normal((2, s.dim)) * s.rng.choice([1.0, 3.0])
             return s.between(x[0], x[1], rows)
@@ -136,6 +145,7 @@ class _Walk:
         return self.kept(track) if all(mask.all() for mask in masks) else track
 
     def kept(self, track: Track) -> Track:
+        """The track, its points noted as those where all known units are on."""
         self.inside.append(track.x)
         return track
 
@@ -200,8 +210,10 @@ def _disagreement(
     layers = [*s.layers, rows.layer()]
     x = np.concatenate([s.rng.standard_normal((fresh, s.dim)), others])
     width = len(s.layers[0].bias)
-    which = s.rng.permutation(width)[: min(width, max(RAYS, width // 4))]
-    rays = s.chart.x(np.stack([cells.ray(width, i, s.box, s.rng) for i in which]))
+    others_ = [i for i in s.rng.permutation(width) if i not in s.rays]
+    which = others_[: max(0, min(width, max(RAYS, width // 4)) - len(s.rays))]
+    rays = np.array([cells.ray(width, i, s.box, s.rng) for i in which]).reshape(-1, width)
+    rays = s.chart.x(rays)
     mixed = np.concatenate([x, rays])[s.rng.permutation(len(x) + len(rays))]
     met = points[fit.good[0]]
     for start in range(0, len(mixed), PART):

@@ -12,12 +12,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linprog
 
 from recon.exact.deep import cells, known
 from recon.exact.deep.cells import Chart
 from recon.exact.deep.known import Layer, Layers
-from recon.exact.deep.segment import Ask, Kink
+from recon.exact.deep.segment import Ask
 
 CLOSE = 1e-6  # relative: a kink on a known unit's surface
 SPAN = 1e-6  # of a normal of length one: what may lie outside a span
@@ -135,7 +134,7 @@ def lifted(
     start = q + RAISED * size * lift / max(np.abs(lift).max(), 1e-300)
     reply = ask(chart.x(np.stack([start + size * through, start - size * through])))
     jump = (reply.gradient[0] - reply.gradient[1]) @ chart.place
-    left, values, right = np.linalg.svd(jump, full_matrices=False)
+    _, values, right = np.linalg.svd(jump, full_matrices=False)
     noise = 1e-9 * np.linalg.norm(reply.gradient @ chart.place)
     if values[0] <= noise or (len(values) > 1 and values[1] > 1e-6 * values[0] + noise):
         return None
@@ -149,7 +148,7 @@ def lifted(
     weights[raised] = a[1:] / a[0]
     masks = (*part.masks[:-1], on | raised)
     length = np.linalg.norm(weights)
-    return Partial(q, masks, weights / length, part.bias / length, part.seen | raised)
+    return Partial(q, masks, weights / length, part.bias / float(length), part.seen | raised)
 
 
 def _to_zero(
@@ -161,7 +160,7 @@ def _to_zero(
     box: float,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """A point of the unit's plane, in the cell, with many of the inputs `off` at zero; and which."""
+    """A point of the unit's plane, in the cell, with many of the inputs `off` at zero; and them."""
     inner = where.rows @ q + where.level
     margin = np.minimum(0.1 * inner, 1e-3 * box)
     a, shift = where.map[off], where.shift[off]
@@ -169,20 +168,18 @@ def _to_zero(
     a, shift = a / norms[:, None], shift / norms
     side = box * rng.uniform(1, 3, (2, len(q))) + np.abs(q)
     length = np.linalg.norm(e)
-    found = linprog(
+    x = cells.lowest(
         -(a * rng.uniform(0.5, 1, len(a))[:, None]).sum(0),
         np.concatenate([-where.rows, a]),
         np.concatenate([where.level - margin, -shift]),
-        (e / length)[None],
-        [-level / length],
-        bounds=np.stack([-side[0], side[1]], 1),
-        method="highs",
+        np.stack([-side[0], side[1]], 1),
+        ((e / length)[None], np.array([-level / length])),
     )
-    if found.status != 0:
+    if x is None:
         return None, off
-    at = a @ found.x + shift > -1e-9 * box
+    at = a @ x + shift > -1e-9 * box
     if not at.any():
         return None, off
     raised = np.zeros(len(off), bool)
     raised[np.flatnonzero(off)[at]] = True
-    return found.x, raised
+    return x, raised

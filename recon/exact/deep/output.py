@@ -58,10 +58,11 @@ def fit(layers: Layers, x: np.ndarray, value: np.ndarray, robust: bool = True) -
         length = np.linalg.norm(a, axis=0)
         a = a / np.where(length > 0, length, 1.0)
         weight, rank = np.ones(len(near)), 0
-        for turn in range(TURNS if robust else 1):
-            solved, _, rank, _ = np.linalg.lstsq(
+        for _ in range(TURNS if robust else 1):
+            solved, _, of, _ = np.linalg.lstsq(
                 a * weight[:, None], value * weight[:, None], rcond=1e-12
             )
+            rank = int(of)
             off = np.abs(a @ solved - value).max(1) / scale
             if off.max() < EXACT:
                 break

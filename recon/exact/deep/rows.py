@@ -15,8 +15,8 @@ import numpy as np
 
 from recon.exact.deep import known
 from recon.exact.deep.known import Layer, Layers
-from recon.exact.deep.segment import Kink, Track
 from recon.exact.deep.lift import Partial
+from recon.exact.deep.segment import Kink, Track
 
 CLOSE = 1e-6  # relative to 1 + |t|: a kink at the place predicted
 FAR = 1e4  # of a whole line, in t: beyond, nothing is predicted
@@ -46,13 +46,19 @@ class Rows(NamedTuple):
 
     def plus(self, other: Rows) -> Rows:
         """Both."""
-        both = (np.concatenate([a, b]) for a, b in zip(self[:3], other[:3], strict=True))
-        rest = (np.append(a, b) for a, b in zip(self[4:], other[4:], strict=True))
-        return Rows(*both, self.parts + other.parts, *rest)
+        return Rows(
+            np.concatenate([self.weights, other.weights]),
+            np.concatenate([self.bias, other.bias]),
+            np.concatenate([self.seen, other.seen]),
+            self.parts + other.parts,
+            np.concatenate([self.kept, other.kept]),
+            np.concatenate([self.broken, other.broken]),
+        )
 
     @property
     def whole(self) -> np.ndarray:
-        return self.seen.all(1)
+        """Which of them are known in all inputs [m]."""
+        return np.asarray(self.seen.all(1))
 
     def layer(self, sign: np.ndarray | None = None) -> Layer:
         """The layer of these rows, with lengths of one, with signs [m] or as they are."""
@@ -79,11 +85,12 @@ def _ratios(weights: np.ndarray, bias: np.ndarray, seen: np.ndarray, part: Parti
 
 
 def merged(found: Sequence[tuple[Partial, Kink]], width: int) -> Rows:
-    """Candidates from what kinks show: those of one unit agree, up to scale, where both are seen."""
+    """Candidates from what kinks show: those of one unit agree, up to scale, where seen in both."""
     weights, bias, seen = np.zeros((0, width)), np.zeros(0), np.zeros((0, width), bool)
     parts: list[tuple[tuple[Partial, Kink], ...]] = []
     for first in sorted(found, key=lambda pair: -int(pair[0].seen.sum())):
-        part, kinks, again = first[0], (first,), True
+        part, again = first[0], True
+        kinks: tuple[tuple[Partial, Kink], ...] = (first,)
         while again:  # what has grown may meet others
             ratios = _ratios(weights, bias, seen, part)
             again = bool(np.isfinite(ratios).any())
@@ -93,7 +100,8 @@ def merged(found: Sequence[tuple[Partial, Kink]], width: int) -> Rows:
                 grown = np.where(new, ratios[i] * part.weights, weights[i])
                 part = part._replace(weights=grown, bias=float(bias[i]), seen=seen[i] | new)
                 kinks = parts.pop(i) + kinks
-                weights, bias, seen = (np.delete(a, i, 0) for a in (weights, bias, seen))
+                keep = np.arange(len(bias)) != i
+                weights, bias, seen = weights[keep], bias[keep], seen[keep]
         length = np.hypot(np.linalg.norm(part.weights), part.bias)
         weights = np.concatenate([weights, part.weights[None] / length])
         bias = np.append(bias, part.bias / length)
@@ -114,6 +122,7 @@ class Pieces(NamedTuple):
 
 
 def pieces(layers: Layers, track: Track) -> Pieces:
+    """The line of a track, as known layers cut it; not farther than FAR."""
     low, high = max(track.ends[0], -FAR), min(track.ends[1], FAR)
     inner = [c.t for c in known.crossings(layers, track.u, track.v, low, high)]
     t = np.array([low, *inner, high])

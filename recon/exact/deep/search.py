@@ -85,6 +85,7 @@ class Search:
     seen: dict[int, Seen] = field(default_factory=dict)
     tried: set[tuple[int, bytes]] = field(default_factory=set)  # lifts that led to nothing
     doubts: dict[int, int] = field(default_factory=dict)
+    rays: set[int] = field(default_factory=set)  # of the orthant, that were asked
     sure: set[int] = field(default_factory=set)  # kinks (by id) of units found missing (`aim`)
     _pieces: dict[tuple[int, int], rows.Pieces] = field(default_factory=dict)
 

@@ -104,20 +104,24 @@ def search(
     """Every kink of the victim on u + t v, t between `ends`, or on the whole line.
 
     eps: rounding unit of the replies; scale: the largest gradient seen before; few: how many
-    known kinks at most may explain a difference by any jumps.  asked: places t [n] and replies there.
+    known kinks at most may explain a difference by any jumps.  asked: places t [n] and replies
+    there.
     """
     line = _Line(ask, u, v, ends, eps, scale, known, few)
     return line.run(asked)
 
 
-def certain(low: np.ndarray, high: np.ndarray, ends: Reply, eps: float, scale: float) -> Track | None:
+def certain(
+    low: np.ndarray, high: np.ndarray, ends: Reply, eps: float, scale: float
+) -> Track | None:
     """The one kink between two points x [d] with replies there, if it is certainly one."""
     line = _Line(lambda x: ends, low, high - low, (0.0, 1.0), eps, scale, None, 0)
     left, right = line.ask(np.array([0.0, 1.0]), ends)
     if max(left.rank, right.rank) < 2:
         return None
-    parts = (b - a for a, b in zip(left[3:6], right[3:6], strict=True))
-    found = line.single(*parts, left, right, left.noise + right.noise)
+    jump, start = right.gradient - left.gradient, right.start - left.start
+    noise = left.noise + right.noise
+    found = line.single(jump, start, right.slope - left.slope, left, right, noise)
     if not isinstance(found, Kink):
         return None
     t = np.array([0.0, 1.0])
@@ -173,9 +177,12 @@ class _Line:
     def run(self, asked: tuple[np.ndarray, Reply] | None) -> Track:
         low, high = (self.s_of(t) for t in self.ends)
         if asked is not None:
-            order = np.argsort(asked[0])
+            (near,) = np.nonzero(np.abs(asked[0]) < REACH)  # farther ones place kinks badly
+            order = near[np.argsort(asked[0][near])]
             reply = Reply(*(a[order] for a in asked[1]))
             points = self.ask(np.array([self.s_of(t) for t in asked[0][order]]), reply)
+            ends = self.ask(np.array([low, high]))
+            points = [ends[0], *points, ends[1]]
         elif self.whole:
             inner = ((np.arange(GRID) + 0.5) / GRID - 0.5) * np.pi
             points = self.ask(np.concatenate([[low], inner, [high]]))

@@ -199,7 +199,7 @@ class _Attack:
         victim = two_layer.Victim(far, *form, self.eps, self.cost, inputs, None, None)
         outcome = two_layer.recover(victim, seed, self.width, self.most)
         self.cost = outcome.cost
-        if outcome.network is None or not outcome.ok:
+        if not isinstance(outcome.network, TwoLayer) or not outcome.ok:
             return None
         return self.without_biases(outcome.network)
 

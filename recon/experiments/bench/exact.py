@@ -15,7 +15,7 @@ import numpy as np
 from recon import exact, victims
 from recon.experiments.bench import toolbox
 from recon.experiments.common import Measured, Row, columns, grouped, relative_error, timed
-from recon.networks import TwoLayer
+from recon.networks import Network, TwoLayer
 from recon.oracles import Cost, Oracle, ReplyError
 
 RIGHT = 1e-6  # relative error that still counts as right: lenient, ours stay below 1e-11
@@ -36,7 +36,7 @@ class Timed(NamedTuple):
     """One attack on one network, and its times in seconds; detail says why it is not "ok"."""
 
     outcome: str
-    network: TwoLayer | None
+    network: Network | None
     cost: Cost | None
     first: float | None  # with what it compiles
     warm: tuple[float, ...]

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from recon import exports, reports
-from recon.networks import TwoLayer
+from recon.networks import Network
 from recon.reports.owner.facts import KIND, Facts, Subject, measure
 from recon.reports.owner.figure import draw
 from recon.reports.owner.text import markdown
@@ -50,7 +50,7 @@ def check_folder(folder: str | Path) -> Path:
     return folder
 
 
-def write(folder: str | Path, facts: Facts, network: TwoLayer | None) -> Path:
+def write(folder: str | Path, facts: Facts, network: Network | None) -> Path:
     """Write report.md, report.json and, of a recovered model, figure and network into the folder.
 
     An earlier report there is replaced; ValueError for a folder that holds something else.

@@ -16,7 +16,7 @@ import numpy as np
 from recon import exact, probe
 from recon.exact import asking, derived, paper, two_layer
 from recon.exact.recovery import Recovery, promise
-from recon.networks import TwoLayer
+from recon.networks import Deep, Network, TwoLayer
 from recon.oracles import AnyOracle
 
 Facts = dict[str, Any]  # what JSON holds
@@ -24,6 +24,7 @@ Facts = dict[str, Any]  # what JSON holds
 KIND = "recon report"
 DELTA, SEPARATION = 0.05, 0.1  # of Algorithm 1, as `recon attack` has them
 ASKED = 4  # inputs at which the precision of replies is looked at
+FLOOR = "floor, as many numbers as the model has"
 ALGORITHM1, MEMBERSHIP = "Algorithm 1 of the paper", "its membership form"
 
 
@@ -90,7 +91,7 @@ def measure(
     return facts | {"comparison": rows}
 
 
-def agreement(subject: Subject, network: TwoLayer, x: np.ndarray) -> Facts:
+def agreement(subject: Subject, network: Network, x: np.ndarray) -> Facts:
     """Errors [n] at x, sorted: max over outputs |f^ - f|, relative to the rms of f there.
 
     Of a service that shows probabilities f is its centred logits.  same: the share of x where the
@@ -121,10 +122,15 @@ def agreement(subject: Subject, network: TwoLayer, x: np.ndarray) -> Facts:
     return facts
 
 
-def structure(network: TwoLayer, eps: float | None) -> Facts:
-    """What the network is made of, and why Algorithm 1 is not defined for it, if it is not."""
+def structure(network: Network, eps: float | None) -> Facts:
+    """What the network is made of, and why Algorithm 1 is not defined for it, if it is not.
+
+    network_numbers: how many numbers it takes to write it down, zeros known to be zeros left out.
+    """
     bar = 1e-6 if eps is None else promise(eps)  # what rounding makes of a bias of zero
-    turned = _turned(network)
+    if isinstance(network, Deep) and network.depth > 1:
+        return _structure_of_deep(network, bar)
+    turned = _turned(_two_layer(network))
     outputs, dim = turned.slope.shape
     weight = max(np.abs(turned.weights).max(initial=0.0), np.finfo(float).tiny)
     inner = bool(np.abs(turned.bias).max(initial=0.0) > bar)
@@ -141,10 +147,33 @@ def structure(network: TwoLayer, eps: float | None) -> Facts:
         "no units": width == 0,
     }
     return {
-        **{"width": width, "outputs": outputs, "biases": biases, "linear": linear},
-        "network_numbers": numbers,
+        **{"width": width, "widths": [width], "outputs": outputs},
+        **{"biases": biases, "linear": linear, "network_numbers": numbers},
         "undefined": [reason for reason, holds in why.items() if holds],
     }
+
+
+def _structure_of_deep(network: Deep, bar: float) -> Facts:
+    """Of several hidden layers, for none of which the paper has a method.
+
+    A bias counts as zero below `bar` of the largest weight of its layer.
+    """
+    layers = [*zip(network.weights, network.biases, strict=True)]
+    has = [bool(np.abs(b).max(initial=0.0) > bar * np.abs(w).max(initial=0.0)) for w, b in layers]
+    numbers = sum(w.size + b.size * there for (w, b), there in zip(layers, has, strict=True))
+    return {
+        **{"width": network.width, "widths": list(network.widths), "outputs": network.outputs},
+        **{"biases": any(has), "linear": False, "network_numbers": numbers},
+        "undefined": [f"{network.depth} hidden layers"],
+    }
+
+
+def _two_layer(network: Network) -> TwoLayer:
+    """A network of one hidden layer, as the record of such."""
+    if isinstance(network, TwoLayer):
+        return network
+    (rows, weights), (bias, offset) = network.weights, network.biases
+    return TwoLayer(rows, bias, weights, np.zeros((network.outputs, network.dim)), offset)
 
 
 def _turned(network: TwoLayer) -> TwoLayer:
@@ -170,13 +199,22 @@ def _turned(network: TwoLayer) -> TwoLayer:
 
 
 def comparison(facts: Facts) -> list[Facts]:
-    """Queries of this attack, the floor, and the paper's two: measured, counted, computed."""
+    """Queries of this attack, the floor, and the paper's two: measured, counted, computed.
+
+    The floor of several hidden layers: their numbers, less one a unit, whose scale is free, over
+    the d + 1 numbers that a model of one output answers with its gradient.  The paper's two have
+    no count then.
+    """
     width, dim = facts["width"], facts["dim"]
+    floor = ("floor, one gradient a unit", width, "counted")
+    if deep := len(facts["widths"]) > 1:
+        floor = (FLOOR, -(-(facts["network_numbers"] - width) // (dim + 1)), "counted")
+    defined = width and not deep
     rows = [
         ("this attack", facts["queries"], "measured"),
-        ("floor, one gradient a unit", width, "counted"),
-        (ALGORITHM1, sum(algorithm1(dim, width)) if width else 0, "computed"),
-        (MEMBERSHIP, membership(dim, width) if width else 0, "computed"),
+        floor,
+        (ALGORITHM1, sum(algorithm1(dim, width)) if defined else 0, "computed"),
+        (MEMBERSHIP, membership(dim, width) if defined else 0, "computed"),
     ]
     return [dict(zip(("what", "queries", "known"), row, strict=True)) for row in rows]
 

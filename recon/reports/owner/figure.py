@@ -28,7 +28,9 @@ def draw(figure: Any, rows: list[Row]) -> None:
     text = "Computed: from the paper's constants, not run."
     if all(row["known"] != "computed" for row in facts["comparison"]):
         text = "Every method was run on the model, at the paper's constants."
-    if facts["undefined"]:
+    if len(facts["widths"]) > 1:
+        text = f"The paper's methods are not defined for this model ({_with(facts)})."
+    elif facts["undefined"]:
         text += f" The paper's methods are not defined for this model ({_with(facts)}); their"
         text += " counts are for one output and no biases."
     caption(figure, text)

@@ -12,6 +12,10 @@ METHODS = {
     "bisect": "Algorithm 1 of the paper, as printed",
     "membership": "the paper's membership form, which asks for values alone",
 }
+PAPER_OF_DEEP = (
+    "Algorithm 1 of Milli et al. (2019) and its membership form are for one hidden layer: there is "
+    "nothing to compare."
+)
 NEXT = {
     "BUDGET": [
         "Allow more queries: `--budget`, or leave it out. A model that fits takes about two "
@@ -132,7 +136,9 @@ def _explained(facts: Facts) -> str:
         f"This attack: {METHODS[facts['method']]}; {facts['gradients']:,} answers with gradients, "
         f"{facts['values']:,} with outputs alone, the checks included.",
     ]
-    if facts["width"]:
+    if len(facts["widths"]) > 1:
+        lines += [_floor_of_deep(facts), PAPER_OF_DEEP]
+    elif facts["width"]:
         lines.append(
             "The floor: a hidden unit has a row of as many numbers as the model has inputs, and "
             "one gradient has as many. So by counting, a model of one output takes about as many "
@@ -151,6 +157,21 @@ def _explained(facts: Facts) -> str:
         "numbers."
     )
     return _list(lines)
+
+
+def _floor_of_deep(facts: Facts) -> str:
+    return (
+        f"The floor: the copy has {facts['network_numbers']:,} numbers, one for each hidden unit "
+        f"is a scale that changes no answer, and an answer with its gradient has "
+        f"{facts['dim'] + 1:,}. So by counting, a model of one output takes about as many answers "
+        "as that divides into, at least."
+        + (
+            ""
+            if facts["outputs"] == 1
+            else f" Yours answers {facts['outputs']} gradients at once, and the floor is a "
+            "yardstick."
+        )
+    )
 
 
 def _paper(facts: Facts) -> str:
@@ -226,6 +247,8 @@ def _derived(facts: Facts) -> str:
 def _found(facts: Facts) -> str:
     if not facts["width"]:
         return "Found: a linear model. Its gradient was the same at every query."
+    if len(facts["widths"]) > 1:
+        return _found_deep(facts)
     parts = [f"{facts['width']:,} hidden units"] + ["biases"] * facts["biases"]
     if facts["linear"]:
         parts.append("a linear part (of units that never switch, or whose side is not told)")
@@ -236,13 +259,26 @@ def _found(facts: Facts) -> str:
     )
 
 
+def _found_deep(facts: Facts) -> str:
+    layers = _and([f"{width:,}" for width in facts["widths"]])
+    biases = ", and biases" * facts["biases"]
+    return (
+        f"Found: hidden layers of {layers} units{biases}. Where the gradient changes, a unit "
+        "switches. The inputs where a unit of the first layer does lie on a plane; those of a "
+        "later unit on a surface that bends where it meets a layer before, which tells the layers "
+        "apart. "
+        "The units of a layer are known up to their order and scale, which changes no answer."
+    )
+
+
 def _files(facts: Facts) -> str:
     lines = [f"`{name}`: {what}" for name, what in facts["files"].items()]
     lines.append("`report.json`: every number of this page.")
-    lines.append(
-        "In them every unit is on the side on which it is off near the origin, and what that "
-        "leaves is in `slope`; models of other libraries have two units for each rank of it."
-    )
+    if len(facts["widths"]) == 1:
+        lines.append(
+            "In them every unit is on the side on which it is off near the origin, and what that "
+            "leaves is in `slope`; models of other libraries have two units for each rank of it."
+        )
     lines += [f"Not written: {text}, which is not installed." for text in facts["missing"]]
     return _list(lines)
 

@@ -11,10 +11,12 @@ and Keras on other backends).  Queries are flat, x [d]; `shape` is what the mode
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from recon.networks import TwoLayer
-from recon.oracles import AnyOracle, from_jax
+from recon.networks import Network
+from recon.oracles import AnyOracle
 from recon.replies import View
 from recon.victims.brought import (
     dense,
@@ -27,12 +29,21 @@ from recon.victims.brought import (
 )
 from recon.victims.brought.common import Brought, Options
 from recon.victims.brought.files import load
+from recon.victims.planted import oracle_of
 
 __all__ = ["Brought", "bring", "load", "oracle", "web"]
 
+
+def _recorded(network: Network, options: Options) -> Brought:
+    """A network that was recovered."""
+    oracle = oracle_of(network)
+    oracle = oracle if options.view is None else replace(oracle, view=options.view)
+    return Brought(oracle, network.dim, str(network))
+
+
 # Told by the library and the name of a base class, in this order: a Keras model may be a PyTorch
 # module too.  Nothing is imported to find out.
-LIBRARIES = {
+LIBRARIES: dict[tuple[str, str], Callable[[Any, Options], Brought]] = {
     ("keras", "Model"): keras_models.victim,
     ("torch", "Module"): pytorch.victim,
     ("torch", "ExportedProgram"): pytorch.victim,
@@ -42,9 +53,8 @@ LIBRARIES = {
     ("flax.nnx", "Module"): jax_modules.nnx,
     ("flax.linen", "Module"): jax_modules.linen,
     ("recon", "Dense"): dense.victim,
-    ("recon", "TwoLayer"): lambda model, options: Brought(
-        from_jax(TwoLayer.__call__, model), model.rows.shape[1], str(model)
-    ),
+    ("recon.networks", "TwoLayer"): _recorded,
+    ("recon.networks", "Deep"): _recorded,
 }
 
 

@@ -6,7 +6,7 @@
 | .safetensors | arrays, with a named architecture | no |
 | .skops | scikit-learn, by skops | no: types that skops does not know are refused |
 | .keras | Keras 3 | no: safe mode refuses lambdas; older Keras had holes, so 3.12 at least |
-| .npz | `networks.save` | no |
+| .npz | a recovered network, by its `save` | no |
 | .joblib, .pkl, .pickle | scikit-learn and others | yes, it is a pickle |
 | .pt2 | torch.export | yes, PyTorch unpickles some of it and says not to trust it |
 | .pt, .pth | TorchScript | yes, it is a program |
