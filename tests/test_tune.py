@@ -87,14 +87,14 @@ def test_a_recipe_fixes_what_it_says(recipe):
     assert tuned == (recipe not in ("unlabelled", "as gradients"))  # not tuned: first choices
 
 
-@pytest.mark.parametrize("reply", OTHERS)
-def test_what_is_not_a_gradient_has_the_settings_of_gradients_and_is_not_tuned(reply):
+@pytest.mark.parametrize("reply", [*OTHERS, "three digits"])
+def test_what_was_not_tuned_has_the_settings_of_gradients(reply):
     gradient, tuned = hyper.hyper("mnist", "pool", "mlp", "gradient")
     found, here = hyper.hyper("mnist", "pool", "mlp", reply)
     weight = REPLIES[reply].weight or gradient.weight
     assert tuned
     assert not here
-    assert found == replace(gradient, loss="shown", weight=weight)
+    assert found == replace(gradient, loss=REPLIES[reply].loss, weight=weight)
 
 
 def test_the_best_setting_has_the_highest_mean_and_no_failure():

@@ -42,7 +42,7 @@ def hyper(
 
     They are those of the largest tuned budget that is not above this one, or of the smallest.
     Looked for in turn: the recipe's own, the plain ones; those of the whole Jacobian, for the top
-    class alone and for what is not a gradient; then the same of MNIST, which are not tuned for
+    class alone and for all else that explains; then the same of MNIST, which are not tuned for
     another data set; then Hyper().
     SmoothGrad has the settings of plain gradients, so that the two differ in what the victim
     replies alone; medoids and means have the pool's.  Those of VGG11 and ResNet-18 were chosen for
@@ -51,7 +51,7 @@ def hyper(
     asked = "gaussian" if queries == "gaussian" else "pool"
     answered = "gradient" if reply == "smoothgrad" else reply
     service, chosen = REPLIES[reply], RECIPES[recipe]
-    replies = (answered, "gradient") if service.loss in ("top", "shown") else (answered,)
+    replies = (answered, "gradient") if service.view.axes else (answered,)
     found, tuned = Hyper(), False
     students = (student, NARROW) if student in DEEP else (student,)
     ways = product((dataset, "mnist"), students, replies, (recipe, "plain"))

@@ -105,8 +105,7 @@ ABLATION = Ablation(
              points behind, without weight decay three (two-layer) and nine (convolutional), by
              whole Jacobians one and five; unlabelled images add two to four, ensembles one at most.
              Absolute values, heat maps and integrated gradients are worth less than gradients, and
-             6 to 24 points less where they are taken for such; three digits, trained by Hyper()
-             and not as gradients are, cost four.
+             6 to 24 points less where they are taken for such; three digits cost nothing.
 
     One baseline, the plain students of fig2-mnist; every other recipe changes one thing:
     autodiff, no decay; the whole Jacobian matched at each step in place of a random projection;
