@@ -140,6 +140,7 @@ class _Task(NamedTuple):
     places: list[certify.Place]  # of the user's, to certify
     fresh: tuple[np.ndarray, Reply] | None  # points and replies there, for the certificate
     share: float | None  # of inputs that a deeper network may be wrong on; None: it has two layers
+    told: list[str]  # why no deeper network was found
 
 
 def recover(
@@ -152,7 +153,8 @@ def recover(
     """
     oracle, dim, outputs, dtype, eps, cost, inputs, z, _ = victim
     capacity, left = room(width), LINES
-    outcome = Recovery(None, Status.BUDGET, cost)
+    outcome, told = Recovery(None, Status.BUDGET, cost), list[str]()
+    share = None if dim == 1 else share
     while left:
         blur = 1.0 if inputs is None else inputs.blur
         s = Settings(dim, outputs, capacity, dtype, eps * blur)
@@ -162,7 +164,7 @@ def recover(
         if inputs is not None:  # standard normal points of the user's scale
             x = np.random.default_rng(place_seed).standard_normal((certify.SAMPLE, dim))
             places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
-        task = _Task(view, s, width, limit, promise(eps), places, victim.fresh(inputs), share)
+        task = _Task(view, s, width, limit, promise(eps), places, victim.fresh(inputs), share, told)
         outcome, seen = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
         if outcome.ok or outcome.status is Status.BUDGET:
             break
@@ -171,6 +173,8 @@ def recover(
         if outcome.status is not Status.UNCERTIFIED:
             break
         left, share = left - 1, None  # a deeper one was looked for
+    if told and outcome.status is Status.UNCERTIFIED:
+        outcome = replace(outcome, detail=f"{outcome.detail} {' '.join(told)}")
     if inputs is not None and outcome.network is not None:
         outcome = replace(outcome, network=inputs.restored(outcome.network))
     return outcome
@@ -188,7 +192,6 @@ def _one_line(
     told = -1 if width is None else width
     state = lines.begin(s, begin_seed, told, limit - before.queries)
     outcome, seen = Recovery(None, Status.BUDGET, before), np.zeros((0, s.outputs, s.dim))
-    why = ""
     for check_seed in check_seeds:
         doubt = BENT if task.share is not None and s.touches else None
         s, state = search(s, oracle, state, doubt)
@@ -198,7 +201,6 @@ def _one_line(
             if deeper.ok or deeper.status is Status.BUDGET:
                 return deeper, state.gradient[: int(state.filled)]
             before, task = before + spent, task._replace(share=None)
-            why = f" As a deeper network: {deeper.detail}"
             s, state = search(s, oracle, state)
         cost = before + asked(s, int(state.queries), int(state.rounds))
         if int(state.phase) == lines.FAULT:
@@ -215,7 +217,7 @@ def _one_line(
         if watch and of_gradients(seen) is not None:
             return Recovery(network, Status.UNCERTIFIED, cost, detail=found), seen
         far_seed, place_seed, point_seed = arrays.split(check_seed, 3)
-        if task.share is not None and _dependent(network.rows) and before.queries < limit:
+        if task.share is not None and _dependent(network.rows) and cost.queries < limit:
             # rows that depend on each other: of more units than inputs, or of several layers
             x = np.random.default_rng(place_seed).standard_normal((1, s.dim)).astype(s.dtype)
             before, cost = before + asked(s, 1), cost + asked(s, 1)
@@ -225,7 +227,6 @@ def _one_line(
                 if deeper.ok or deeper.status is Status.BUDGET:
                     return deeper, seen
                 before, cost, task = before + spent, cost + spent, task._replace(share=None)
-                why = f" As a deeper network: {deeper.detail}"
         far, x = units.far_points(s, state, network, error, far_seed)
         if 0 < len(far) <= limit - cost.queries:
             x = x.astype(s.dtype)
@@ -254,8 +255,7 @@ def _one_line(
             if deeper.ok or deeper.status is Status.BUDGET:
                 return deeper, seen
             before, cost, task = before + spent, cost + spent, task._replace(share=None)
-            why = f" As a deeper network: {deeper.detail}"
-        detail = found + (_hint(state) if verdict.rounding > 1 else ILL_CONDITIONED) + why
+        detail = found + (_hint(state) if verdict.rounding > 1 else ILL_CONDITIONED)
         outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, detail)
         state = rounds.bracket(s, state, limit - before.queries)
     return outcome, seen
@@ -299,6 +299,7 @@ def _deeper(
         return Recovery(None, Status.BUDGET, before + spent), spent
     cost = before + spent
     if found.network is None or found.deviation > task.promise / certify.SAFETY:
+        task.told.append(f"As a deeper network: {found.why}")
         return Recovery(found.network, Status.UNCERTIFIED, cost, detail=found.why), spent
     expected = task.width is None or task.width == found.network.width
     status = Status.RECOVERED if expected else Status.OTHER_WIDTH

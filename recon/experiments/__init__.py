@@ -17,6 +17,7 @@ from recon.experiments.common import (
     head,
     relative_error,
 )
+from recon.experiments.depth import Depth
 from recon.experiments.lemmas import Lemma2, Lemma3
 from recon.experiments.mnist import MNIST
 from recon.experiments.rebuild import Rebuild, Where
@@ -32,6 +33,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "queries": Queries(),
     "robust": Robust(),
     "views": Views(),
+    "depth": Depth(),
     "bench-exact": Bench(),
     "bench-distill": Steps(),
     **MNIST,

@@ -265,7 +265,7 @@ def _oriented(s: Search, rows: Rows) -> Layer | None:
         z, jacobian = lift.tangents([*s.layers, layer], q)[-1]
         norms = np.linalg.norm(jacobian, axis=1)
         inner = gradient[i] @ s.chart.place
-        if norms.min() < 1e-9 * norms.max() or not inner.any():
+        if norms.min() <= 1e-9 * norms.max() or not inner.any():
             continue
         base = jacobian / norms[:, None]
         a, _, rank, _ = np.linalg.lstsq(base.T, inner.T, rcond=1e-9)

@@ -1,0 +1,154 @@
+"""Deep networks recovered exactly: the paper's open question, by shape and depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import numpy as np
+
+from recon import data, exact, oracles, victims
+from recon.experiments.common import Measured, Row, columns, timed
+from recon.networks import Deep
+from recon.victims.training import Training, cross_entropy, fit
+
+WRONG = 1e-6  # relative error above which an answer is a wrong one
+
+
+class Shape(NamedTuple):
+    """Sizes (d, h_1, ..., K) of victims, how many, and what they are trained on, if anything."""
+
+    sizes: tuple[int, ...]
+    runs: int = 20
+    images: str = ""
+
+
+def law(depth: int, width: int) -> Shape:
+    """Hidden layers of `width` units, each half as wide as the one before; twice as many inputs."""
+    hidden = [max(width >> level, 4) for level in range(depth)]
+    return Shape((2 * width, *hidden, 10))
+
+
+SHAPES = (
+    Shape((80, 40, 20, 2), 100),
+    Shape((784, 64, 32, 10)),
+    Shape((100, 64, 64, 10)),
+    Shape((40, 20, 10, 10, 3)),
+    Shape((60, 40, 20, 10, 2)),
+    Shape((100, 60, 30, 15, 4)),
+    Shape((80, 40, 20, 10, 5, 3)),
+    Shape((10, 10, 10, 1)),
+    Shape((40, 20, 10, 10, 1)),
+    Shape((784, 64, 32, 1)),
+    Shape((64, 64, 32, 10), 10, "digits"),
+    Shape((784, 128, 64, 10), 5, "mnist"),
+)
+LAW = tuple(law(depth, width) for depth in (1, 2, 3) for width in (16, 32, 64, 128))
+
+
+@dataclass(frozen=True)
+class Depth(Measured):
+    """Deep networks, exactly: queries a hidden unit for two hidden layers and more.
+
+    Claim:   "does our theoretical result extend to depth-3 networks? ... a k-layer ReLU network
+             with h units at each layer from only O~(kh) queries?" (section 1.1, open).
+    Time:    15 minutes on 2 CPU cores.
+    Expect:  two hidden layers in 2.5 to 3.2 queries a unit, three in 4 to 6, errors of 1e-12; no
+             network with `ok` wrong on more inputs than its certificate says.
+
+    The victim answers on the host, in float64; depth and widths are not told.  exact: `ok`, and
+    within 1e-6 of the victim on all of 10,000 N(0, I) inputs (relative to the rms; the error of
+    these is worst_error) and the test images of trained ones; beyond: `ok`, and wrong on more of
+    the inputs than `Recovery.share` says.  Queries and seconds are means.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = columns(
+        "victim sizes hidden runs ok exact beyond queries_per_unit queries_per_unit_max "
+        "median_error worst_error seconds"
+    )
+    shapes: tuple[Shape, ...] = (*SHAPES, *LAW)
+    steps: int = 4_000
+    points: int = 10_000
+    seed: int = 0
+
+    def small(self) -> Depth:
+        """Two narrow shapes, and one trained on digits."""
+        few = (Shape((12, 8, 6, 3), 2), Shape((8, 6, 4, 1), 1), Shape((64, 8, 6, 10), 1, "digits"))
+        return replace(self, shapes=few, steps=300, points=1_000)
+
+    def rows(self) -> Iterator[Row]:
+        """One a shape."""
+        for shape in self.shapes:
+            yield self._cell(shape)
+
+    def _cell(self, shape: Shape) -> Row:
+        images = data.load(shape.images) if shape.images else None
+        hidden = sum(shape.sizes[1:-1])
+        queries, errors, shares, seconds, beyond = [], list[float](), list[float](), [], 0
+        for key in jax.random.split(jax.random.key(self.seed), shape.runs):
+            victim_key, attack_key, point_key = jax.random.split(key, 3)
+            victim = self.victim(victim_key, shape.sizes, images)
+            oracle = oracles.from_host(partial(_answer, victim))
+            took, got = timed(partial(exact.recover, oracle, dim=shape.sizes[0], key=attack_key))
+            queries.append(got.cost.queries / hidden)
+            seconds.append(took)
+            if not got.ok:
+                continue
+            x = np.asarray(jax.random.normal(point_key, (self.points, shape.sizes[0])))
+            x = x if images is None else np.concatenate([x, images.test.x])
+            truth = victim(x)
+            off = np.abs(got.network(x) - truth).max(1) / np.sqrt(np.mean(truth**2))
+            errors.append(float(off.max()))
+            shares.append(float(np.mean(off > WRONG)))
+            beyond += shares[-1] > got.share
+        return {
+            "victim": shape.images or "random",
+            "sizes": "-".join(map(str, shape.sizes)),
+            "depth": len(shape.sizes) - 2,
+            "hidden": hidden,
+            "outputs": shape.sizes[-1],
+            "runs": shape.runs,
+            "ok": len(errors),
+            "exact": sum(error <= WRONG for error in errors),
+            "beyond": int(beyond),
+            "wrong_share": max(shares, default=None),
+            "queries_per_unit": float(np.mean(queries)),
+            "queries_per_unit_max": max(queries),
+            "median_error": float(np.median(errors)) if errors else None,
+            "worst_error": max((e for e in errors if e <= WRONG), default=None),
+            "seconds": float(np.mean(seconds)),
+        }
+
+    def victim(self, key: Any, sizes: tuple[int, ...], images: data.Dataset | None) -> Deep:
+        """A random network, or one trained on images, as NumPy arrays in float64."""
+        if images is None:
+            return jax.tree.map(
+                lambda a: np.asarray(a, np.float64), victims.random_deep(key, sizes)
+            )
+        training = Training(steps=self.steps)
+        first = lambda key, x: victims.random_deep(key, sizes, 0.0)  # noqa: E731
+        net = fit(first, Deep.__call__, cross_entropy, images.train, training, key)
+        return jax.tree.map(lambda a: np.asarray(a, np.float64), net)
+
+
+def _answer(victim: Deep, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return victim(x), victim.gradient(x)
+
+
+def fitted(rows: list[Row], depth: int) -> tuple[float, float] | None:
+    """(c, p) of queries = c units^p for one depth, by least squares of logarithms over LAW."""
+    of = [row for row in rows if row["sizes"] in _names() and row["depth"] == depth]
+    if len(of) < 2:
+        return None
+    units = np.log([row["hidden"] for row in of])
+    asked = np.log([row["queries_per_unit"] * row["hidden"] for row in of])
+    power, start = np.polyfit(units, asked, 1)
+    return math.exp(start), float(power)
+
+
+def _names() -> set[str]:
+    return {"-".join(map(str, shape.sizes)) for shape in LAW}

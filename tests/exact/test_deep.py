@@ -1,0 +1,287 @@
+"""Deep networks: planted ones come out, and nothing else is called right."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from recon import exact, oracles, victims
+from recon.exact import Status
+from recon.exact.deep import cells, finish, known, lift, output, rows, segment
+from recon.exact.deep.known import Layer
+from recon.exact.deep.output import Output
+from recon.exact.recovery import CONFIDENCE
+from recon.networks import Deep
+from recon.replies import Reply
+
+
+class Counted:
+    """A deep network on the host that counts its rows."""
+
+    def __init__(self, network: Deep) -> None:
+        self.network, self.queries = network, 0
+
+    def __call__(self, x: np.ndarray) -> Reply:
+        self.queries += len(x)
+        return Reply(self.network(x), self.network.gradient(x))
+
+
+def planted(seed: int, *sizes: int, bias: float = 0.5) -> Deep:
+    with jax.enable_x64(True):
+        network = victims.random_deep(jax.random.key(seed), sizes, bias)
+    return jax.tree.map(np.asarray, network)
+
+
+def attacked(network: Deep, key: int = 0, **rest: object) -> tuple[exact.Recovery, Counted]:
+    counted = Counted(network)
+    oracle = oracles.from_host(lambda x: tuple(counted(x)))
+    return exact.recover(oracle, dim=network.sizes[0], key=key, **rest), counted
+
+
+def error(found: Deep, true: Deep, n: int = 2_000) -> np.ndarray:
+    x = np.random.default_rng(7).standard_normal((n, true.sizes[0]))
+    return np.abs(found(x) - true(x)).max(1) / np.sqrt(np.mean(true(x) ** 2))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most"),
+    [((24, 16, 10, 4), 6.5), ((60, 32, 16, 2), 5.0), ((30, 16, 12, 8, 3), 12.0)],
+)
+def test_a_deep_network_comes_out_with_its_widths_and_every_query_is_counted(sizes, most):
+    true = planted(3, *sizes)
+    got, counted = attacked(true)
+    assert got.ok, str(got)
+    assert got.network.widths == sizes[1:-1]
+    assert got.cost.queries == counted.queries <= most * sum(sizes[1:-1])
+    assert error(got.network, true).max() < 1e-10
+    assert got.fresh == 30
+    assert np.isclose(got.share, np.log(1 / (1 - CONFIDENCE)) / 30)
+
+
+def test_one_output_is_enough():
+    true = planted(5, 12, 10, 8, 1)
+    got, _ = attacked(true)
+    assert got.ok, str(got)
+    assert error(got.network, true).max() < 1e-9
+
+
+def test_a_victim_that_jax_differentiates_answers_as_one_on_the_host_does():
+    true = planted(3, 24, 16, 10, 4)
+    with jax.enable_x64(True):
+        got = exact.recover(victims.oracle_of(true), dim=24, key=0)
+    host, _ = attacked(true)
+    assert got.ok
+    assert abs(got.cost.queries - host.cost.queries) <= 2  # the form of a host takes a query
+    assert error(got.network, true).max() < 1e-10
+
+
+def test_a_smaller_share_costs_the_points_that_it_promises():
+    true = planted(3, 24, 16, 10, 4)
+    one, _ = attacked(true)
+    more, _ = attacked(true, share=0.02)
+    assert more.ok
+    assert more.fresh == 150
+    assert more.cost.queries - one.cost.queries == 120
+
+
+def test_depth_one_looks_for_two_layers_only():
+    got, _ = attacked(planted(3, 24, 16, 10, 4), depth=1)
+    assert got.status is Status.UNCERTIFIED
+
+
+@pytest.mark.parametrize("budget", [1, 7, 30, 60, 100])
+def test_no_budget_is_exceeded(budget):
+    got, counted = attacked(planted(3, 24, 16, 10, 4), budget=budget)
+    assert counted.queries == got.cost.queries <= budget
+    assert not got.ok
+
+
+def test_units_that_are_always_on_or_dead_change_nothing():
+    true = planted(8, 24, 16, 10, 3)
+    biases = [b.copy() for b in true.biases]
+    biases[1][0], biases[1][1] = 500.0, -500.0  # of the second layer
+    true = Deep(true.weights, tuple(biases))
+    got, _ = attacked(true)
+    assert got.ok, str(got)
+    assert error(got.network, true).max() < 1e-8
+
+
+def test_inputs_of_other_scale_and_shift_and_data():
+    true = planted(11, 20, 14, 9, 3)
+    shift, scale = np.linspace(-3, 5, 20), 2.0 ** np.arange(-10, 10)
+    first = true.weights[0] / scale
+    moved = Deep((first, *true.weights[1:]), (true.biases[0] - first @ shift, *true.biases[1:]))
+    data = shift + scale * np.random.default_rng(0).standard_normal((200, 20))
+    got, _ = attacked(moved, data=data)
+    assert got.ok, str(got)
+    x = shift + scale * np.random.default_rng(1).standard_normal((500, 20))
+    assert np.abs(got.network(x) - moved(x)).max() < 1e-8 * np.abs(moved(x)).max()
+
+
+def test_float32_replies_end_truthfully():
+    true = planted(3, 24, 16, 10, 4)
+    oracle = oracles.from_host(
+        lambda x: (true(x).astype(np.float32), true.gradient(x).astype(np.float32))
+    )
+    got = exact.recover(oracle, dim=24, key=0)
+    assert not got.ok
+    assert "float64" in str(got)
+
+
+def test_more_units_than_inputs_in_the_first_layer_end_truthfully():
+    got, _ = attacked(planted(3, 8, 16, 8, 4))
+    assert not got.ok
+
+
+def test_a_residual_network_is_not_called_right():
+    first, second = planted(1, 12, 10, 12), planted(2, 12, 10, 3)
+    inner = lambda x: x + first(x)  # noqa: E731
+    oracle = oracles.from_host(
+        lambda x: (
+            second(inner(x)),
+            second.gradient(inner(x)) @ (np.eye(12) + first.gradient(x)),
+        )
+    )
+    got = exact.recover(oracle, dim=12, key=0, budget=4_000)
+    if got.ok:  # nothing forbids that a deep network is the same function
+        x = np.random.default_rng(0).standard_normal((2_000, 12))
+        wrong = np.abs(got.network(x) - second(inner(x))).max(1) > 1e-6
+        assert wrong.mean() <= got.share
+
+
+def _wrong_beyond_the_share(seeds: range) -> tuple[int, int]:
+    beyond = done = 0
+    shapes = ((10, 8, 6, 3), (16, 10, 8, 2), (12, 8, 6, 5, 3), (8, 8, 5, 4), (10, 6, 12, 4))
+    for seed in seeds:
+        true = planted(seed, *shapes[seed % len(shapes)], bias=(0.0, 0.5, 2.0)[seed % 3])
+        got, counted = attacked(true, key=seed, budget=3_000)
+        assert got.cost.queries == counted.queries
+        done += got.ok
+        beyond += got.ok and np.mean(error(got.network, true, 5_000) > 1e-6) > got.share
+    return beyond, done
+
+
+def test_random_deep_networks_are_never_wrong_beyond_the_share():
+    beyond, done = _wrong_beyond_the_share(range(1_000, 1_030))
+    assert beyond == 0
+    assert done >= 22
+
+
+@pytest.mark.slow
+def test_many_random_deep_networks_are_never_wrong_beyond_the_share():
+    beyond, done = _wrong_beyond_the_share(range(2_000, 2_400))
+    assert beyond == 0
+    assert done >= 300
+
+
+# --- the parts
+
+
+def test_a_segment_shows_every_kink():
+    true = planted(4, 20, 12, 8, 3)
+    layers = [Layer(w, b) for w, b in zip(true.weights[:-1], true.biases[:-1], strict=True)]
+    rng = np.random.default_rng(0)
+    u, v = rng.standard_normal((2, 20))
+    track = segment.search(Counted(true), u, v, None, 2.2e-16)
+    expected = [c.t for c in known.crossings(layers, u, v, -1e5, 1e5)]
+    assert track.lost == 0
+    assert np.allclose([kink.t for kink in track.kinks], expected, rtol=1e-6, atol=1e-8)
+
+
+def test_known_kinks_cost_no_query():
+    true = planted(4, 20, 12, 8, 3)
+    layers = [Layer(w, b) for w, b in zip(true.weights[:-1], true.biases[:-1], strict=True)]
+    rng = np.random.default_rng(0)
+    u, v = rng.standard_normal((2, 20))
+    expected = known.expected(layers, {}, u, v, 0.0, 1.0)
+    counted = Counted(true)
+    track = segment.search(counted, u, v, (0.0, 1.0), 2.2e-16, known=expected, few=len(expected.t))
+    assert len(expected.t) > 2
+    assert not track.kinks
+    assert counted.queries == 2
+
+
+def test_crossings_are_where_units_switch():
+    true = planted(6, 10, 8, 6, 2)
+    layers = [Layer(w, b) for w, b in zip(true.weights[:-1], true.biases[:-1], strict=True)]
+    u, v = np.random.default_rng(1).standard_normal((2, 10))
+    found = known.crossings(layers, u, v, -5.0, 5.0)
+    for t, layer, unit in found:
+        assert abs(known.before(layers, (u + t * v)[None])[layer][0, unit]) < 1e-9
+    fine = np.linspace(-5, 5, 20_001)
+    for number, z in enumerate(known.before(layers, u + fine[:, None] * v)):
+        switches = np.sum((z[1:] > 0) != (z[:-1] > 0))
+        assert switches == sum(c.layer == number for c in found)
+
+
+def test_a_partial_row_is_lifted_to_the_whole_row():
+    true = planted(9, 14, 8, 6, 3)
+    first = Layer(true.weights[0], true.biases[0])
+    both = [first, Layer(true.weights[1], true.biases[1])]
+    counted, chart = Counted(true), cells.chart(first)
+    u, v = np.random.default_rng(2).standard_normal((2, 14))
+    of = next(c for c in known.crossings(both, u, v, -3.0, 3.0) if c.layer == 1)
+    x = u + of.t * v
+    normal = known.tangents(both, x)[1][1][of.unit] @ chart.place
+    part = lift.partial([first], first.weights @ x + first.bias, normal)
+    assert part is not None
+    assert not part.seen.all()
+    whole = lift.lifted(counted, [first], chart, part, 5.0, np.random.default_rng(0))
+    assert whole is not None
+    assert whole.seen.all()
+    assert counted.queries == 2
+    row = true.weights[1][of.unit]
+    scale = (whole.weights @ row) / (row @ row)
+    assert np.allclose(whole.weights, scale * row, atol=1e-8)
+    assert np.isclose(whole.bias, scale * true.biases[1][of.unit], atol=1e-7)
+
+
+def test_rows_seen_in_part_merge_and_a_foreign_one_does_not():
+    row, other = np.random.default_rng(0).standard_normal((2, 6))
+    masks = np.array([[1, 1, 1, 0, 0, 1], [0, 1, 1, 1, 1, 0], [1, 1, 0, 1, 0, 1]], bool)
+    kink = segment.Kink(0.0, np.zeros(1), np.ones(1), np.ones(1))
+    found = [
+        (lift.Partial(np.zeros(1), (), np.where(m, s * w, 0), s * 0.3, m), kink)
+        for m, w, s in zip(masks, (row, row, other), (1.0, -2.0, 1.0), strict=True)
+    ]
+    made = rows.merged(found, 6)
+    assert len(made.bias) == 2
+    assert made.whole.sum() == 1
+    whole = made.weights[made.whole][0]
+    assert np.isclose(abs(whole @ row), np.linalg.norm(whole) * np.linalg.norm(row))
+
+
+def test_wrong_signs_and_slopes_end_in_plain_layers():
+    true = planted(12, 9, 7, 6, 2)
+    first = Layer(true.weights[0], true.biases[0])
+    flip = np.where(np.arange(6) % 2, -1.0, 1.0)
+    hidden = Layer(true.weights[1] * flip[:, None], true.biases[1] * flip)
+    x = np.random.default_rng(0).standard_normal((200, 9))
+    fit = output.fit([first, hidden], x, true(x), False)
+    assert fit is not None
+    assert fit.output.slope.any()
+    made = finish.of([first, hidden], fit.output, x, true(x))
+    assert [len(layer.bias) for layer in made] == [7, 6, 2]
+    assert np.allclose(finish.values(made, x), true(x), atol=1e-12)
+
+
+def test_what_a_slope_leaves_passes_through_units_of_its_own():
+    rng = np.random.default_rng(0)
+    first = Layer(rng.standard_normal((5, 8)), rng.standard_normal(5))
+    hidden = Layer(rng.standard_normal((4, 5)), rng.standard_normal(4))
+    out = Output(rng.standard_normal((2, 4)), rng.standard_normal((2, 5)), rng.standard_normal(2))
+    x = rng.standard_normal((50, 8))
+    made = finish.plain([first, hidden], out)
+    assert np.allclose(finish.values(made, x), out([first, hidden], x))
+
+
+def test_biases_are_sharpened_by_values():
+    true = planted(13, 9, 7, 6, 2)
+    blurred = [
+        Layer(w, b + 1e-7 * np.sign(b)) for w, b in zip(true.weights, true.biases, strict=True)
+    ]
+    x = np.random.default_rng(0).standard_normal((200, 9))
+    before = np.abs(finish.values(blurred, x) - true(x)).max()
+    after = np.abs(finish.values(finish.sharpened(blurred, x, true(x)), x) - true(x)).max()
+    assert after < 1e-4 * before
