@@ -1,4 +1,4 @@
-"""What a service shows of one answer: its outputs, and gradients, averaged over noise or not.
+"""What a service shows of one answer: its outputs, an explanation of them, and in which form.
 
 Every explanation is a pure function of (f, x, key): f maps one input [d] to K logits, x is one
 input [d], and key is a JAX key that only the noisy ones use.  `vmap` over x and key for a batch.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from recon.paths import Path
 
 POINTS, SIGMA = 20, 0.2  # of SmoothGrad, as results/saliency chose them
+CHANNELS = 3  # of pictures, the last axis of their numbers
+BYTE = 255
 
 Function = Callable[[jax.Array], jax.Array]
 Explanation = Callable[[Function, jax.Array, Any], jax.Array]
@@ -93,7 +95,8 @@ def integrated_gradients(
 ) -> jax.Array:
     """Integrated gradients [K, d] of the logits f(x) [K] at x [d], by the rule of `path`.
 
-    (x - baseline) times the mean of Jacobians on the way (Sundararajan, Taly and Yan, 2017).
+    (x - baseline) times the mean of Jacobians on the way (Sundararajan, Taly and Yan, 2017); rows
+    sum to f(x) - f(baseline), to within the rule's error.
     """
     path = Path() if path is None else path
     shares, weights, start = (
@@ -119,6 +122,75 @@ def axes(name: str) -> int:
     """Axes of a row of EXPLANATIONS for one input: 2 for [K, d], 1 for [d]."""
     x, key = jax.ShapeDtypeStruct((3,), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
     return len(jax.eval_shape(partial(EXPLANATIONS[name], lambda x: x[:2]), x, key).shape)
+
+
+class Form(NamedTuple):
+    """How an explanation [..., d] is shown.
+
+    show: what the service makes of it, [..., d'], d' <= d; match: the same, for the explanation of
+    a student that is trained to show it, so with a derivative: what rounding takes away is not
+    made up again; linear: whether `match` of a sum is the sum, so that a student may be held to
+    any combination of outputs.
+    """
+
+    show: Callable[[jax.Array], jax.Array]
+    match: Callable[[jax.Array], jax.Array]
+    linear: bool
+
+
+def _same(rows: jax.Array) -> jax.Array:
+    return rows
+
+
+def _channels(rows: jax.Array) -> jax.Array:
+    """Numbers [..., d] of pictures by their channels, [..., d / CHANNELS, CHANNELS]."""
+    return rows.reshape(*rows.shape[:-1], -1, CHANNELS)
+
+
+def _channel_sum(rows: jax.Array) -> jax.Array:
+    return jnp.sum(_channels(rows), axis=-1)
+
+
+def _channel_max(rows: jax.Array) -> jax.Array:
+    """The largest size of a pixel's channels (Simonyan et al. 2013)."""
+    return jnp.max(jnp.abs(_channels(rows)), axis=-1)
+
+
+def _heat(rows: jax.Array) -> jax.Array:
+    """Sizes as shares of the largest of each row, times BYTE; zeros stay zeros."""
+    size = jnp.abs(rows)
+    most = jnp.max(size, axis=-1, keepdims=True)
+    return BYTE * size / jnp.where(most > 0, most, 1)
+
+
+def _digits(places: int) -> Form:
+    return Form(partial(jnp.round, decimals=places), _same, True)
+
+
+# How explanations are shown: as they are, without their signs, as one number a pixel, to so many
+# decimals, or as grey levels of a picture.
+SHOWN: dict[str, Form] = {
+    "plain": Form(_same, _same, True),
+    "absolute": Form(jnp.abs, jnp.abs, False),
+    "channel_sum": Form(_channel_sum, _channel_sum, True),
+    "channel_max": Form(_channel_max, _channel_max, False),
+    "digits_6": _digits(6),
+    "digits_4": _digits(4),
+    "digits_3": _digits(3),
+    "heat_map": Form(lambda rows: jnp.round(_heat(rows)).astype(jnp.uint8), _heat, False),
+}
+
+
+@cache
+def numbers(shown: str, dim: int) -> int:
+    """Numbers d' that a row of SHOWN has for d inputs; ValueError where d does not fit."""
+    try:
+        at = jax.eval_shape(SHOWN[shown].show, jax.ShapeDtypeStruct((dim,), jnp.float32))
+    except TypeError:
+        raise ValueError(
+            f"{shown} needs pictures of {CHANNELS} channels, not {dim} inputs"
+        ) from None
+    return int(at.shape[0])
 
 
 def probabilities(logits: jax.Array) -> jax.Array:

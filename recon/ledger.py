@@ -61,8 +61,10 @@ def kept(
             raise ValueError(f"{name} must be a whole number of at least {least}, not {number!r}")
     victim = {"service": service, "view": str(oracle.view), "parameters": _parameters(oracle)}
     fn: Any = oracle  # not to be called past the ledger
-    book, view = opened(path, victim), oracle.view
-    return Kept(fn, view=view, inner=oracle, book=book, budget=budget, most_rows=most_rows)
+    book, view, repeats = opened(path, victim), oracle.view, oracle.repeats
+    rows = None if budget is None else budget // repeats
+    more: dict[str, Any] = {"book": book, "budget": rows, "most_rows": most_rows}
+    return Kept(fn, view=view, repeats=repeats, inner=oracle, **more)
 
 
 def _parameters(oracle: AnyOracle) -> str:
@@ -88,8 +90,9 @@ class Kept(HostOracle):
 
     @property
     def tally(self) -> Tally:
-        """Rows sent and rows answered, over all runs."""
-        return Tally(self.book.sent, self.book.answered)
+        """Rows sent and rows answered, over all runs, as often as each was."""
+        often = self.inner.repeats
+        return Tally(often * self.book.sent, often * self.book.answered)
 
     def asked(self, x: Any, first: int, shape: int, known: int | None = None) -> Reply:
         """Checked replies to x [n, d], in batches of at most `most_rows`."""

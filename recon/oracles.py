@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.explanations import OUTPUTS, value_and_jacobian
+from recon.explanations import OUTPUTS, SHOWN, value_and_jacobian
 from recon.replies import PLAIN, Cost, Reply, ReplyError, View, ViewError, check, check_values
 
 __all__ = [
@@ -66,6 +66,7 @@ class Oracle:
     """
 
     traced: ClassVar[bool] = True
+    repeats: ClassVar[int] = 1
     f: Callable[[Any, jax.Array], jax.Array]
     params: Any
     view: View = field(default=PLAIN, kw_only=True)
@@ -98,7 +99,7 @@ class Oracle:
         if view.explanation == "none":
             return Reply(value, None)
         explained: Any = lambda z: OUTPUTS[view.of](self._raw(z))  # noqa: E731
-        return Reply(value, view.explain(explained, row, key))
+        return Reply(value, SHOWN[view.shown].show(view.explain(explained, row, key)))
 
     def asked(self, x: Any, first: int, shape: int, known: int | None = None) -> Reply:
         """Checked replies to x [n, d] as NumPy arrays, asked in an array of `shape` >= n rows."""
@@ -198,13 +199,18 @@ def _value(oracle: Oracle, x: jax.Array) -> Any:
 
 @dataclass(frozen=True)
 class HostOracle:
-    """A victim that is not JAX; every reply is checked before it is used."""
+    """A victim that is not JAX; every reply is checked before it is used.
+
+    repeats: how often the service is asked for each row (`service.averaged`); every row counts so
+    many times, in `ask` and in what `exact.recover` returns.
+    """
 
     traced: ClassVar[bool] = False
     fn: Callable[[np.ndarray], Any]
     value_fn: Callable[[np.ndarray], Any] | None = None
     outputs: int | None = None  # K, once known
     view: View = PLAIN
+    repeats: int = field(default=1, kw_only=True)
 
     def __call__(self, x: Any, first: int = 0) -> Reply:
         """Checked replies to x [n, d]; raises ReplyError."""
@@ -326,7 +332,8 @@ def ask(oracle: AnyOracle, x: Any, first: int = 0, chunk: int | None = None) -> 
     )
     numbers = sum(part.size for part in (value, gradient) if part is not None)
     explained = n if oracle.view.axes else 0
-    return Reply(value, gradient), Cost(explained, n - explained, numbers, len(parts))
+    cost = Cost(explained, n - explained, numbers, len(parts))
+    return Reply(value, gradient), cost * oracle.repeats
 
 
 def need(
@@ -334,6 +341,7 @@ def need(
     outputs: str | Sequence[str] | None = None,
     explanation: str | Sequence[str] | None = None,
     of: str | None = None,
+    shown: str | Sequence[str] | None = None,
 ) -> None:
     """ViewError, a sentence, unless the oracle's view has one of the words that are given."""
     if not isinstance(oracle, Oracle | HostOracle):
@@ -342,9 +350,10 @@ def need(
             f"{type(oracle).__name__}"
         )
     view = oracle.view
-    for name, words in (("outputs", outputs), ("explanation", explanation), ("of", of)):
+    asked = {"outputs": outputs, "explanation": explanation, "of": of, "shown": shown}
+    for name, words in asked.items():
         words = (words,) if isinstance(words, str) else words
-        if name == "of" and not view.axes:
+        if name in ("of", "shown") and not view.axes:
             continue
         if words is not None and getattr(view, name) not in words:
             raise ViewError(f"this needs {name} {' or '.join(words)}; the service's view is {view}")

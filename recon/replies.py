@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from recon.explanations import EXPLANATIONS, OUTPUTS, Explanation, axes
+from recon.explanations import EXPLANATIONS, OUTPUTS, SHOWN, Explanation, axes, numbers
 from recon.paths import Path
 
 TOLERANCE = 0.05  # of a sum of probabilities: services round, but logits do not sum to one
@@ -19,7 +19,7 @@ class Reply(NamedTuple):
     """Answers to n queries: `value` [n, K] and `gradient` [n, K, d] (d value_k / d x).
 
     Where the view says so, a value is a label [n, 1], a label with its logit [n, 2] or None, and a
-    gradient [n, d] or None.
+    gradient [n, d] or None, in the form that it is shown in.
     """
 
     value: Any
@@ -44,6 +44,10 @@ class Cost:
         """Rows asked, of either kind."""
         return self.gradients + self.values
 
+    def __mul__(self, times: int) -> Cost:
+        """All of it, so many times."""
+        return Cost(*(times * getattr(self, f.name) for f in fields(self)))
+
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
@@ -63,20 +67,23 @@ class View:
     outputs: a row of `explanations.OUTPUTS`, "values" for the numbers of a regression;
     explanation: a row of `explanations.EXPLANATIONS`, or "none"; of: what the explanation is of,
     "logits" (which stands for the values of a regression too), "probabilities" or
-    "log_probabilities"; path: of integrated gradients, by default Captum's.  ViewError for other
-    words, and for a service that returns nothing.
+    "log_probabilities"; path: of integrated gradients, by default Captum's; shown: a row of
+    `explanations.SHOWN`, the form that the explanation is shown in.  ViewError for other words, and
+    for a service that returns nothing.
     """
 
     outputs: str = "logits"
     explanation: str = "jacobian"
     of: str = "logits"
     path: Path | None = None
+    shown: str = "plain"
 
     def __post_init__(self) -> None:
         for name, known in (
             ("outputs", [*OUTPUTS]),
             ("explanation", [*EXPLANATIONS, "none"]),
             ("of", ["logits", "probabilities", "log_probabilities"]),
+            ("shown", [*SHOWN]),
         ):
             if getattr(self, name) not in known:
                 given = getattr(self, name)
@@ -104,9 +111,17 @@ class View:
         """Axes of the explanations of n queries: 3 [n, K, d], 2 [n, d], 0 for none."""
         return 0 if self.explanation == "none" else 1 + axes(self.explanation)
 
+    @property
+    def gradient(self) -> bool:
+        """Whether the explanations are gradients of logits, smoothed or not, rounded or not."""
+        averaged = self.explanation in ("jacobian", "top", "smoothgrad", "smooth_top")
+        return averaged and self.of == "logits" and SHOWN[self.shown].match is SHOWN["plain"].match
+
     def __str__(self) -> str:
         shown = "no explanation" if not self.axes else f"{self.explanation} of {self.of}"
         shown += f" by {self.path}" if self.path is not None else ""
+        if self.axes and self.shown != "plain":
+            shown += f" as {self.shown}"
         return f"{'no outputs' if self.outputs == 'none' else self.outputs}, {shown}"
 
 
@@ -167,6 +182,10 @@ def _columns(value: np.ndarray, n: int) -> np.ndarray:
 def _gradients(
     gradient: np.ndarray, n: int, outputs: int | None, dim: int, view: View
 ) -> np.ndarray:
+    try:
+        dim = numbers(view.shown, dim)
+    except ValueError as error:
+        raise ReplyError(f"the view is {view}: {error}") from None
     if view.axes == 3 and gradient.ndim == 2 and outputs == 1:
         gradient = gradient[:, None, :]
     elif view.axes == 2 and gradient.shape == (n, 1, dim):

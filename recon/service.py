@@ -1,4 +1,6 @@
-"""Services that fail at times, or count their calls: retries with back-off, and a rate.
+"""Services that fail at times, count their calls, or answer differently each time.
+
+Retries with back-off, a rate, and the mean of several replies.
 
 The waits are tenacity's, an extra: pip install 'recon[service]'.  A service that hangs hangs the
 attack: give its client a timeout (`requests.get(..., timeout=30)`), whose error is then retried.
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from recon.oracles import HostOracle
+from recon.replies import Reply, ViewError
 
 LONGEST = 60.0  # seconds between two attempts at most
 
@@ -76,6 +79,49 @@ def patient(
 
     value_fn = None if oracle.value_fn is None else calm(oracle.value_fn)
     return replace(oracle, fn=calm(oracle.fn), value_fn=value_fn)
+
+
+def averaged(oracle: HostOracle, n: int) -> HostOracle:
+    """The oracle of `oracles.from_host`, each query asked n times in as many calls: their mean.
+
+    For explanations with noise in them, or a model with dropout left on: what is left of noise by
+    chance is sqrt(n) times smaller.  `exact.recover` measures what is left and promises half of
+    the digits above it; `distill.buy` has what is bought.  Each row costs n, and n rounds, in all
+    that is returned, and a budget is of those.  The mean of a network with dropout is that of its
+    masks, which need not be the network without.  A ledger goes around it, as it answers a point
+    asked twice with its first reply.  ValueError for an n that is none or another oracle,
+    ViewError for labels, which have no mean.
+    """
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n must be a whole number of at least 1, not {n!r}")
+    if type(oracle) is not HostOracle or oracle.repeats > 1:
+        raise ValueError(
+            "the mean is of an oracle of oracles.from_host, taken once; a ledger goes around it: "
+            "ledger.kept(service.averaged(oracle, n), ...)"
+        )
+    if oracle.view.outputs in ("label", "top"):
+        raise ViewError(f"labels have no mean; the service's view is {oracle.view}")
+
+    def fn(x: np.ndarray) -> Any:
+        mean = _mean([oracle(x) for _ in range(n)])
+        return mean if oracle.view.axes else mean.value
+
+    def value_fn(x: np.ndarray) -> Any:
+        return _mean([Reply(oracle.value(x), None) for _ in range(n)]).value
+
+    return replace(oracle, fn=fn, value_fn=value_fn, repeats=n)
+
+
+def _mean(replies: list[Reply]) -> Reply:
+    """The mean, summed in float64 and of the dtype of what was replied."""
+
+    def mean(parts: tuple[Any, ...]) -> Any:
+        if parts[0] is None:
+            return None
+        kind = parts[0].dtype if parts[0].dtype.kind == "f" else np.float64
+        return np.mean(np.stack(parts), axis=0, dtype=np.float64).astype(kind)
+
+    return Reply(*map(mean, zip(*replies, strict=True)))
 
 
 def _pace(per_second: float | None) -> Callable[[], None]:

@@ -8,6 +8,7 @@ from scipy.stats import norm
 
 from recon import explanations
 from recon.explanations import EXPLANATIONS
+from recon.paths import Path
 
 DIM, OUTPUTS = 5, 3
 each = pytest.mark.parametrize("name", EXPLANATIONS)
@@ -100,6 +101,59 @@ def plain(name):
     return explanations.top_gradient if name in TOP else explanations.jacobian
 
 
+def test_integrated_gradients_sum_to_what_the_values_change_from_the_origin(weights, batch):
+    f = smooth(weights)
+    for x in batch:
+        got = explanations.integrated_gradients(f, x)
+        np.testing.assert_allclose(got.sum(1), f(x) - f(0 * x), rtol=1e-4, atol=1e-5)
+        assert np.abs(got - explanations.input_x_gradient(f, x)).max() > 0.1
+    x = jnp.array([0.7])  # of x^3 / 3: x times the mean of (a x)^2
+    cube = explanations.integrated_gradients(lambda z: z**3 / 3, x, path=Path(steps=2))
+    np.testing.assert_allclose(cube, [[0.7**3 / 3]], rtol=1e-5)
+
+
+# --- the forms in which they are shown --------------------------------------------------------
+
+ROWS = np.array([[-3.0, 1.0, 2.0, 0.25, 0.0, -0.5], [0.0] * 6], np.float32)
+AS_SHOWN = {
+    "plain": ROWS,
+    "absolute": [[3, 1, 2, 0.25, 0, 0.5], [0] * 6],
+    "channel_sum": [[0, -0.25], [0, 0]],
+    "channel_max": [[3, 0.5], [0, 0]],
+    "digits_6": ROWS,
+    "digits_4": ROWS,
+    "digits_3": ROWS,
+    "heat_map": [[255, 85, 170, 21, 0, 42], [0] * 6],  # 255 / 12 = 21.25, 255 / 6 = 42.5 to even
+}
+
+
+@pytest.mark.parametrize("name", explanations.SHOWN)
+def test_a_form_is_its_definition_and_what_a_student_matches_is_near_it(name):
+    form = explanations.SHOWN[name]
+    shown, matched = form.show(jnp.asarray(ROWS)), form.match(jnp.asarray(ROWS))
+    np.testing.assert_allclose(shown, AS_SHOWN[name], atol=1e-6)
+    np.testing.assert_allclose(matched, np.asarray(shown, float), atol=0.5)
+    assert matched.dtype == jnp.float32
+    assert explanations.numbers(name, 6) == shown.shape[1]
+    slope = jax.grad(lambda rows: jnp.sum(form.match(rows) ** 2))(jnp.asarray(ROWS))
+    assert np.isfinite(slope).all()
+    assert np.any(slope)
+    two = form.match(jnp.asarray(ROWS[:1])) + form.match(jnp.asarray(-ROWS[:1]))
+    assert form.linear == (np.abs(two).max() == 0)
+
+
+@pytest.mark.parametrize("places", [3, 4, 6])
+def test_digits_are_decimals(places):
+    with jax.enable_x64(True):
+        got = explanations.SHOWN[f"digits_{places}"].show(jnp.array([1 / 3, -2 / 3]))
+    np.testing.assert_allclose(got, np.round([1 / 3, -2 / 3], places), rtol=0, atol=1e-15)
+
+
+def test_channels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="pictures of 3 channels, not 64 inputs"):
+        explanations.numbers("channel_sum", 64)
+
+
 @each
 def test_jit_vmap_and_a_loop_agree(name, weights, batch):
     f, keys = smooth(weights), jax.random.split(jax.random.key(7), len(batch))
@@ -133,6 +187,11 @@ def test_the_gradients_agree_with_captum(weights, batch):
     rows = jax.vmap(partial(explanations.jacobian, smooth(weights)))(batch)
     for label in range(OUTPUTS):
         got = saliency.attribute(x, target=label, abs=False).detach().numpy()
+        np.testing.assert_allclose(got, rows[:, label], rtol=1e-4, atol=1e-5)
+    paths = attr.IntegratedGradients(lambda x: torch.sin(x @ matrix.T) * scale)
+    rows = jax.vmap(partial(explanations.integrated_gradients, smooth(weights)))(batch)
+    for label in range(OUTPUTS):
+        got = paths.attribute(x, target=label).detach().numpy()
         np.testing.assert_allclose(got, rows[:, label], rtol=1e-4, atol=1e-5)
     # Both draw their own noise, so they agree to within the error of a mean of n.
     n, sigma = 4000, 0.3

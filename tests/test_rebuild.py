@@ -289,8 +289,7 @@ def test_any_number_of_gaussian_queries_may_be_asked():
 
 def test_a_view_and_a_loss_belong_to_every_reply():
     for reply in REPLIES.values():
-        _, axes = distill.LOSSES[reply.loss]
-        assert reply.view.axes == axes
+        assert reply.view.axes in distill.LOSSES[reply.loss].axes
 
 
 # --- accelerators: full width, memory

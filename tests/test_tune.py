@@ -10,7 +10,7 @@ from recon.distill import Hyper
 from recon.distill.hyper import refusal
 from recon.experiments import hyper, tune
 from recon.experiments.hyper import best
-from recon.experiments.services import RECIPES
+from recon.experiments.services import OTHERS, RECIPES, REPLIES
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -84,7 +84,17 @@ def test_a_recipe_fixes_what_it_says(recipe):
     for name, value in RECIPES[recipe].fixed.items():
         assert getattr(found, name) == value
     assert found.steps >= RECIPES[recipe].steps
-    assert tuned == (recipe != "unlabelled")
+    assert tuned == (recipe not in ("unlabelled", "as gradients"))  # not tuned: first choices
+
+
+@pytest.mark.parametrize("reply", [*OTHERS, "three digits"])
+def test_what_was_not_tuned_has_the_settings_of_gradients(reply):
+    gradient, tuned = hyper.hyper("mnist", "pool", "mlp", "gradient")
+    found, here = hyper.hyper("mnist", "pool", "mlp", reply)
+    weight = REPLIES[reply].weight or gradient.weight
+    assert tuned
+    assert not here
+    assert found == replace(gradient, loss=REPLIES[reply].loss, weight=weight)
 
 
 def test_the_best_setting_has_the_highest_mean_and_no_failure():

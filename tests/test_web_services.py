@@ -64,6 +64,30 @@ def test_the_command_attacks_a_service(capsys, tmp_path):
     assert main([*argv[:3], "--most-rows", "0"]) == 2
 
 
+def test_the_command_asks_a_service_of_pixels_at_whole_numbers_alone(capsys):
+    pytest.importorskip("tenacity", reason="needs the http extra")
+    served = Counted()
+    inner = served.answer
+    asked = []
+
+    def answer(where, body):
+        asked.extend(json.loads(body)["inputs"])
+        return inner(where, body)
+
+    served.answer = answer
+    with running(served) as url:
+        argv = ["attack", "--url", url, "--dim", str(DIM), "--whole"]
+        assert main([*argv, "--box", "-99", "99", "--check", "50", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["max_error"] < 1e-9
+        x = np.array(asked)
+        assert (x == np.rint(x)).all()
+        assert np.abs(x).max() <= 99
+        assert np.abs(x[-50:]).max() > 50  # the check is all over the box, too
+        assert main(argv) == 2
+        assert "whole numbers need a box" in capsys.readouterr().err
+    assert len(asked) == len(x)
+
+
 # --- kill -9
 
 

@@ -110,6 +110,13 @@ class Attack:
                 raise ValueError(f"--{name.replace('_', '-')} is for one hidden layer")
         return victims.random_deep(key, self._sizes)
 
+    @property
+    def where(self) -> str:
+        """The inputs at which a model that is not random is checked."""
+        if self.file.data is not None:
+            return "of your inputs"
+        return "standard normal inputs" if self.service.box is None else "random inputs in the box"
+
     def _check_file(self) -> None:
         """ValueError for options of a file without a file, and of random networks with one."""
         if self.file.model is None:
@@ -203,9 +210,7 @@ def attack(argv: Sequence[str]) -> int:
         table = Table(title=f"{settings.method} on {name}", show_header=False)
         table.add_column(style="bold")
         table.add_column()
-        lines = (
-            described(summary) if random else model.described(summary, data=file.data is not None)
-        )
+        lines = described(summary) if random else model.described(summary, settings.where)
         for name, text in lines.items():
             colour = "green" if summary["ok"] else "red"
             table.add_row(name, f"[{colour}]{text}[/]" if name == "status" else text)

@@ -73,26 +73,31 @@ def attacked(
     data: np.ndarray | None = None,
     box: tuple[float, float] | None = None,
     rows: int = ROWS,
+    whole: bool = False,
 ) -> tuple[dict[str, Any], Recovery, Subject]:
     """What a person reads, flat, the recovery, and what a report needs besides, of a model whose
     inputs are known.
 
-    seconds is the whole attack, with what it compiles; max_error is the largest difference
-    between network and model at `checked` inputs (`rows` at most), in units of the model's rms
-    there, asked openly after the attack and not in its cost, None where none were; same_answers
-    the share of inputs where the same output is the largest, None for one output.
+    box, whole: of `exact.recover`, and where the network is checked.  seconds is the whole attack,
+    with what it compiles; max_error is the largest difference between network and model at
+    `checked` inputs (`rows` at most), in units of the model's rms there, asked openly after the
+    attack and not in its cost, None where none were; same_answers the share of inputs where the
+    same output is the largest, None for one output.
     """
     dim = victim.dim
     assert dim is not None
     with jax.enable_x64(True):
         attack_key, check_key = jax.random.split(jax.random.key(seed), 2)
         how = {"dim": dim, "key": attack_key, "budget": budget, "data": data, "box": box}
-        seconds, got = timed(lambda: exact.recover(victim.oracle, **how))
-        if data is None:
-            x = np.asarray(jax.random.normal(check_key, (rows, dim)))
-            x = x if box is None else np.clip(x, *box)
-        else:
+        seconds, got = timed(lambda: exact.recover(victim.oracle, whole=whole, **how))
+        if data is not None:
             x = data[:: -(-len(data) // max(rows, 1))][:rows].astype(np.float64)
+        elif box is not None:
+            low, high = box
+            x = np.asarray(jax.random.uniform(check_key, (rows, dim), minval=low, maxval=high))
+            x = np.rint(x) if whole else x
+        else:
+            x = np.asarray(jax.random.normal(check_key, (rows, dim)))
         error, same = agreement(got.network, victim.oracle, x)
     summary = {
         **{"status": got.status.name, "ok": got.ok, "message": str(got)},
@@ -139,10 +144,9 @@ def units(summary: dict[str, Any]) -> str:
     return text + f" ({' + '.join(map(str, layers))})" * (len(layers) > 1)
 
 
-def described(summary: dict[str, Any], data: bool) -> dict[str, str]:
-    """The lines a person reads of a summary."""
+def described(summary: dict[str, Any], where: str) -> dict[str, str]:
+    """The lines a person reads of a summary; where: the inputs that were checked."""
     error, same, certificate = (summary[a] for a in ("max_error", "same_answers", "certificate"))
-    where = "of your inputs" if data else "standard normal inputs"
     asked = f"{summary['checked']:,} {where}, asked apart from the attack"
     worst = "not reached" if error is None else f"{error:.2g} relative, at {asked}"
     lines = {

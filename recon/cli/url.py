@@ -41,6 +41,8 @@ class FromUrl:
     """Seconds to wait for a reply; what fails in passing is tried five times."""
     box: tuple[float, float] | None = None
     """Ask only where every input is between these two."""
+    whole: bool = False
+    """Ask at whole numbers alone, as where inputs are pixels: with --box 0 255."""
     check: int = 0
     """Ask about so many inputs more, after the attack, to hold the network against the service."""
 
@@ -73,4 +75,4 @@ class FromUrl:
                     oracle, self.ledger, service=self.url, most_rows=self.most_rows
                 )
             victim = Brought(oracle, dim, f"the service at {self.url}")
-            return attacked(victim, self.url, seed, budget, data, self.box, self.check)
+            return attacked(victim, self.url, seed, budget, data, self.box, self.check, self.whole)

@@ -1,6 +1,7 @@
 """Reconstruction by gradient matching (sections 4 and 5): a student trained on a victim's replies.
 
     bank       queries bought once, and what the victim replied
+    declared   whether a service shows what it says, before many are bought
     students   a model as the functions that training needs
     hyper      every setting, declared once
     losses     the forms of l_G and l_M

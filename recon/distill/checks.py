@@ -14,6 +14,7 @@ from recon.distill.hyper import Hyper, refusal
 from recon.distill.losses import LOSSES, OUTPUTS
 from recon.distill.probe import Probe
 from recon.distill.students import Student
+from recon.explanations import numbers
 from recon.replies import View, check_values
 
 SURE = 100  # numbers none of which is below 0 by chance
@@ -49,15 +50,27 @@ def check(
         raise ValueError("unlabelled inputs need a victim of two classes or more, one logit each")
     if hyper.temperature is not None and student.surrogate is None:
         raise ValueError("a temperature needs a student with masks that have one (its `surrogate`)")
-    matching, axes = LOSSES[hyper.loss]
-    if matching is not None and (bank.gradient is None or bank.gradient.ndim != axes):
+    matching, axes, whole = LOSSES[hyper.loss]
+    if matching is not None and (bank.gradient is None or bank.gradient.ndim not in axes):
         shape = None if bank.gradient is None else bank.gradient.shape
-        want = "(N, K, d)" if axes == 3 else "(N, d)"
+        want = " or ".join("(N, K, d)" if a == 3 else "(N, d)" for a in axes)
         raise ValueError(f"the loss {hyper.loss!r} needs gradients {want}, the bank has {shape}")
-    if matching is not None and axes == 2 and form == "regression" and bank.outputs.shape[1] > 1:
+    if whole and bank.view is None:
+        raise ValueError(
+            f"the loss {hyper.loss!r} needs a bank that says what is shown, Bank(..., view=View())"
+        )
+    if whole and hyper.points:
+        raise ValueError(f"points are for losses that compare gradients, not for {hyper.loss!r}")
+    if (
+        matching is not None
+        and bank.gradient.ndim == 2
+        and form == "regression"
+        and bank.outputs.shape[1] > 1
+    ):
         raise ValueError(f"the loss {hyper.loss!r} needs classes, or a regression of one value")
-    _shapes(bank, student, probe, hyper.temperature is not None)
-    _replies(bank, int(np.max(hyper.budget)), matching is not None)
+    plain = matching is not None and not whole
+    _shapes(bank, student, probe, hyper.temperature is not None, plain)
+    _replies(bank, int(np.max(hyper.budget)), plain)
 
 
 def _settings(hyper: Hyper, many: bool) -> None:
@@ -76,17 +89,23 @@ def _replies(bank: Bank, budget: int, matching: bool) -> None:
         given = np.asarray(bank.probabilities)[:budget]
         given = given[np.isfinite(given).all(axis=1)]
         check_values(given, View("probabilities"))
-    if matching:
+    if matching and bank.view is not None and not bank.view.gradient:
+        warnings.warn(
+            f"the service's view is {bank.view}, which no student's gradients can match; its own "
+            "explanations do with Hyper(loss='shown')",
+            stacklevel=5,
+        )
+    elif matching:
         gradient = np.asarray(bank.gradient)[:budget]
         if gradient.size >= SURE and gradient.min() >= 0 and gradient.max() > 0:
             warnings.warn(
                 f"none of {gradient.size} numbers of the gradients is below 0: absolute values, "
-                "which no student can match, or a victim that rises with every input",
+                "which View(shown='absolute') declares, or a victim that rises with every input",
                 stacklevel=5,
             )
 
 
-def _shapes(bank: Bank, student: Student, probe: Probe | None, masked: bool) -> None:
+def _shapes(bank: Bank, student: Student, probe: Probe | None, masked: bool, plain: bool) -> None:
     rows, outputs = bank.outputs.shape
     dim = bank.x.shape[1]
     shapes: list[tuple[str, Any, tuple[int, ...]]] = [("queries", bank.x, (rows, dim))]
@@ -94,7 +113,8 @@ def _shapes(bank: Bank, student: Student, probe: Probe | None, masked: bool) -> 
         shapes.append(("labels", bank.label, (rows,)))
     each: tuple[int, ...]
     if bank.gradient is not None:
-        each = (dim,) if bank.gradient.ndim == 2 else (outputs, dim)
+        last = dim if plain or bank.view is None else numbers(bank.view.shown, dim)
+        each = (last,) if bank.gradient.ndim == 2 else (outputs, last)
         shapes.append(("gradients", bank.gradient, (rows, *each)))
     if bank.unlabelled is not None:
         shapes.append(("unlabelled inputs", bank.unlabelled, (max(1, len(bank.unlabelled)), dim)))

@@ -1,4 +1,8 @@
-"""How a student is compared with the replies: the rows of l_G and of l_M (section 4)."""
+"""How a student is compared with the replies: the rows of l_G and of l_M (section 4).
+
+l_G compares gradients, or, where a service shows something else, the same of the student: its own
+explanation (`_shown`, ours, not the paper's).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from recon.explanations import OUTPUTS as EXPLAINED
+from recon.explanations import SHOWN
+
 
 class Batch(NamedTuple):
     """n rows of a bank, their weights [n] (sum one), and what l_G and l_M are divided by.
 
-    outputs [n, K]: probabilities, of a binary classifier the one of class 1, or values.
+    outputs [n, K]: probabilities, of a binary classifier the one of class 1, or values; view: what
+    the service shows, where that is matched.
     """
 
     x: jax.Array
@@ -21,6 +29,7 @@ class Batch(NamedTuple):
     label: jax.Array
     weights: jax.Array
     scales: Scales
+    view: Any = None
 
 
 class Scales(NamedTuple):
@@ -32,6 +41,7 @@ class Scales(NamedTuple):
 
 UNROLLED = 32  # classes up to which a Jacobian's rows are taken one after another on a CPU
 Pull = Callable[[jax.Array], jax.Array]  # cotangents [n, K] of the logits -> rows [n, d]
+Apply = Callable[[jax.Array], jax.Array]  # inputs [n, d] -> logits [n, K]
 
 
 def _jacobian(pull: Pull, batch: Batch, key: Any) -> jax.Array:
@@ -58,12 +68,43 @@ def _projection(pull: Pull, batch: Batch, key: Any) -> jax.Array:
 
 def _top(pull: Pull, batch: Batch, key: Any) -> jax.Array:
     """|g - g^|^2 for the logit of the victim's class, [n]: one backward pass."""
+    return _square(pull(_class(batch)) - batch.gradient, 1)
+
+
+def _class(batch: Batch) -> jax.Array:
+    """The victim's class as cotangents [n, K]."""
     outputs = batch.outputs.shape[1]
     if outputs == 1:  # the one logit is both classes'
-        hot = jnp.ones(batch.outputs.shape, batch.x.dtype)
+        return jnp.ones(batch.outputs.shape, batch.x.dtype)
+    return jax.nn.one_hot(batch.label, outputs, dtype=batch.x.dtype)
+
+
+def _shown(apply: Apply, batch: Batch, key: Any) -> jax.Array:
+    """|s(E) - s(E^)|^2, [n]: what the service shows of its explanation E of the outputs, and the
+    same of the student, by the rows of `explanations` that the view names.
+
+    Of one class: the victim's.  Of all, where s is linear: E of r^T f for r ~ N(0, I_K), as in
+    `_projection`, one backward pass; else the explanations of all K outputs.
+    """
+    view, (n, outputs) = batch.view, batch.outputs.shape
+    form, explain = SHOWN[view.shown], view.explain
+    key, row_key = jax.random.split(key)
+    if view.axes == 2:
+        of, target = _class(batch)[:, None], batch.gradient
+    elif form.linear:
+        of = jax.random.normal(key, (n, 1, outputs), batch.x.dtype)
+        target = jnp.einsum("nqk,nkd->nqd", of, batch.gradient)
     else:
-        hot = jax.nn.one_hot(batch.label, outputs, dtype=batch.x.dtype)
-    return _square(pull(hot) - batch.gradient, 1)
+        of = jnp.broadcast_to(jnp.eye(outputs, dtype=batch.x.dtype), (n, outputs, outputs))
+        target = batch.gradient
+
+    def one(x: jax.Array, of: jax.Array, key: Any) -> jax.Array:
+        """What is shown of outputs that `of` [q, K] combines, at one input [d]."""
+        outputs: Any = EXPLAINED[view.of]
+        return form.match(explain(lambda z: of @ outputs(apply(z[None])[0]), x, key))
+
+    own = jax.vmap(one)(batch.x, of, jax.random.split(row_key, n))
+    return _square((own - target).reshape(n, -1), 1)
 
 
 def log_odds(probabilities: jax.Array) -> jax.Array:
@@ -110,12 +151,24 @@ def _square(x: jax.Array, axis: Any) -> jax.Array:
     return jnp.sum(x * x, axis=axis)
 
 
-# Each loss, and how many axes the bank's gradient has for it; None: membership, no l_G.
-LOSSES: dict[str, tuple[Callable[[Pull, Batch, Any], jax.Array] | None, int]] = {
-    "jacobian": (_jacobian, 3),
-    "projection": (_projection, 3),
-    "top": (_top, 2),
-    "membership": (None, 0),
+class Loss(NamedTuple):
+    """A form of l_G.
+
+    rows: the distances [n] of a batch, by the student's pull; None: membership, no l_G; axes: how
+    many the bank's gradient may have; whole: whether it takes the student itself, an Apply.
+    """
+
+    rows: Callable[[Any, Batch, Any], jax.Array] | None
+    axes: tuple[int, ...]
+    whole: bool = False
+
+
+LOSSES: dict[str, Loss] = {
+    "jacobian": Loss(_jacobian, (3,)),
+    "projection": Loss(_projection, (3,)),
+    "top": Loss(_top, (2,)),
+    "membership": Loss(None, (0,)),
+    "shown": Loss(_shown, (2, 3), whole=True),
 }
 
 # Each form of l_M, and whether it compares classes or the values of a regression.

@@ -30,14 +30,16 @@ def joint(
         assert student.surrogate is not None  # checks.check
         return student.surrogate(variables, x, temperature)
 
-    matching, _ = LOSSES[hyper.loss]
+    matching, _, whole = LOSSES[hyper.loss]
     noise_key, loss_key = jax.random.split(key)
     logits, pull = jax.vjp(apply, batch.x)
     l_m = jnp.sum(batch.weights * OUTPUTS[hyper.outputs][0](logits, batch))
     if matching is None:
         return l_m, (jnp.zeros_like(l_m), l_m)
-    pull = _smoothed(apply, hyper, batch.x, noise_key) if hyper.points else _first(pull)
-    l_g = jnp.sum(batch.weights * matching(pull, batch, loss_key)) / batch.scales.gradient
+    own: Any = apply
+    if not whole:
+        own = _smoothed(apply, hyper, batch.x, noise_key) if hyper.points else _first(pull)
+    l_g = jnp.sum(batch.weights * matching(own, batch, loss_key)) / batch.scales.gradient
     return l_g + jnp.asarray(hyper.weight, l_m.dtype) * l_m, (l_g, l_m)
 
 

@@ -98,6 +98,7 @@ def step(
         label=asked.label,
         weights=weights / jnp.sum(weights),
         scales=state.scales,
+        view=bank.view,
     )
 
     temperature = None

@@ -20,6 +20,7 @@ from recon.distill.hyper import Hyper, settled
 from recon.distill.probe import Probe, evaluate
 from recon.distill.steps import State, start, step
 from recon.distill.students import Student
+from recon.oracles import Cost
 
 Progress = Callable[[int, dict[str, np.ndarray]], None]
 
@@ -195,7 +196,9 @@ def _drive(
     over: Mesh | None = None,
 ) -> Run:
     check(hyper, bank, student, probe, chunk, measure, many)
-    bank = replace(bank, chunk=None, told=None)  # how it was asked is not compiled in
+    view = bank.view if hyper.loss == "shown" else None
+    # How it was asked is not compiled in.
+    bank = replace(bank, chunk=None, told=None, view=view, before=Cost(), repeats=1)
     whole = np.min(hyper.budget) == len(bank) <= hyper.batch
     rows = None if whole else int(min(hyper.batch, np.max(hyper.budget)))
     given = hyper

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recon.exact import asking, deep, derived, near, probe, regions, two_layer
-from recon.exact.inputs import of_box, of_data, of_gradients
+from recon import probe
+from recon.exact import asking, deep, derived, near, regions, two_layer
+from recon.exact.inputs import check_whole, of_box, of_data, of_gradients
 from recon.exact.less import averaged, by_values, top_logit, top_probability, top_value
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
 from recon.exact.two_layer import Victim, ask
-from recon.oracles import AnyOracle, Cost, Reply, need
+from recon.explanations import SHOWN
+from recon.oracles import AnyOracle, Cost, HostOracle, Reply, need
 
 ODDS = ("probabilities", "log_probabilities")
+# Forms that leave an explanation what it is: the others take signs, pixels or the scale away.
+ROUNDED = tuple(name for name, form in SHOWN.items() if form.match is SHOWN["plain"].match)
 
 # The methods for services that show less than all gradients, by outputs, explanation and `of`.
 LESS: dict[tuple[str, str, str], Callable[..., Recovery]] = {
@@ -50,6 +55,7 @@ def recover(
     precision: float | None = None,
     depth: int | None = None,
     share: float = deep.SHARE,
+    whole: bool = False,
 ) -> Recovery:
     """Recover a ReLU network of `dim` inputs from gradient queries: its depth, widths and weights.
 
@@ -60,9 +66,10 @@ def recover(
     they are, and the certificate asks 64 queries more among them.  Any number of outputs, biases
     or none, any rows.  Without data, inputs of very different scale are told from the victim's
     gradients.  box: (low, high), numbers or [d] each, that no query leaves; the network is then
-    recovered and certified inside it.  precision: how far replies may be off, relative to the
-    largest gradient, if that is coarser than their dtype; float32 behind JSON, decimals and finite
-    differences are found out.
+    recovered and certified inside it.  whole: no query has other than whole numbers, as where
+    inputs are pixels from 0 to 255; what lies between is not seen, and not promised.  precision:
+    how far replies may be off, relative to the largest gradient, if that is coarser than their
+    dtype; float32 behind JSON, decimals and finite differences are found out.
 
     Of a service that shows probabilities, or Jacobians of these or of their logarithms, the network
     of centred logits is recovered (`derived`): its probabilities are the victim's.  Jacobians times
@@ -80,7 +87,26 @@ def recover(
     not finite or of the wrong shape, ViewError for a service that shows less, ValueError for
     arguments that make no sense, and lets an oracle's own exceptions through.
     """
+    if isinstance(oracle, HostOracle) and oracle.repeats > 1:
+        # a row is a query here, and is counted as often as it was asked
+        few = None if budget is None else budget // oracle.repeats
+        got = recover(
+            replace(oracle, repeats=1),
+            dim=dim,
+            key=key,
+            width=width,
+            budget=few,
+            data=data,
+            box=box,
+            classes=classes,
+            precision=precision,
+            depth=depth,
+            share=share,
+            whole=whole,
+        )
+        return replace(got, cost=got.cost * oracle.repeats)
     method = LESS.get(_kind(oracle))
+    need(oracle, shown="plain" if method is not None else ROUNDED)
     if method is None:
         shown = ("logits", "values", "probabilities", "log_probabilities")
         need(oracle, outputs=shown, explanation=("jacobian", "input_x_gradient"))
@@ -99,14 +125,14 @@ def recover(
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
     with jax.enable_x64(True):
         if method is not None:
-            if box is not None or data is not None or precision is not None:
+            if box is not None or data is not None or precision is not None or whole:
                 raise ValueError(
-                    "box, data and precision need the gradients of all outputs, not means"
+                    "box, data, precision and whole need the gradients of all outputs, not means"
                 )
             more = {"classes": classes} if method is top_value.recover else {}
             return method(oracle, dim, key, width, budget, **more)
         deeper = None if depth == 1 else share
-        return _recover(oracle, dim, key, width, budget, data, box, precision, deeper)
+        return _recover(oracle, dim, key, width, budget, data, box, precision, deeper, whole)
 
 
 def _kind(oracle: AnyOracle) -> tuple[str, str, str]:
@@ -125,13 +151,17 @@ def _recover(
     box: Any,
     precision: float | None,
     deeper: float | None,
+    whole: bool,
 ) -> Recovery:
     inputs, z = (None, None) if data is None else of_data(data, dim)
-    bounds = None
+    bounds, target = None, derived.logits(oracle)
+    if whole:
+        check_whole(box, data)
+        target = derived.whole(target)
     if box is not None:
         inputs, *bounds = of_box(box, dim)
         z = None if data is None else inputs.seen(np.asarray(data, np.float64))
-    logits, form = derived.logits(oracle).form(dim, None if inputs is None else inputs.shift)
+    logits, form = target.form(dim, None if inputs is None else inputs.shift)
     cost, most = form.cost, np.iinfo(np.int32).max if budget is None else budget
     units = (jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps, precision or 0.0)
     eps = max(float(unit) for unit in units)
@@ -160,7 +190,9 @@ def _recover(
     inputs = of_gradients(form.gradient) if inputs is None else inputs
     victim = Victim(logits, dim, form.outputs, form.asked, eps * coarser, cost, inputs, z, seen)
     if bounds is not None:
-        return near.recover(victim, regions.Box(bounds[0], bounds[1], limit), seed, width, most)
+        grid = inputs if whole else None
+        region = regions.Box(bounds[0], bounds[1], limit, grid=grid)
+        return near.recover(victim, region, seed, width, most)
     if np.isfinite(limit):
         return near.recover(victim, regions.Softmax(limit), seed, width, most)
     return two_layer.recover(victim, seed, width, most, deeper)

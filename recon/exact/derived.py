@@ -64,6 +64,33 @@ class Derived:
         return Derived(self, lambda _, reply: reply, (shift, scale))
 
 
+@dataclass(frozen=True)
+class Whole(Derived):
+    """The oracle of logits behind a service that takes whole numbers alone: asked at the nearest.
+
+    From there its reply goes on along its gradient: exact, but where a kink lies between.
+    """
+
+    def stream(self, z: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> Iterator[Reply]:
+        """Replies to z [n, d], asked at the whole numbers nearest to it."""
+        x, first = z.astype(np.float64), 0
+        at = np.rint(x)
+        for value, gradient in self.inner.stream(at.astype(z.dtype), shapes):
+            here = slice(first, first + len(value))
+            first = here.stop
+            yield Reply(value + np.einsum("nkd,nd->nk", gradient, (x - at)[here]), gradient)
+
+    def form(self, dim: int, at: np.ndarray | None = None) -> tuple[Derived, Form]:
+        """The oracle, and what it answers, asked at whole numbers."""
+        inner, form = self.inner.form(dim, np.ones(dim) if at is None else np.rint(at))
+        return replace(self, inner=inner), form
+
+
+def whole(oracle: Any) -> Whole:
+    """The oracle, asked at whole numbers alone."""
+    return Whole(oracle, lambda _, reply: reply)
+
+
 def less(oracle: Any, network: TwoLayer, lift: float) -> Derived:
     """What the victim answers beyond the network, the units that are missing there, plus `lift`:
     the size of its own values, which is what their rounding goes by.

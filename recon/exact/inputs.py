@@ -109,6 +109,16 @@ def of_box(box: Any, dim: int) -> tuple[Inputs, np.ndarray, np.ndarray]:
     return inputs, -inside, inside
 
 
+def check_whole(box: Any, data: Any) -> None:
+    """ValueError unless there is a box between whole numbers, and all data are such."""
+    if box is None:
+        raise ValueError("whole numbers need a box to be in: box=(0, 255), say")
+    for name, given in (("box", box), ("data", data)):
+        for part in () if given is None else given:
+            if (np.asarray(part) != np.rint(np.asarray(part, np.float64))).any():
+                raise ValueError(f"{name} must be whole numbers where the service takes no others")
+
+
 def of_gradients(gradient: np.ndarray) -> Inputs | None:
     """Scales from gradients [n, K, d] that differ by more than SPREAD between inputs, else None.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from recon.exact import certify
 from recon.exact.certify import Place, Points
+from recon.exact.inputs import Inputs
 from recon.networks import TwoLayer
 
 NORMAL = 6  # fresh points at least, near and farther out in turn
@@ -86,13 +87,14 @@ class Anywhere:
 
 @dataclass(frozen=True)
 class Box:
-    """low [d] <= x <= high [d], as the service has it."""
+    """low [d] <= x <= high [d], as the service has it; grid: whose whole numbers it takes alone."""
 
     low: np.ndarray
     high: np.ndarray
     limit: float = np.inf  # of how far logits part
     lines: int = 64
     between: int = 0
+    grid: Inputs | None = None
 
     def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
         """From a random corner of the box to the opposite one, or between two points [2, d]."""
@@ -113,9 +115,16 @@ class Box:
             corners[:, free] = np.where(side, self.high[None, free], self.low[None, free])
         else:
             corners = self._corners(rng, CORNERS)
+        inside, corners = (self._on_grid(x) for x in (inside, corners))
         places = [Place(inside, max(count, INSIDE)), Place(corners, len(corners))]
         x = np.concatenate([place.sample[: place.asked] for place in places])
         return Points(x, np.repeat([0, 1], [place.asked for place in places])), places
+
+    def _on_grid(self, z: np.ndarray) -> np.ndarray:
+        """The nearest points [n, d] that the service takes."""
+        if self.grid is None:
+            return z
+        return self.grid.seen(np.rint(self.grid.shift[None] + self.grid.scale[None] * z))
 
     def _inside(self, rng: np.random.Generator, n: int) -> np.ndarray:
         return rng.uniform(self.low, self.high, (n, len(self.low)))

@@ -42,15 +42,16 @@ def hyper(
 
     They are those of the largest tuned budget that is not above this one, or of the smallest.
     Looked for in turn: the recipe's own, the plain ones; those of the whole Jacobian, for the top
-    class alone; then the same of MNIST, which are not tuned for another data set; then Hyper().
+    class alone and for all else that explains; then the same of MNIST, which are not tuned for
+    another data set; then Hyper().
     SmoothGrad has the settings of plain gradients, so that the two differ in what the victim
     replies alone; medoids and means have the pool's.  Those of VGG11 and ResNet-18 were chosen for
     a quarter of the width of the first.
     """
     asked = "gaussian" if queries == "gaussian" else "pool"
     answered = "gradient" if reply == "smoothgrad" else reply
-    replies = (answered, "gradient") if reply == "top" else (answered,)
     service, chosen = REPLIES[reply], RECIPES[recipe]
+    replies = (answered, "gradient") if service.view.axes else (answered,)
     found, tuned = Hyper(), False
     students = (student, NARROW) if student in DEEP else (student,)
     ways = product((dataset, "mnist"), students, replies, (recipe, "plain"))
@@ -59,7 +60,9 @@ def hyper(
         if by_budget is not None and found == Hyper():
             best = by_budget[max((b for b in by_budget if b <= budget), default=min(by_budget))]
             found, tuned = Hyper(**best), place == dataset and shown == answered
-    found = replace(found, budget=budget, **{"loss": service.loss} | dict(chosen.fixed))
+    weight = found.weight if service.weight is None else service.weight
+    given: dict[str, Any] = {"budget": budget, "loss": service.loss, "weight": weight}
+    found = replace(found, **given | dict(chosen.fixed))
     tuned = tuned and "unlabelled" not in chosen.fixed  # first choices, not swept
     return replace(found, steps=max(found.steps, chosen.steps)), tuned
 

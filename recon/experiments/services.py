@@ -19,10 +19,15 @@ from recon.oracles import View
 
 
 class Service(NamedTuple):
-    """What a service shows, and the loss that matches it."""
+    """What a service shows, and the loss that matches it.
+
+    weight: of its values in place of the one that was tuned for gradients: where the signs of
+    these are not shown, values tell them.
+    """
 
     view: View
     loss: str
+    weight: float | None = None
 
 
 REPLIES = {
@@ -30,6 +35,10 @@ REPLIES = {
     "smoothgrad": Service(View(explanation="smoothgrad"), "projection"),
     "top": Service(View(explanation="top"), "top"),
     "membership": Service(View(explanation="none"), "membership"),
+    "absolute": Service(View(shown="absolute"), "shown", 10.0),
+    "heat map": Service(View(shown="heat_map"), "shown", 10.0),
+    "integrated": Service(View(explanation="integrated_gradients"), "shown"),
+    "three digits": Service(View(shown="digits_3"), "projection"),
 }
 
 
@@ -50,12 +59,14 @@ class Recipe(NamedTuple):
 
 
 GRADIENTS = ("gradient", "smoothgrad", "top")
+OTHERS = tuple(name for name, service in REPLIES.items() if service.loss == "shown")
 RECIPES = {
     "plain": Recipe(),
     "autodiff": Recipe({"temperature": None}, replies=GRADIENTS),
     "no decay": Recipe({"weight_decay": 0.0}),
     "whole Jacobian": Recipe({"loss": "jacobian"}, replies=("gradient", "smoothgrad")),
     "own SmoothGrad": Recipe({"points": 8}, replies=("smoothgrad",)),
+    "as gradients": Recipe({"loss": "projection"}, replies=OTHERS),
     "cross-entropy": Recipe({"outputs": "entropy"}, replies=("membership",)),
     "unlabelled": Recipe({"unlabelled": 64}, steps=4_000),
     "ensemble": Recipe(members=8),

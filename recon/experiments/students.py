@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -122,10 +123,8 @@ _POOL: dict[str, Any] = {}
 
 def _buy(victim: Classifier, view: View, x: np.ndarray) -> Bank:
     oracle = oracles.from_jax(victim.f, victim.variables, view, key=0)
-    # SmoothGrad asks many points for each query
-    return distill.buy(
-        oracle, jnp.asarray(x), chunk=10 if view.explanation == "smoothgrad" else 100
-    )
+    many = view.explanation in ("smoothgrad", "integrated_gradients")  # points for each query
+    return distill.buy(oracle, jnp.asarray(x), chunk=10 if many else 100)
 
 
 def centre(cell: Cell) -> float:
@@ -187,10 +186,13 @@ def train(group: Sequence[Cell], note: Note = quiet, devices: int | None = None)
         loss = np.mean(losses["loss"][-1])
         note(f"{first}: step {done:,} of {first.hyper.steps:,}, loss {loss:.2g}")
 
+    if first.hyper.loss != REPLIES[first.reply].loss:  # by its recipe, which knows what it does
+        bank = replace(bank, view=None)
     note(str(first))
     start = time.perf_counter()
     alone = "loop" if jax.default_backend() == "cpu" else "vmap"
-    with enough_memory(first):
+    with enough_memory(first), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "none of .* of the gradients is below 0")
         run = distill.train_many(
             jnp.stack(members * len(group)),
             replace(first.hyper, **traced),
@@ -287,5 +289,9 @@ def settings(group: Sequence[Cell]) -> Any:
     """What names the rows of a group among finished cells."""
     recipe, service = RECIPES[group[0].recipe], REPLIES[group[0].reply]
     given = cells.digest(jax.tree.leaves(victim_of(group[0]).variables))
-    parts = [sorted(recipe.fixed.items()), *recipe[1:4], asdict(service.view), service.loss]
+    view = asdict(service.view)
+    for name, plain in (("shown", "plain"), ("path", None)):  # as views were before they had these
+        if view[name] == plain:
+            del view[name]
+    parts = [sorted(recipe.fixed.items()), *recipe[1:4], view, service.loss]
     return [given, parts, *map(asdict, group)]

@@ -11,7 +11,7 @@ from recon.distill import Hyper
 from recon.experiments import hyper
 from recon.experiments.common import Row
 from recon.experiments.rebuild import Panel, Rebuild
-from recon.experiments.services import REPLIES
+from recon.experiments.services import GRADIENTS, REPLIES
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ GRIDS = {
     name: Tune(about, panels, replies, recipes, (queries,), grid=tuple(grid.items()))
     for name, about, panels, replies, recipes, queries, grid in (
         ("first", "Learning rate, lambda and outputs, by autodiff; 35 minutes on 2 CPU cores.",
-         (*DENSE, CONV), tuple(REPLIES), ("plain", "cross-entropy"), "pool", FIRST),
+         (*DENSE, CONV), (*GRADIENTS, "membership"), ("plain", "cross-entropy"), "pool", FIRST),
         ("first-gaussian", "The same for Gaussian queries; 12 minutes.",
          (*DENSE, CONV), BOTH, ("plain",), "gaussian", NOISE),
         ("masks", "A surrogate derivative of the masks and weight decay; 15 minutes.",

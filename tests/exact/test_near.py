@@ -220,7 +220,7 @@ def test_one_call_takes_every_service(view):
     assert got.ok, str(got)
     found, x = np.asarray(got.network(usual(8))), usual(8)
     assert (found.argmax(1) == logits(parts, x).argmax(1)).all()
-    with pytest.raises(ValueError, match="box, data and precision"):
+    with pytest.raises(ValueError, match="box, data, precision and whole"):
         exact.recover(oracle, dim=8, key=1, box=(0, 1))
 
 

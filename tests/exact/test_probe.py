@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from recon import exact, oracles
-from recon.exact import Status, probe
+from recon import exact, oracles, probe
+from recon.exact import Status
 from recon.oracles import View
 from recon.replies import Reply
 
@@ -150,6 +150,23 @@ def test_rounded_replies_end_truthfully(places):
     else:
         assert got.status is not Status.NOISY
         assert len(str(got)) > 20
+
+
+@pytest.mark.parametrize("shown", ["absolute", "channel_max", "heat_map"])
+@pytest.mark.parametrize("explanation", ["jacobian", "top"])
+def test_a_form_that_takes_something_away_is_refused_before_anything_is_asked(shown, explanation):
+    oracle = oracles.from_host(lambda x: 1 / 0, view=View(explanation=explanation, shown=shown))
+    with pytest.raises(oracles.ViewError, match=f"needs shown plain.* as {shown}"):
+        exact.recover(oracle, dim=DIM, key=0)
+
+
+def test_declared_digits_are_recovered_as_those_that_are_found_out():
+    fn = lambda x: tuple(np.round(part, 6) for part in plain(x))  # noqa: E731
+    known = exact.recover(
+        oracles.from_host(fn, view=View(shown="digits_6")), dim=DIM, key=0, budget=3_000
+    )
+    found = exact.recover(oracles.from_host(fn), dim=DIM, key=0, budget=3_000)
+    assert (known.status, known.cost) == (found.status, found.cost)
 
 
 def test_a_declared_view_that_is_not_true_is_contradicted():

@@ -17,6 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from recon import probe
 from recon.exact import (
     arrays,
     asking,
@@ -24,7 +25,6 @@ from recon.exact import (
     derived,
     lines,
     near,
-    probe,
     regions,
     two_layer,
     units,

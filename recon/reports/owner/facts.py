@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from recon import exact
-from recon.exact import asking, derived, paper, probe, two_layer
+from recon import exact, probe
+from recon.exact import asking, derived, paper, two_layer
 from recon.exact.recovery import Recovery, promise
 from recon.networks import Deep, Network, TwoLayer
 from recon.oracles import AnyOracle

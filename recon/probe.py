@@ -10,6 +10,7 @@ At a second point too where steps have to be long, as in float32.  Our own const
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import permutations
 from typing import NamedTuple
@@ -55,7 +56,7 @@ def findings(x: np.ndarray, reply: Reply, eps: float) -> Finding:
     eps = max(eps, digits(reply))
     if (noise := _changes(gradient)[1]) <= SMALL:  # as of finite differences: few digits
         eps = max(eps, SAFETY * noise)
-    for test in (_odds, _clipped_inputs, _products, _curved, _unlike):
+    for test in (odds, _clipped_inputs, products, _curved, unlike):
         if sentence := test(x, value, gradient, eps):
             return Finding(sentence, eps)
     return Finding("", eps)
@@ -73,27 +74,34 @@ def digits(reply: Reply) -> float:
         if (numbers.astype(np.float32) == numbers).all():
             eps = float(np.finfo(np.float32).eps)
     scale = np.linalg.norm(gradient, axis=2).max(initial=0.0)
-    for places in DECIMALS:
-        shifted = numbers * 10.0**places
-        if (np.abs(shifted - np.round(shifted)) <= 1e-9 * np.maximum(1, np.abs(shifted))).all():
-            coarse = 10.0**-places * gradient.shape[2] ** 0.5 / 16
-            return max(eps, float(coarse / scale) if scale > 0 else eps)
+    if (places := decimals(numbers)) is not None:
+        coarse = 10.0**-places * gradient.shape[2] ** 0.5 / 16
+        return max(eps, float(coarse / scale) if scale > 0 else eps)
     return eps
 
 
-def _odds(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
+def decimals(numbers: np.ndarray) -> int | None:
+    """After how many decimals all numbers end, if they do after few."""
+    for places in DECIMALS:
+        shifted = numbers * 10.0**places
+        if (np.abs(shifted - np.round(shifted)) <= 1e-9 * np.maximum(1, np.abs(shifted))).all():
+            return places
+    return None
+
+
+def odds(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
     """Values that sum to one as probabilities do, and what the gradients then are of."""
     if value.shape[1] < 2:
         return ""
     with np.errstate(over="ignore"):
         kinds = {"probabilities": value, "log_probabilities": np.exp(value)}
-    for name, odds in kinds.items():
-        if (odds < 0).any() or np.abs(odds.sum(1) - 1).max() > max(1e-6, ROUNDING * eps):
+    for name, shares in kinds.items():
+        if (shares < 0).any() or np.abs(shares.sum(1) - 1).max() > max(1e-6, ROUNDING * eps):
             continue
         of = name
         change = gradient[0] @ (x[1] - x[0])
-        log = np.log(np.maximum(odds, 1e-300))
-        ways = {"probabilities": odds, "log_probabilities": log, "logits": log}
+        log = np.log(np.maximum(shares, 1e-300))
+        ways = {"probabilities": shares, "log_probabilities": log, "logits": log}
         for way, shown in ways.items():
             seen = shown[1] - shown[0]
             here = change
@@ -129,13 +137,13 @@ def _changes(gradient: np.ndarray) -> tuple[np.ndarray, float]:
     return alike, 0.0 if alike.any() or not sizes.all() else float(sizes.max())
 
 
-def _products(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
+def products(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
     """Explanations that add up over the inputs to how the values change: gradients times inputs do
     from step to step, integrated gradients do between points far apart, by as much as their rule
     is exact.
     """
     steady = _ways(gradient)[1].min() <= ROUNDING * eps
-    if steady or _mismatch(x, value, gradient, eps) <= 1:
+    if steady or mismatch(x, value, gradient, eps) <= 1:
         return ""
     total = gradient.sum(2)
 
@@ -164,13 +172,15 @@ def _curved(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) 
     if not alike.any() and noise > ROUNDING * eps:
         return (
             f"Every step changes the gradient, by up to {noise:.1g} of its size, and no two alike: "
-            'noise in the explanation, as View(explanation="smoothgrad") has, or dropout left on.'
+            'noise in the explanation, as View(explanation="smoothgrad") has, or dropout left on. '
+            "The mean of n replies, service.averaged(oracle, n), has enough digits from "
+            f"n = {_rounded((2 * noise / SMALL) ** 2):,} on."
         )
     if not alike.any() or _ways(gradient)[1].min() <= ROUNDING * eps:
         return ""
     if not alike.all():
         return ""
-    if _mismatch(x, value, gradient, eps) > 1:
+    if mismatch(x, value, gradient, eps) > 1:
         return (
             "The gradient changes with every step, and not as the values do: it is of something "
             "else, as of probabilities (declare View(of=...)), or smoothed."
@@ -186,6 +196,12 @@ def _curved(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) 
     )
 
 
+def _rounded(number: float) -> int:
+    """The number to one digit, from above."""
+    unit = 10 ** max(0, math.floor(math.log10(number)))
+    return math.ceil(number / unit) * unit
+
+
 def _steps(
     x: np.ndarray, value: np.ndarray, gradient: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -196,21 +212,27 @@ def _steps(
         yield value[j] - value[i], said
 
 
-def _mismatch(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> float:
-    """The least deviation of a step's change from what the gradients say, over what rounding is."""
+def mismatch(
+    x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float, close: float = CLOSE
+) -> float:
+    """The least deviation of a step's change from what the gradients say, over what rounding is,
+    and a share `close` of the change.
+    """
     scale = np.linalg.norm(gradient, axis=2).max()
     size = np.abs(value).max() + scale * np.linalg.norm(x, axis=1).max()
     return float(
         min(
-            np.abs(seen - said).max() / (ROUNDING * eps * size + CLOSE * np.abs(said).max() + TINY)
+            np.abs(seen - said).max() / (ROUNDING * eps * size + close * np.abs(said).max() + TINY)
             for seen, said in _steps(x, value, gradient)
         )
     )
 
 
-def _unlike(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) -> str:
+def unlike(
+    x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float, close: float = CLOSE
+) -> str:
     """Gradients that are not those of the values, and what they may be instead."""
-    if _mismatch(x, value, gradient, eps) <= 1:
+    if mismatch(x, value, gradient, eps, close) <= 1:
         return ""
     if gradient.any() and (gradient == np.round(gradient)).all() and np.abs(gradient).max() <= BYTE:
         return (
@@ -230,7 +252,7 @@ def _unlike(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps: float) 
     outputs = value.shape[1]
     if 1 < outputs <= MANY:
         for order in map(list, permutations(range(outputs))):
-            if _mismatch(x, value[:, order], gradient, eps) <= 1:
+            if mismatch(x, value[:, order], gradient, eps, close) <= 1:
                 return "The gradients are those of the values in another order of the outputs."
     return (
         "The gradients are not those of the values: a step along them changes the values by "
