@@ -111,6 +111,7 @@ def test_files_are_there_and_the_pictures_are_pictures(demo):
         "rows.png",
         "matching.png",
         "matching",
+        "deep",
         *(f"{name}_{which}.npz" for name in NAMES for which in ("true", "recovered")),
     }
     from matplotlib import image

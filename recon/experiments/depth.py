@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 def law(depth: int, width: int) -> Shape:
     """Hidden layers of `width` units, each half as wide as the one before; twice as many inputs."""
     hidden = [max(width >> level, 4) for level in range(depth)]
-    return Shape((2 * width, *hidden, 10))
+    return Shape((2 * width, *hidden, 10), 5)
 
 
 SHAPES = (
@@ -39,10 +39,10 @@ SHAPES = (
     Shape((40, 20, 10, 10, 3)),
     Shape((60, 40, 20, 10, 2)),
     Shape((100, 60, 30, 15, 4)),
-    Shape((80, 40, 20, 10, 5, 3)),
+    Shape((80, 40, 20, 10, 5, 3), 5),
     Shape((10, 10, 10, 1)),
     Shape((40, 20, 10, 10, 1)),
-    Shape((784, 64, 32, 1)),
+    Shape((784, 64, 32, 1), 5),
     Shape((64, 64, 32, 10), 10, "digits"),
     Shape((784, 128, 64, 10), 5, "mnist"),
 )
