@@ -32,7 +32,6 @@ LIFTS = 4  # a turn
 QUIET = 2  # turns without a new row, after which segments lie anywhere
 GATED = 6  # weights that are never seen, tried with either sign
 GATE = 1e3  # what stands for them
-MARGIN = 4  # times more predictions of a row must hold than fail
 STRAY = 0.03  # of the kinks may be of no known kind
 WRONG = 1e-7  # relative: a value that the network does not meet
 SWAPS = 8  # rows left out in turn, where they depend on each other
@@ -73,9 +72,8 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             if track is not None:
                 s.take([track])
         found = s.candidates()
-        right = (found.broken == 0) | (found.kept > MARGIN * found.broken)
-        fair = found.some(found.whole & right)
-        good = found.some(found.whole & right & ((found.kept >= 2) | aim.marked(s, found)))
+        fair = found.some(found.whole & found.right)
+        good = fair.some((fair.kept >= 2) | aim.marked(s, fair))
         quiet, count = quiet + 1 if len(good.bias) == count else 0, len(good.bias)
         tries = [good, fair] if len(fair.bias) > count else [good]
         fitted = _best(s, [*tries, *(_gated(found, fair) if quiet >= 2 else [])], len(fair.bias))
@@ -87,7 +85,8 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             s.take([s.between(*ends, some)])
             need = not s.lift(s.candidates(), LIFTS)
             continue
-        deeper = bool(np.sum(found.whole & ~right) > DEEPER * np.sum(found.whole))
+        false = np.sum(found.whole) - len(fair.bias)
+        deeper = bool(false > DEEPER * np.sum(found.whole))
         aims = deeper and not aim_.given_up and not aim_.enough
         if aims and turn + 1 >= FIRST and blind == aim_.blind:
             need = True
@@ -102,7 +101,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
 
 class _Walk:
     """Segments where many known units are on: from ray to ray of the orthant for the second
-    layer, else between vertices of a region; now and then anywhere.
+    layer, else between vertices of a region; anywhere where these show nothing new.
     """
 
     def __init__(self, s: Search) -> None:
@@ -118,8 +117,7 @@ class _Walk:
         """
         s = self.s
         found = s.candidates()
-        real = (found.broken == 0) | (found.kept > MARGIN * found.broken)
-        rows = found.some(found.whole & real)
+        rows = found.some(found.whole & found.right)
         if len(s.layers) == 1:
             width = len(self.order)
             start = 0.01 * s.box * s.rng.random(width) if self.last is None else self.last

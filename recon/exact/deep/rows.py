@@ -21,6 +21,7 @@ from recon.exact.deep.segment import Kink, Track
 CLOSE = 1e-6  # relative to 1 + |t|: a kink at the place predicted
 FAR = 1e4  # of a whole line, in t: beyond, nothing is predicted
 SAME, ALONE = 1e-6, 1e-8  # rows that differ less are one; where one weight and the bias tell
+MARGIN = 4  # times more predictions of a row must hold than fail
 LEAST = 1e-9  # of a row: what is seen in both must not be less
 
 
@@ -59,6 +60,11 @@ class Rows(NamedTuple):
     def whole(self) -> np.ndarray:
         """Which of them are known in all inputs [m]."""
         return np.asarray(self.seen.all(1))
+
+    @property
+    def right(self) -> np.ndarray:
+        """Which of them keep what they predict, but for few exceptions [m]."""
+        return np.asarray((self.broken == 0) | (self.kept > MARGIN * self.broken))
 
     def layer(self, sign: np.ndarray | None = None) -> Layer:
         """The layer of these rows, with lengths of one, with signs [m] or as they are."""
