@@ -246,11 +246,12 @@ class _Line:
             if self.nothing(*rest, left.t, 1e3 * noise, 30.0):
                 self.seen += list(at)
                 return None
-            found = self.single(*rest, left, right, 1e3 * noise, 30.0)
-            if isinstance(found, Kink) and len(jump) > 1:
-                self.seen += list(at)
-                self.kinks.append(found)
-                return None
+            # What is left may look like one kink and be none: a deeper unit that switches here
+            # changes the jumps before it along its own.  Only where to split is taken from it.
+            guess = self.single(*rest, left, right, 1e3 * noise, 30.0)
+            if isinstance(guess, Kink) and tries % 2 == 0:
+                beside = at[np.argmin(np.abs(at - guess.t))]
+                return self.s_of((float(beside) + guess.t) / 2)
         found = self.single(jump, start, slope, left, right, noise)
         if isinstance(found, Kink) and max(left.rank, right.rank) > 1:
             near = np.abs(at - found.t)
