@@ -84,7 +84,8 @@ def decimals(numbers: np.ndarray) -> int | None:
     """After how many decimals all numbers end, if they do after few."""
     for places in DECIMALS:
         shifted = numbers * 10.0**places
-        if (np.abs(shifted - np.round(shifted)) <= 1e-9 * np.maximum(1, np.abs(shifted))).all():
+        blur = np.maximum(1e-9, 4 * np.finfo(float).eps * np.abs(shifted))
+        if (np.abs(shifted - np.round(shifted)) <= blur).all():
             return places
     return None
 
