@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import aim, cells, lift, output
+from recon.exact.deep import aim, cells, known, lift, output
 from recon.exact.deep.known import Layer
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
@@ -37,6 +37,7 @@ WRONG = 1e-7  # relative: a value that the network does not meet
 SWAPS = 8  # rows left out in turn, where they depend on each other
 TESTS = 5  # Jacobians that show the signs, at least
 PART = 8  # fresh points asked at once
+AT_ONCE = 64  # Jacobians held against a layer
 
 
 class Last(NamedTuple):
@@ -258,24 +259,26 @@ def _oriented(s: Search, rows: Rows) -> Layer | None:
     x, gradient = s.log.points, s.log.reply.gradient
     above, below = np.zeros(len(layer.bias)), np.zeros(len(layer.bias))
     tests, size = 0, np.linalg.norm(x, axis=1)
-    for i in np.flatnonzero(size < 100 * np.median(size)):
-        q = s.layers[0].weights @ x[i] + s.layers[0].bias
-        z, jacobian = lift.tangents([*s.layers, layer], q)[-1]
-        norms = np.linalg.norm(jacobian, axis=1)
+    (near,) = np.nonzero(size < 100 * np.median(size))
+    for start in range(0, len(near), AT_ONCE):
+        i = near[start : start + AT_ONCE]
+        z, jacobian = lift.slopes([*s.layers, layer], known.before(s.layers[:1], x[i])[0])
         inner = gradient[i] @ s.chart.place
-        if norms.min() <= 1e-9 * norms.max() or not inner.any():
-            continue
-        base = jacobian / norms[:, None]
-        a, _, rank, _ = np.linalg.lstsq(base.T, inner.T, rcond=1e-9)
-        if rank < len(z):
-            continue
-        if np.linalg.norm(inner - a.T @ base) > 1e-6 * np.linalg.norm(inner):
-            return None
-        a = np.linalg.norm(a, axis=1) / np.linalg.norm(inner)
-        above, below = (
-            np.maximum(most, np.where(on, a, 0)) for most, on in ((above, z > 0), (below, z <= 0))
+        norms, whole = np.linalg.norm(jacobian, axis=2), np.linalg.norm(inner, axis=(1, 2))
+        told = (norms.min(1) > 1e-9 * norms.max(1)) & (whole > 0)
+        z, inner = z[told], inner[told] / whole[told, None, None]
+        left, values, right = np.linalg.svd(
+            jacobian[told] / norms[told][:, :, None], full_matrices=False
         )
-        tests += 1
+        told = np.sum(values > 1e-9 * values[:, :1], 1) == len(layer.bias)
+        z, inner, left, values, right = (part[told] for part in (z, inner, left, values, right))
+        along = inner @ right.swapaxes(1, 2)
+        if (np.linalg.norm(inner - along @ right, axis=(1, 2)) > 1e-6).any():
+            return None
+        a = np.linalg.norm(along / values[:, None] @ left.swapaxes(1, 2), axis=1)
+        above = np.maximum(above, np.where(z > 0, a, 0).max(0, initial=0.0))
+        below = np.maximum(below, np.where(z > 0, 0, a).max(0, initial=0.0))
+        tests += len(z)
     most, least = np.maximum(above, below), np.minimum(above, below)
     if tests < TESTS or most.min() < 1e-7 or (least > 1e-5 * most).any():
         return None

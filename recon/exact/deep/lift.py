@@ -30,6 +30,15 @@ def tangents(layers: Layers, q: np.ndarray) -> list[tuple[np.ndarray, np.ndarray
     return known.tangents([one, *layers[1:]], q)
 
 
+def slopes(layers: Layers, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """z [n, h] of the last layer and its Jacobian in q [n, h, h_1] at many q = z_1 [n, h_1]."""
+    z, jacobian = q, np.eye(q.shape[1])[None]
+    for weights, bias in layers[1:]:
+        jacobian = weights @ ((z > 0)[:, :, None] * jacobian)
+        z = np.maximum(z, 0) @ weights.T + bias
+    return z, jacobian
+
+
 class Owner(NamedTuple):
     """What is known of a kink: the unit that explains it (layer, unit), or else the first layer
     whose active rows do not span its normal (the number of layers, if all do).
