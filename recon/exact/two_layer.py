@@ -299,8 +299,9 @@ def _deeper(
         return Recovery(None, Status.BUDGET, before + spent), spent
     cost = before + spent
     if found.network is None or found.deviation > task.promise / certify.SAFETY:
-        task.told.append(f"As a deeper network: {found.why}")
-        return Recovery(found.network, Status.UNCERTIFIED, cost, detail=found.why), spent
+        why = found.why or f"Fresh values are off by {found.deviation:.0e} of their size."
+        task.told.append(f"As a deeper network: {why}")
+        return Recovery(found.network, Status.UNCERTIFIED, cost, detail=why), spent
     expected = task.width is None or task.width == found.network.width
     status = Status.RECOVERED if expected else Status.OTHER_WIDTH
     detail = f"Hidden layers of {', '.join(map(str, found.network.widths))} units."

@@ -14,8 +14,8 @@ wider than those before (but for the last hidden one).  Not identifiable, and so
 order of units, their scale, and how units that are on everywhere mix; these are passed on by
 identity units, one for each input.
 
-What is proved and what is not: every reply is met to rounding, and m fresh standard normal points
-are.  With confidence 95 % at most ln(20) / m of such inputs are answered wrongly
+What is proved and what is not: every value is met to rounding, and m fresh standard normal points
+are, with their gradients.  With confidence 95 % at most ln(20) / m of such inputs are answered wrongly
 (`Recovery.share`): a unit that switches on a smaller share of inputs can be missed.
 """
 
@@ -38,6 +38,8 @@ FINEST = 1e-12  # eps of replies above which nothing is tried
 LAYERS = 8  # hidden layers, at most
 BACK = 8  # returns to a layer that was taken for complete
 SHARE = 0.1  # of the inputs, that a network may be wrong on, where the caller does not say
+SLOPE = 1e-6  # of the largest gradient seen: what those at fresh points may be off by
+HIDDEN = "Fresh values are met and gradients are not: values are so large that they hide units."
 
 
 class Asked(NamedTuple):
@@ -81,7 +83,8 @@ def recover(
     Exceptions of `ask`, as of a budget that is spent, pass through.
     """
     if eps > FINEST:
-        return Found(None, 0, math.inf, "Networks with more hidden layers need replies in float64.")
+        why = f"More hidden layers need replies in float64, and these are off by {eps:.0e}."
+        return Found(None, 0, math.inf, why)
     s = Search(Log(ask, eps), dim, np.random.default_rng(seed))
     try:
         if line is not None:
@@ -89,11 +92,14 @@ def recover(
         last = _layers(s, points(share), np.zeros((0, dim)) if others is None else others)
     except Stuck as stuck:
         return Found(None, 0, math.inf, str(stuck))
-    value = s.log.reply.value
+    value, gradient = s.log.reply
     made = finish.of([*s.layers, last.layer], last.output, s.log.points, value)
     network = Deep(tuple(a.weights for a in made), tuple(a.bias for a in made))
     index = {x.tobytes(): i for i, x in enumerate(s.log.points)}
     at = [index[x.tobytes()] for x in last.fresh]
+    slope = np.linalg.norm(network.gradient(last.fresh) - gradient[at], axis=(1, 2)).max()
+    if slope > SLOPE * s.log.scale:
+        return Found(None, 0, math.inf, HIDDEN)
     off = np.abs(network(last.fresh) - value[at]).max()
     rms = float(np.sqrt(np.mean(value[at] ** 2)))
     return Found(network, points(share), float(off) / max(rms, 1e-300), "")
