@@ -15,8 +15,8 @@ order of units, their scale, and how units that are on everywhere mix; these are
 identity units, one for each input.
 
 What is proved and what is not: every value is met to rounding, and m fresh standard normal points
-are, with their gradients.  With confidence 95 % at most ln(20) / m of such inputs are answered wrongly
-(`Recovery.share`): a unit that switches on a smaller share of inputs can be missed.
+are, with their gradients.  With confidence 95 % at most ln(20) / m of such inputs are answered
+wrongly (`Recovery.share`): a unit that switches on a smaller share of inputs can be missed.
 """
 
 from __future__ import annotations
