@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from recon import exact, oracles, victims
-from recon.exact import probe
+from recon import exact, oracles, probe, victims
 from recon.exact.deep import known, lift
 from recon.exact.deep.known import Layer
 from recon.networks import Deep
