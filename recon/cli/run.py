@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+
+# The bar is drawn by a thread, which must not import while etils replaces `__import__`.
+from rich import markup as _  # noqa: F401
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
