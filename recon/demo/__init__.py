@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import jax
 import tyro
 from rich import box
-from rich import markup as _  # noqa: F401  for the spinner's thread, as in cli/run.py
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
