@@ -50,8 +50,8 @@ TRAININGS: Mapping[tuple[str, str], Training] = MappingProxyType(
         ("cifar10", "conv"): replace(_COLOUR, steps=80 * 312, learning_rate=6e-3, weight_decay=0.0),
     }
     | {
-        ("cifar10", deep): replace(_COLOUR, steps=n * 312, learning_rate=1e-2, optimizer="muon")
-        for deep, n in {"vgg11": 6, "vgg11-quarter": 8, "resnet18": 8, "resnet18-half": 8}.items()
+        ("cifar10", deep): replace(_COLOUR, steps=8 * 312, learning_rate=1e-2, optimizer="muon")
+        for deep in ("vgg11", "vgg11-quarter", "resnet18", "resnet18-half")
     }
 )
 
