@@ -55,9 +55,9 @@ class Depth(Measured):
 
     Claim:   "does our theoretical result extend to depth-3 networks? ... a k-layer ReLU network
              with h units at each layer from only O~(kh) queries?" (section 1.1, open).
-    Time:    15 minutes on 2 CPU cores.
-    Expect:  two hidden layers in 2.5 to 3.2 queries a unit, three in 4 to 6, errors of 1e-12; no
-             network with `ok` wrong on more inputs than its certificate says.
+    Time:    12 minutes on 1 CPU core.
+    Expect:  two hidden layers in 2.2 to 3.2 queries a unit from two outputs on, three in 4 to 9,
+             errors of 1e-12; none with `ok` wrong on more inputs than its certificate says.
 
     The victim answers on the host, in float64; depth and widths are not told.  exact: `ok`, and
     within 1e-6 of the victim on all of 10,000 N(0, I) inputs (relative to the rms; the error of
