@@ -117,8 +117,8 @@ def depth(figure: Any, rows: list[Row]) -> None:
         units = column(of, "hidden")
         asked = [row["queries_per_unit"] * row["hidden"] for row in of]
         whole = [i for i, row in enumerate(of) if row["ok"] == row["runs"]]
-        fitted = (np.log([values[i] for i in whole]) for values in (units, asked))
-        power, start = np.polyfit(*fitted, 1) if len(whole) > 1 else (np.nan, np.nan)
+        x, y = (np.log([values[i] for i in whole]) for values in (units, asked))
+        power, start = np.polyfit(x, y, 1) if len(whole) > 1 else (np.nan, np.nan)
         law = f"{np.exp(start):.1f} $n^{{{power:.2f}}}$"
         name = f"{layers} hidden layer{'s' if layers > 1 else ''}: {law}"
         left.plot(units, asked, **(POINTS | {"marker": marker}), label=name)

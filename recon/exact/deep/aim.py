@@ -22,6 +22,7 @@ LEFT = 1e-7  # of a Jacobian: what may lie outside of the span
 AT_ONCE = 4  # vertices asked at once
 BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
 ALONE = 1e-7  # of the segment: halved no further
+BRACKET = 1e-4  # of it: two points so close bracket a kink
 RAYS, VERTICES = 16, 8  # that leave nothing, for the second layer and for others
 
 
@@ -127,20 +128,23 @@ class Aim:
         at_high: Reply,
     ) -> Track | None:
         """The kink between a point that leaves nothing and one that does, once it is alone."""
-        s, length = self.s, float(np.linalg.norm(high - low))
-        while np.linalg.norm(high - low) > ALONE * length:
+        s, length, turn = self.s, float(np.linalg.norm(high - low)), 0
+        while (left := float(np.linalg.norm(high - low))) > ALONE * length:
             both = Reply(*(np.stack(pair) for pair in zip(at_low, at_high, strict=True)))
-            track = segment.certain(low, high, both, s.log.eps, s.log.scale)
-            if track is not None:
-                s.tracks.append(track)
-                return track
-            x = (low + high) / 2
+            found = segment.certain(
+                low, high, both, s.log.eps, s.log.scale, left < BRACKET * length
+            )
+            if isinstance(found, Track):
+                s.tracks.append(found)
+                return found
+            turn += 1
+            x = low + (0.5 if turn % 3 == 0 else found) * (high - low)
             reply = s.log(x[None])
             here = Reply(reply.value[0], reply.gradient[0])
-            left = outside(s, where, basis, reply.gradient)[0]
-            if np.isnan(left):
+            share = outside(s, where, basis, reply.gradient)[0]
+            if np.isnan(share):
                 return None
-            if left <= LEFT:
+            if share <= LEFT:
                 low, at_low = x, here
             else:
                 high, at_high = x, here

@@ -112,18 +112,23 @@ def search(
 
 
 def certain(
-    low: np.ndarray, high: np.ndarray, ends: Reply, eps: float, scale: float
-) -> Track | None:
-    """The one kink between two points x [d] with replies there, if it is certainly one."""
+    low: np.ndarray, high: np.ndarray, ends: Reply, eps: float, scale: float, close: bool
+) -> Track | float:
+    """The one kink between two points x [d] with replies there, if it is certainly one; else where
+    to ask next, as a share of the way.
+
+    close: the points are so close that they bracket a kink whose jump proves nothing.
+    """
     line = _Line(lambda x: ends, low, high - low, (0.0, 1.0), eps, scale, None, 0)
     left, right = line.ask(np.array([0.0, 1.0]), ends)
-    if max(left.rank, right.rank) < 2:
-        return None
     jump, start = right.gradient - left.gradient, right.start - left.start
     noise = left.noise + right.noise
     found = line.single(jump, start, right.slope - left.slope, left, right, noise)
     if not isinstance(found, Kink):
-        return None
+        return 0.5
+    if not close and max(left.rank, right.rank) < 2:  # just beside it, on either side
+        after = found.t < 1 - 2 * BESIDE
+        return found.t + BESIDE if after else max(found.t - BESIDE, 0.5 * found.t)
     t = np.array([0.0, 1.0])
     return Track(low, high - low, (0.0, 1.0), t, *ends, (found,), (), 0)
 
