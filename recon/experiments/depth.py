@@ -15,7 +15,6 @@ from recon.experiments.common import Measured, Row, columns, timed
 from recon.networks import Deep
 from recon.victims.training import Training
 
-OWN = 500  # training images that the attacker of a trained network has
 WRONG = 1e-6  # relative error above which an answer is a wrong one
 
 
@@ -60,8 +59,7 @@ class Depth(Measured):
     Expect:  two hidden layers in 2.2 to 3.2 queries a unit from two outputs on, three in 4 to 9,
              errors of 1e-12; none with `ok` wrong on more inputs than its certificate says.
 
-    The victim answers on the host, in float64; depth and widths are not told.  Trained networks
-    are attacked with 500 images at hand, which cost 64 queries.  exact: `ok`, and
+    The victim answers on the host, in float64; depth and widths are not told.  exact: `ok`, and
     within 1e-6 of the victim on all of 10,000 N(0, I) inputs (relative to the rms; the error of
     these is worst_error) and the test images of trained ones; beyond: `ok`, and wrong on more of
     the inputs than `Recovery.share` says.  Queries and seconds are means.
@@ -94,9 +92,7 @@ class Depth(Measured):
             victim_key, attack_key, point_key = jax.random.split(key, 3)
             victim = self.victim(victim_key, shape.sizes, images)
             oracle = oracles.from_host(partial(_answer, victim))
-            own = None if images is None else images.train.x[:OWN]
-            attack = partial(exact.recover, oracle, dim=shape.sizes[0], key=attack_key, data=own)
-            took, got = timed(attack)
+            took, got = timed(partial(exact.recover, oracle, dim=shape.sizes[0], key=attack_key))
             queries.append(got.cost.queries / hidden)
             seconds.append(took)
             if not got.ok:
