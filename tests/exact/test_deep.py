@@ -11,6 +11,7 @@ from recon.exact import Status
 from recon.exact.deep import cells, finish, known, lift, output, rows, segment
 from recon.exact.deep.known import Layer
 from recon.exact.deep.output import Output
+from recon.exact.deep.track import Kink
 from recon.exact.recovery import CONFIDENCE
 from recon.networks import Deep
 from recon.replies import Reply
@@ -240,7 +241,7 @@ def test_a_partial_row_is_lifted_to_the_whole_row():
 def test_rows_seen_in_part_merge_and_a_foreign_one_does_not():
     row, other = np.random.default_rng(0).standard_normal((2, 6))
     masks = np.array([[1, 1, 1, 0, 0, 1], [0, 1, 1, 1, 1, 0], [1, 1, 0, 1, 0, 1]], bool)
-    kink = segment.Kink(0.0, np.zeros(1), np.ones(1), np.ones(1))
+    kink = Kink(0.0, np.zeros(1), np.ones(1), np.ones(1))
     found = [
         (lift.Partial(np.zeros(1), (), np.where(m, s * w, 0), s * 0.3, m), kink)
         for m, w, s in zip(masks, (row, row, other), (1.0, -2.0, 1.0), strict=True)

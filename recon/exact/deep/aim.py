@@ -15,7 +15,7 @@ import numpy as np
 from recon.exact.deep import cells, segment
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search
-from recon.exact.deep.segment import Track
+from recon.exact.deep.track import Track
 from recon.replies import Reply
 
 LEFT = 1e-7  # of a Jacobian: what may lie outside of the span

@@ -19,7 +19,8 @@ import numpy as np
 
 from recon.exact import certify, touch
 from recon.exact.deep.known import Layer
-from recon.exact.deep.segment import Ask, Kink, Track
+from recon.exact.deep.segment import Ask
+from recon.exact.deep.track import Kink, Track
 
 MARGIN = 1e-5  # how far beside a plane it is touched, relative to the radius
 RADII = (1.0, 3.0, 10.0, 0.3)  # of the touching points, in turn

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep.segment import Known
+from recon.exact.deep.track import Known
 
 
 class Layer(NamedTuple):

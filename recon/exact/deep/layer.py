@@ -22,7 +22,7 @@ from recon.exact.deep.known import Layer
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search, Stuck
-from recon.exact.deep.segment import Track
+from recon.exact.deep.track import Track
 
 RAYS = 16  # of the orthant asked in all at least, or a quarter of them
 SEGMENTS = 60  # a layer, at most

@@ -16,7 +16,7 @@ import numpy as np
 from recon.exact.deep import known
 from recon.exact.deep.known import Layer, Layers
 from recon.exact.deep.lift import Partial
-from recon.exact.deep.segment import Kink, Track
+from recon.exact.deep.track import Kink, Track
 
 CLOSE = 1e-6  # relative to 1 + |t|: a kink at the place predicted
 FAR = 1e4  # of a whole line, in t: beyond, nothing is predicted

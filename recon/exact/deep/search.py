@@ -12,7 +12,8 @@ from recon.exact.deep.cells import Chart
 from recon.exact.deep.known import Layer
 from recon.exact.deep.lift import Partial
 from recon.exact.deep.rows import Rows
-from recon.exact.deep.segment import Ask, Kink, Track
+from recon.exact.deep.segment import Ask
+from recon.exact.deep.track import Kink, Track
 from recon.replies import Reply
 
 FAR = 1e3  # of a whole line, in t: kinks beyond are placed too badly to be used
