@@ -60,8 +60,9 @@ def test_a_deep_network_comes_out_with_its_widths_and_every_query_is_counted(siz
     assert np.isclose(got.share, np.log(1 / (1 - CONFIDENCE)) / 30)
 
 
-def test_one_output_is_enough():
-    true = planted(5, 12, 10, 8, 1)
+@pytest.mark.parametrize("sizes", [(12, 10, 8, 1), (20, 12, 8, 6, 1)])
+def test_one_output_is_enough(sizes):
+    true = planted(5, *sizes)
     got, _ = attacked(true)
     assert got.ok, str(got)
     assert error(got.network, true).max() < 1e-9
@@ -177,6 +178,31 @@ def test_many_random_deep_networks_are_never_wrong_beyond_the_share():
 
 
 # --- the parts
+
+
+def test_what_looks_like_a_kink_beside_a_known_one_is_asked_again():
+    """A deeper unit that switches near a known kink changes its jump along the deeper one's own:
+    with the jump that was seen elsewhere subtracted, what is left has rank one and is no kink."""
+    true, few, wrong = planted(3, 16, 10, 4, 4), 0, 0
+    layers = [Layer(w, b) for w, b in zip(true.weights[:-1], true.biases[:-1], strict=True)]
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        u, v = rng.standard_normal((2, 16)) * np.array([[1.0], [3.0]])
+        jumps = {}
+        for c in known.crossings(layers[:1], u, v, 0.0, 1.0):
+            row = layers[0].weights[c.unit]
+            x = u + c.t * v + 0.3 * rng.standard_normal(16)
+            x -= row * (row @ x + layers[0].bias[c.unit]) / (row @ row)
+            step = 1e-7 * row / (row @ row)
+            after, before = true.gradient(np.stack([x + step, x - step]))
+            jumps[0, c.unit] = (after - before) @ row / (row @ row)
+        every = np.array([c.t for c in known.crossings(layers, u, v, 0.0, 1.0)])
+        expected = known.expected(layers[:1], jumps, u, v, 0.0, 1.0)
+        track = segment.search(Counted(true), u, v, (0.0, 1.0), 2.2e-16, known=expected)
+        few += len(every) > len(expected.t) > 0
+        wrong += any(np.abs(every - kink.t).min() > 1e-7 for kink in track.kinks)
+    assert few > 10
+    assert wrong == 0
 
 
 def test_a_segment_shows_every_kink():
