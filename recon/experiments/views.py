@@ -73,7 +73,7 @@ class Views(Measured):
 
     Claim:   our own: what the softmax hides is one number, the same for all logits; behind it
              networks come out exactly, at nearly the price of logits.
-    Time:    4 minutes on 2 CPU cores.
+    Time:    12 minutes on 1 CPU core.
     Expect:  all exact (but for what no query inside a box can show), none wrong with `ok`; at most
              1.5 queries a unit for networks trained on images.
 
