@@ -55,7 +55,7 @@ class Depth(Measured):
 
     Claim:   "does our theoretical result extend to depth-3 networks? ... a k-layer ReLU network
              with h units at each layer from only O~(kh) queries?" (section 1.1, open).
-    Time:    12 minutes on 1 CPU core.
+    Time:    8 minutes on 1 CPU core.
     Expect:  two hidden layers in 2.2 to 3.2 queries a unit from two outputs on, three in 4 to 9,
              errors of 1e-12; none with `ok` wrong on more inputs than its certificate says.
 
