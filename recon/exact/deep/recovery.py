@@ -15,8 +15,9 @@ order of units, their scale, and how units that are on everywhere mix; these are
 identity units, one for each input.
 
 What is proved and what is not: every value is met to rounding, and m fresh standard normal points
-are, with their gradients.  With confidence 95 % at most ln(20) / m of such inputs are answered
-wrongly (`Recovery.share`): a unit that switches on a smaller share of inputs can be missed.
+are, with their gradients, drawn once the network stood.  With confidence 95 % a network that is
+put to this test and passes answers at most ln(20) / m of such inputs wrongly (`Recovery.share`): a
+unit that switches on a smaller share can be missed.  One that fails is mended and put to it again.
 """
 
 from __future__ import annotations
