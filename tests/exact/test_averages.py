@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recon import exact, oracles
@@ -280,8 +280,16 @@ def test_a_told_width_is_checked():
         assert got.status is status
 
 
+def _apart(rows: np.ndarray) -> float:
+    """How far the two most parallel rows are from it, 1 - |cos|; the same row twice is one."""
+    unit = rows / np.linalg.norm(rows, axis=1)[:, None]
+    gap = 1 - np.abs(unit @ unit.T)
+    return float(gap[gap > 1e-12].min(initial=1.0))
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 @settings(deadline=None, max_examples=25)
+@example(seed=1567, view=INTEGRATED)  # two of ten rows in the plane are parallel to 2e-7
 @given(seed=st.integers(0, 10_000), view=st.sampled_from([INTEGRATED, SMOOTH]))
 def test_no_network_is_wrong_and_ok(outputs, seed, view):
     rng = np.random.default_rng(seed)
@@ -304,7 +312,7 @@ def test_no_network_is_wrong_and_ok(outputs, seed, view):
     got = exact.recover(service(network, view, []), dim=dim, key=seed, budget=3_000)
     if got.ok:
         assert error(got.network, network) < 1e-7
-    elif kind in (0, 1, 2, 6) and dim > 1:
+    elif kind in (0, 1, 2, 6) and dim > 1 and _apart(rows) > 1e-4:
         pytest.fail(str(got))
     else:
         assert len(str(got)) > 20

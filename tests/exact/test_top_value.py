@@ -173,7 +173,7 @@ def test_arguments_and_views_that_make_no_sense_are_refused():
             attack(oracle, 12, 0, **words)
     with pytest.raises(ViewError, match="needs outputs logits"):
         attack(oracles.from_host(lambda x: x, view=View("top", "jacobian")), 12, 0)
-    with pytest.raises(ValueError, match="box, data and precision"):
+    with pytest.raises(ValueError, match="box, data, precision and whole"):
         attack(oracle, 12, 0, box=(0, 1))
     with pytest.raises(ReplyError, match="query row 0"):
         attack(oracles.from_host(lambda x: (np.full((len(x), 2), np.nan), x), view=VIEW), 12, 0)
