@@ -102,21 +102,16 @@ class Aim:
             return None
         self.tested = 0
         points = np.concatenate(inside)
-        index = {p.tobytes(): i for i, p in enumerate(s.log.points)}
-        at = [index[p.tobytes()] for p in points]
-        known = s.log.reply
-        share = outside(s, where, basis, known.gradient[at])
-        clean = points[share <= LEFT]
+        known = Reply(*(a[s.log.at(points)] for a in s.log.reply))
+        (clean,) = np.nonzero(outside(s, where, basis, known.gradient) <= LEFT)
         if not len(clean):  # too many are missing, or one is on everywhere here
             self.blind += 1
             self.given_up = self.blind >= BLIND
             return None
         i = int(np.nanargmax(np.where(left > LEFT, left, np.nan)))
-        start = clean[np.argmin(np.linalg.norm(clean - x[i], axis=1))]
-        at_start, at_end = (
-            Reply(*(a[j] for a in of)) for of, j in ((known, index[start.tobytes()]), (reply, i))
-        )
-        return self.halved(where, basis, start, x[i], at_start, at_end)
+        j = int(clean[np.argmin(np.linalg.norm(points[clean] - x[i], axis=1))])
+        at_start, at_end = (Reply(*(a[k] for a in of)) for of, k in ((known, j), (reply, i)))
+        return self.halved(where, basis, points[j], x[i], at_start, at_end)
 
     def halved(
         self,

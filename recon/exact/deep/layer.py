@@ -24,7 +24,6 @@ from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search, Stuck
 from recon.exact.deep.track import Track
 
-RAYS = 16  # of the orthant asked in all at least, or a quarter of them
 SEGMENTS = 60  # a layer, at most
 DEEPER = 0.15  # of the whole rows seen are false: there are deeper kinks
 FIRST = 2  # of them, before missing units are aimed at
@@ -210,7 +209,7 @@ def _disagreement(
     x = np.concatenate([s.rng.standard_normal((fresh, s.dim)), others])
     width = len(s.layers[0].bias)
     others_ = [i for i in s.rng.permutation(width) if i not in s.rays]
-    which = others_[: max(0, min(width, max(RAYS, width // 4)) - len(s.rays))]
+    which = others_[: max(0, min(width, max(aim.RAYS, width // 4)) - len(s.rays))]
     rays = np.array([cells.ray(width, i, s.box, s.rng) for i in which]).reshape(-1, width)
     rays = s.chart.x(rays)
     mixed = np.concatenate([x, rays])[s.rng.permutation(len(x) + len(rays))]

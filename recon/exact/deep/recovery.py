@@ -96,8 +96,7 @@ def recover(
     value, gradient = s.log.reply
     made = finish.of([*s.layers, last.layer], last.output, s.log.points, value)
     network = Deep(tuple(a.weights for a in made), tuple(a.bias for a in made))
-    index = {x.tobytes(): i for i, x in enumerate(s.log.points)}
-    at = [index[x.tobytes()] for x in last.fresh]
+    at = s.log.at(last.fresh)
     slope = np.linalg.norm(network.gradient(last.fresh) - gradient[at], axis=(1, 2)).max()
     if slope > SLOPE * s.log.scale:
         return Found(None, 0, math.inf, HIDDEN)

@@ -63,6 +63,11 @@ class Log:
     def count(self) -> int:
         return sum(map(len, self.x))
 
+    def at(self, x: np.ndarray) -> list[int]:
+        """The row numbers of points [n, d] that were asked."""
+        index = {point.tobytes(): i for i, point in enumerate(self.points)}
+        return [index[point.tobytes()] for point in x]
+
     @property
     def points(self) -> np.ndarray:
         return np.concatenate(self.x)

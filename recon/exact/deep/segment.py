@@ -107,16 +107,12 @@ class _Line:
         none = Known(np.zeros(0), np.zeros((0, len(u))), np.zeros((0, 1)))
         self.known = none if known is None else known
         self.few = few
-        self.size = float(np.linalg.norm(v))
         self.kinks: list[Kink] = []
         self.seen: list[float] = []
         self.lost = 0
 
     def s_of(self, t: float) -> float:
         return float(np.arctan(t)) if self.whole else t
-
-    def t_of(self, s: float) -> float:
-        return float(np.tan(s)) if self.whole else s
 
     def ask(self, s: np.ndarray, reply: Reply | None = None) -> list[_Point]:
         t = np.tan(s) if self.whole else s
