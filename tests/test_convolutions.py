@@ -51,6 +51,38 @@ def test_a_convolution_with_its_pool_is_that_of_flax(height, width, inputs, kern
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (6, 10)])
+def test_winograds_sums_are_the_convolution(height, width):
+    draw = partial(drawn.normal, np.random.default_rng(2))
+    x, kernel = draw(2, height + 2, width + 2, 3), draw(3, 3, 3, 5)
+    direction, target = draw(2, height, width, 5), draw(*x.shape)
+
+    @partial(jax.jit, static_argnums=0)
+    def all_orders(f, kernel, x):
+        def matched(kernel, x):
+            slope = jax.grad(lambda x: jnp.sum(direction * jnp.tanh(f(x, kernel))))(x)
+            return jnp.sum((slope - target) ** 2)
+
+        return f(x, kernel), jax.grad(matched, (0, 1))(kernel, x)
+
+    def convolution(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=numbers)
+
+    found, expected = (all_orders(f, kernel, x) for f in (convolutions.winograd, convolution))
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def test_large_convolutions_of_3x3_are_winograds():
+    def products(images):
+        x, kernel = jnp.zeros((images, 8, 8, 64)), jnp.zeros((3, 3, 64, 64))
+        convolve = partial(convolutions.convolve, strides=(1, 1), padding="SAME")
+        return str(jax.make_jaxpr(convolve)(x, kernel)).count("dot_general")
+
+    assert (products(8), products(64)) == (1, 16)
+
+
 @pytest.mark.parametrize(
     ("height", "width", "inputs", "outputs", "side", "stride", "padding"),
     [
