@@ -7,6 +7,7 @@ their derivatives of any order are products again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -51,7 +52,8 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     derivative is one copy; that of an index is a sum of padded arrays, 30 times as long.
     """
 
-    def pixels(even: jax.Array, odd: jax.Array, axis: int) -> list[jax.Array]:
+    def pixels(pair: Iterable[jax.Array], axis: int) -> list[jax.Array]:
+        even, odd = pair
         last = even.shape[axis] - 1
         a, b, c, d = (
             jax.lax.slice_in_dim(every, start, start + last, axis=axis)
@@ -69,9 +71,8 @@ def winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     n, high, wide, c = x.shape
     pairs = x.reshape(n, high // 2, 2, wide // 2, 2 * c)
-    even, odd = (part[:, :, 0] for part in jax.lax.split(pairs, (1, 1), axis=2))
-    rows = pixels(even, odd, 1)
-    blocks = [part for row in rows for part in pixels(*jax.lax.split(row, (c, c), axis=3), 2)]
+    rows = pixels((part[:, :, 0] for part in jax.lax.split(pairs, (1, 1), axis=2)), 1)
+    blocks = [part for row in rows for part in pixels(jax.lax.split(row, (c, c), axis=3), 2)]
     kernels = [part for row in weights(kernel) for part in weights(row)]
     products = [block.reshape(-1, c) @ part for block, part in zip(blocks, kernels, strict=True)]
     y = two([two(products[i : i + 4]) for i in range(0, 16, 4)])
