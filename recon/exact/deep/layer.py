@@ -198,8 +198,9 @@ def _disagreement(
     """Two points, of which the network meets the first and not the second; else the fresh
     points [m, d], which are all met.
 
-    Rays of the orthant are asked too: a plane of the second layer that meets the orthant parts
-    one of them from the others or from the origin, so that all of them make a complete test.
+    Rays of the orthant are asked before, each once: a plane of the second layer that meets the
+    orthant parts one of them from the others or from the origin, so that all of them make a
+    complete test.
     """
     points = s.log.points
     if len(fit.bad):
@@ -208,14 +209,14 @@ def _disagreement(
     layers = [*s.layers, rows.layer()]
     x = np.concatenate([s.rng.standard_normal((fresh, s.dim)), others])
     width = len(s.layers[0].bias)
-    others_ = [i for i in s.rng.permutation(width) if i not in s.rays]
-    which = others_[: max(0, min(width, max(aim.RAYS, width // 4)) - len(s.rays))]
+    left = [int(i) for i in s.rng.permutation(width) if i not in s.rays]
+    which = left[: max(0, min(width, max(aim.RAYS, width // 4)) - len(s.rays))]
     rays = np.array([cells.ray(width, i, s.box, s.rng) for i in which]).reshape(-1, width)
-    rays = s.chart.x(rays)
-    mixed = np.concatenate([x, rays])[s.rng.permutation(len(x) + len(rays))]
+    queue = np.concatenate([s.chart.x(rays), x[s.rng.permutation(len(x))]])
     met = points[fit.good[0]]
-    for start in range(0, len(mixed), PART):
-        part = mixed[start : start + PART]
+    for start in range(0, len(queue), PART):
+        part = queue[start : start + PART]
+        s.rays.update(which[start : start + PART])
         value = s.log(part).value
         size = np.abs(value).max(1) + np.median(np.abs(value))
         wrong = np.abs(fit.output(layers, part) - value).max(1) > WRONG * size
