@@ -45,6 +45,7 @@ class Log:
     value: list[np.ndarray] = field(default_factory=list)
     gradient: list[np.ndarray] = field(default_factory=list)
     scale: float = 0.0
+    _rows: dict[bytes, int] = field(default_factory=dict)  # the number of each point
 
     def __call__(self, x: np.ndarray) -> Reply:
         reply = self.ask_victim(x)
@@ -53,6 +54,7 @@ class Log:
 
     def keep(self, x: np.ndarray, reply: Reply) -> None:
         """Note replies that were asked elsewhere."""
+        self._rows.update((point.tobytes(), i) for i, point in enumerate(x, self.count))
         self.x.append(x)
         self.value.append(reply.value)
         self.gradient.append(reply.gradient)
@@ -65,16 +67,22 @@ class Log:
 
     def at(self, x: np.ndarray) -> list[int]:
         """The row numbers of points [n, d] that were asked."""
-        index = {point.tobytes(): i for i, point in enumerate(self.points)}
-        return [index[point.tobytes()] for point in x]
+        return [self._rows[point.tobytes()] for point in x]
 
     @property
     def points(self) -> np.ndarray:
-        return np.concatenate(self.x)
+        return _joined(self.x)
 
     @property
     def reply(self) -> Reply:
-        return Reply(np.concatenate(self.value), np.concatenate(self.gradient))
+        return Reply(_joined(self.value), _joined(self.gradient))
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """All parts as one, which takes their place in the list: they are copied once."""
+    if len(parts) > 1:
+        parts[:] = [np.concatenate(parts)]
+    return parts[0]
 
 
 @dataclass
@@ -94,6 +102,7 @@ class Search:
     rays: set[int] = field(default_factory=set)  # of the orthant, that were asked
     sure: set[int] = field(default_factory=set)  # kinks (by id) of units found missing (`aim`)
     _pieces: dict[tuple[int, int], rows.Pieces] = field(default_factory=dict)
+    _candidates: tuple[tuple[int, ...], Rows] | None = None  # of so many layers, kinks and lines
 
     def line(self, asked: tuple[np.ndarray, np.ndarray, np.ndarray, Reply] | None = None) -> None:
         """Search a whole line: a new one, or u, v and the replies at places t [n] of it."""
@@ -168,14 +177,20 @@ class Search:
 
     def candidates(self) -> Rows:
         """Rows of the next layer, merged from all that was seen and held against all lines."""
-        found = rows.merged(self.seen[len(self.layers)], len(self.layers[-1].bias))
+        seen = self.seen[len(self.layers)]
+        state = len(self.layers), len(seen), len(self.tracks)
+        if self._candidates is not None and self._candidates[0] == state:
+            return self._candidates[1]
+        found = rows.merged(seen, len(self.layers[-1].bias))
         cuts = []
         for track in self.tracks:
             key = len(self.layers), id(track)
             if key not in self._pieces:
                 self._pieces[key] = rows.pieces(self.layers, track)
             cuts.append(self._pieces[key])
-        return rows.weighed(found, self.tracks, cuts)
+        found = rows.weighed(found, self.tracks, cuts)
+        self._candidates = state, found
+        return found
 
     def lift(self, found: Rows, most: int) -> int:
         """See more of candidates that are known in part, at most so many; how many that gave."""
@@ -205,3 +220,4 @@ class Search:
         self.seen = {k: v for k, v in self.seen.items() if k <= number}
         self.tried.clear()
         self._pieces.clear()
+        self._candidates = None
