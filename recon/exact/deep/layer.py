@@ -125,6 +125,8 @@ class _Walk:
             s.rays.add(unit)
             self.last = cells.ray(width, unit, s.box, s.rng)
             ends = s.chart.x(np.stack([start, self.last]))
+            if self.inside:
+                ends[0] = self.inside[-1][-1]  # as it was asked
             return self.kept(s.between(ends[0], ends[1], rows))
         masks = _masks(s) if quiet < QUIET else None
         if masks is None:

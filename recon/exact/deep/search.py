@@ -48,9 +48,19 @@ class Log:
     _rows: dict[bytes, int] = field(default_factory=dict)  # the number of each point
 
     def __call__(self, x: np.ndarray) -> Reply:
-        reply = self.ask_victim(x)
-        self.keep(x, reply)
-        return reply
+        """Replies at x [n, d]; no point is asked twice."""
+        new = ~self.asked(x)
+        if new.any():
+            reply = self.ask_victim(x[new])
+            self.keep(x[new], reply)
+            if new.all():
+                return reply
+        at = self.at(x)
+        return Reply(*(part[at] for part in self.reply))
+
+    def asked(self, x: np.ndarray) -> np.ndarray:
+        """Which of the points [n, d] were asked: [n]."""
+        return np.array([point.tobytes() in self._rows for point in x], bool)
 
     def keep(self, x: np.ndarray, reply: Reply) -> None:
         """Note replies that were asked elsewhere."""
@@ -143,6 +153,9 @@ class Search:
                 jumps[len(layers) - 1, j] = sign * kink.jump / np.linalg.norm(row)
         # normals of deeper kinks lie in the span of the rows that are on: a third does not span it
         v, few = end - start, max(2, len(rows_.bias) // 3)
+        last = (start + v)[None]  # the end, but for rounding
+        if self.log.asked(end[None])[0] and not self.log.asked(last)[0]:
+            self.log.keep(last, self.log(end[None]))
         expected = known.expected(layers, jumps, start, v, 0.0, 1.0)
         track = segment.search(
             self.log, start, v, (0.0, 1.0), self.log.eps, self.log.scale, expected, few
