@@ -39,6 +39,7 @@ class Status(enum.Enum):
 
 
 CONFIDENCE = 0.95
+EVIDENCE = math.log(1 / (1 - CONFIDENCE))  # points met times the share that can yet be wrong
 COARSE = 1e-4  # eps above which rounding is as large as units: half precision
 TOO_COARSE = (
     "Such replies have too few digits to tell units from rounding. Ask the model in float32, its "
@@ -80,7 +81,7 @@ class Recovery:
     @property
     def share(self) -> float:
         """Of standard normal inputs, at most so many are answered wrongly: ln(20) / fresh."""
-        return min(1.0, math.log(1 / (1 - CONFIDENCE)) / max(self.fresh, 1))
+        return min(1.0, EVIDENCE / max(self.fresh, 1))
 
     @property
     def ok(self) -> bool:

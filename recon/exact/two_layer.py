@@ -197,10 +197,10 @@ def _one_line(
         s, state = search(s, oracle, state, doubt)
         if doubt is not None and int(state.phase) == lines.RUNNING:
             now = before + asked(s, int(state.queries), int(state.rounds))
-            deeper, spent = _deeper(task, s, state, now, check_seed)
-            if deeper.ok or deeper.status is Status.BUDGET:
+            task, deeper, spent = _deeper(task, s, state, now, check_seed)
+            if deeper is not None:
                 return deeper, state.gradient[: int(state.filled)]
-            before, task = before + spent, task._replace(share=None)
+            before = before + spent
             s, state = search(s, oracle, state)
         cost = before + asked(s, int(state.queries), int(state.rounds))
         if int(state.phase) == lines.FAULT:
@@ -223,10 +223,10 @@ def _one_line(
             before, cost = before + asked(s, 1), cost + asked(s, 1)
             off = np.abs(network(x.astype(float)) - ask(oracle, x, shapes(s)).value).max()
             if off > DEEPER * float(state.scale) * float(np.linalg.norm(x)):
-                deeper, spent = _deeper(task, s, state, cost, far_seed)
-                if deeper.ok or deeper.status is Status.BUDGET:
+                task, deeper, spent = _deeper(task, s, state, cost, far_seed)
+                if deeper is not None:
                     return deeper, seen
-                before, cost, task = before + spent, cost + spent, task._replace(share=None)
+                before, cost = before + spent, cost + spent
         far, x = units.far_points(s, state, network, error, far_seed)
         if 0 < len(far) <= limit - cost.queries:
             x = x.astype(s.dtype)
@@ -251,10 +251,10 @@ def _one_line(
             fresh = int(np.sum(points.place == 0))
             return Recovery(network, status, cost, verdict.error, detail, fresh), seen
         if task.share is not None and count <= DEEP:
-            deeper, spent = _deeper(task, s, state, cost, far_seed)
-            if deeper.ok or deeper.status is Status.BUDGET:
+            task, deeper, spent = _deeper(task, s, state, cost, far_seed)
+            if deeper is not None:
                 return deeper, seen
-            before, cost, task = before + spent, cost + spent, task._replace(share=None)
+            before, cost = before + spent, cost + spent
         detail = found + (_hint(state) if verdict.rounding > 1 else ILL_CONDITIONED)
         outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, detail)
         state = rounds.bracket(s, state, limit - before.queries)
@@ -274,8 +274,10 @@ def _dependent(rows: np.ndarray) -> bool:
 
 def _deeper(
     task: _Task, s: Settings, state: State, before: Cost, seed: Any
-) -> tuple[Recovery, Cost]:
-    """A deeper network behind the same line, and what looking for it took."""
+) -> tuple[_Task, Recovery | None, Cost]:
+    """A deeper network behind the same line, or that the budget is spent; None where there is none
+    to be found, and the task without it.  With what looking for it took.
+    """
     spent = Cost()
 
     def more(x: np.ndarray) -> Reply:
@@ -296,16 +298,16 @@ def _deeper(
     try:
         found = deep.recover(more, s.dim, seed, s.eps, task.share or deep.SHARE, line, others)
     except _Spent:
-        return Recovery(None, Status.BUDGET, before + spent), spent
-    cost = before + spent
+        return task, Recovery(None, Status.BUDGET, before + spent), spent
     if found.network is None or found.deviation > task.promise / certify.SAFETY:
         why = found.why or f"Fresh values are off by {found.deviation:.0e} of their size."
         task.told.append(f"As a deeper network: {why}")
-        return Recovery(found.network, Status.UNCERTIFIED, cost, detail=why), spent
+        return task._replace(share=None), None, spent
     expected = task.width is None or task.width == found.network.width
     status = Status.RECOVERED if expected else Status.OTHER_WIDTH
     detail = f"Hidden layers of {', '.join(map(str, found.network.widths))} units."
-    return Recovery(found.network, status, cost, found.deviation, detail, found.fresh), spent
+    cost = before + spent
+    return task, Recovery(found.network, status, cost, found.deviation, detail, found.fresh), spent
 
 
 def _hint(state: State) -> str:

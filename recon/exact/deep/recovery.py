@@ -31,7 +31,7 @@ from recon.exact.deep import finish, layer
 from recon.exact.deep.layer import Last
 from recon.exact.deep.search import Incomplete, Log, Search, Stuck
 from recon.exact.deep.segment import Ask
-from recon.exact.recovery import CONFIDENCE
+from recon.exact.recovery import EVIDENCE
 from recon.networks import Deep
 from recon.replies import Reply
 
@@ -64,8 +64,8 @@ class Found(NamedTuple):
 
 
 def points(share: float) -> int:
-    """Fresh points that bound the share of wrong inputs, at CONFIDENCE."""
-    return math.ceil(math.log(1 / (1 - CONFIDENCE)) / share)
+    """Fresh points that bound the share of wrong inputs so, as `Recovery.share` says."""
+    return math.ceil(EVIDENCE / share)
 
 
 def recover(
