@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from recon import data, exact, oracles, victims
 from recon.experiments.common import Measured, Row, columns
 from recon.networks import Network, TwoLayer
 from recon.oracles import View
+
+Trained = Callable[[tuple[int, ...], int], TwoLayer]  # of a key's bits and hidden units
 
 WRONG = 1e-6  # relative error above which a network with `ok` is a wrong one
 
@@ -103,15 +107,21 @@ class Views(Measured):
     def rows(self) -> Iterator[Row]:
         """One a service and shape."""
         images = data.load(self.dataset)
+
+        @cache  # services are asked about the same victims
+        def trained(seed: tuple[int, ...], width: int) -> TwoLayer:
+            key = jax.random.wrap_key_data(jnp.array(seed, jnp.uint32))
+            return victims.image_classifier(key, images, width).network
+
         for service in self.services:
             for shape in service.shapes:
-                yield self._cell(service, shape, images)
+                yield self._cell(service, shape, images, trained)
 
-    def _cell(self, service: Service, shape: Shape, images: data.Dataset) -> Row:
+    def _cell(self, service: Service, shape: Shape, images: data.Dataset, trained: Trained) -> Row:
         queries, errors, agreements, wrong = list[float](), list[float](), list[float](), 0
         for key in jax.random.split(jax.random.key(self.seed), shape.runs):
             victim_key, attack_key = jax.random.split(key)
-            victim = _drawn(victim_key, shape, images)
+            victim = _drawn(victim_key, shape, trained)
             dim = victim.rows.shape[1]
             oracle = host(victim, service.view)
             classes = shape.outputs if service.view == TOP else None
@@ -165,10 +175,11 @@ def apart(network: Network | None, victim: TwoLayer, x: np.ndarray) -> tuple[flo
     return float(np.abs(found - true).max() / np.abs(true).max()), float(same.mean())
 
 
-def _drawn(key: Any, shape: Shape, images: data.Dataset) -> TwoLayer:
+def _drawn(key: Any, shape: Shape, trained: Trained) -> TwoLayer:
+    seed = np.asarray(jax.random.key_data(key))
     if not shape.dim:
-        return victims.image_classifier(key, images, shape.width).network
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        return trained(tuple(seed.tolist()), shape.width)
+    rng = np.random.default_rng(seed)
     d, h, k = shape[:3]
     rows, weights = rng.standard_normal((h, d)), rng.standard_normal((k, h))
     bias, offset = 0.5 * rng.standard_normal(h), 0.3 * rng.standard_normal(k)
