@@ -16,6 +16,18 @@ WIDTH = 4
 NAMES = tuple(digits.NETWORKS)
 
 
+def once(train):
+    """Training that is done once: every test here asks for the same victims."""
+    done = {}
+
+    def trained(name, key, width):
+        if (name, width) not in done:
+            done[name, width] = train(name, key, width)
+        return done[name, width]
+
+    return trained
+
+
 @pytest.fixture(scope="module")
 def main(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -23,6 +35,7 @@ def main(tmp_path_factory):
         panels = (Panel("linear", (1, 10), seeds=1),)
         few = replace(demonstration.REBUILD, panels=panels, victim_steps=200, steps=200)
         patch.setattr(demonstration, "REBUILD", few)
+        patch.setattr(digits, "train", once(digits.train))
         yield demonstration.main
 
 

@@ -165,9 +165,9 @@ def _wrong_beyond_the_share(seeds: range) -> tuple[int, int]:
 
 
 def test_random_deep_networks_are_never_wrong_beyond_the_share():
-    beyond, done = _wrong_beyond_the_share(range(1_000, 1_030))
+    beyond, done = _wrong_beyond_the_share(range(1_000, 1_015))
     assert beyond == 0
-    assert done >= 22
+    assert done >= 11
 
 
 @pytest.mark.slow
