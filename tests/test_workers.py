@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from recon import cells, workers
-from recon.experiments.mnist import FIGURE2
-from recon.experiments.rebuild import Panel, Where
 from recon.workers import WorkerError
 
 
@@ -94,6 +92,10 @@ def test_an_error_in_a_worker_comes_through():
 
 @pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(tmp_path, monkeypatch):
+    # here, as every process of the other tests imports this file
+    from recon.experiments.mnist import FIGURE2
+    from recon.experiments.rebuild import Panel, Where
+
     panel = Panel("linear", (1, 5), replies=("gradient",), recipes=("plain",), seeds=1)
     few = replace(FIGURE2, panels=(panel,), dataset="digits", victim_steps=50, steps=10)
 
