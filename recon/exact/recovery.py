@@ -18,7 +18,7 @@ class Status(enum.Enum):
         "Recovered and certified on fresh queries, with a number of units other than the "
         "width given (repeated or collinear units count once)."
     )
-    BUDGET = "The query budget ran out before the network was recovered; the network is partial."
+    BUDGET = "The query budget ran out first; the network, if any, is partial."
     UNCERTIFIED = (
         "Not certified: fresh queries do not bear the network out, as where the victim is not a "
         "ReLU network that can be found, has units this search could not see, or answers in too "

@@ -21,7 +21,7 @@ from recon.exact.deep import aim, cells, known, lift, output
 from recon.exact.deep.known import Layer
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
-from recon.exact.deep.search import Search, Stuck
+from recon.exact.deep.search import Incomplete, Search, Stuck
 from recon.exact.deep.track import Track
 
 SEGMENTS = 60  # a layer, at most
@@ -29,6 +29,7 @@ DEEPER = 0.15  # of the whole rows seen are false: there are deeper kinks
 FIRST = 2  # of them, before missing units are aimed at
 LIFTS = 4  # a turn
 QUIET = 2  # turns without a new row, after which segments lie anywhere
+EMPTY = 4  # turns without any row, after which there is no such layer
 GATED = 6  # weights that are never seen, tried with either sign
 GATE = 1e3  # what stands for them
 STRAY = 0.03  # of the kinks may be of no known kind
@@ -48,7 +49,8 @@ class Last(NamedTuple):
 
 
 def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
-    """The next layer; Stuck where it is not found.
+    """The next layer; Stuck where it is not found, Incomplete where the one before lacks units, as
+    nothing lies behind it and no output on it meets the replies.
 
     fresh: how many standard normal points a whole network must meet, and others [m, d] besides.
     """
@@ -90,6 +92,12 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         aims = deeper and not aim_.given_up and not aim_.enough
         if aims and turn + 1 >= FIRST and blind == aim_.blind:
             need = True
+            continue
+        if number > 1 and turn >= EMPTY and not len(fair.bias):
+            s.deepest = number - 1
+            raise Incomplete(s.deepest)
+        if number == s.deepest:
+            need = not (quiet and s.lift(found, LIFTS))
             continue
         layer = signed(s, good) if aim_.enough or count == len(fair.bias) else None
         most = STRAY * len(s.seen[number])

@@ -57,7 +57,8 @@ def fit(layers: Layers, x: np.ndarray, value: np.ndarray, robust: bool = True) -
         a = np.column_stack([hidden, slope, np.ones(len(near))])
         length = np.linalg.norm(a, axis=0)
         a = a / np.where(length > 0, length, 1.0)
-        weight, rank = np.ones(len(near)), 0
+        even = 1 / np.linalg.norm(a, axis=1)  # far replies are to weigh no more than near ones
+        weight, rank = even, 0
         for _ in range(TURNS if robust else 1):
             solved, _, of, _ = np.linalg.lstsq(
                 a * weight[:, None], value * weight[:, None], rcond=1e-12
@@ -66,7 +67,7 @@ def fit(layers: Layers, x: np.ndarray, value: np.ndarray, robust: bool = True) -
             off = np.abs(a @ solved - value).max(1) / scale
             if off.max() < EXACT:
                 break
-            weight = np.sqrt(1 / np.maximum(off, 1e-10))
+            weight = even / np.sqrt(np.maximum(off * even, 1e-10))
             weight = weight / weight.max()
         good = off < EXACT
         if good.sum() < rank + SPARE or good.mean() < 1 - MOST_BAD:
