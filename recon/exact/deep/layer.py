@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recon.exact.deep import aim, cells, known, lift, output
-from recon.exact.deep.known import Layer
+from recon.exact.deep.known import Layer, Layers
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search, Stuck
@@ -79,7 +79,8 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         fitted = _best(s, [*tries, *(_gated(found, fair) if quiet >= 2 else [])], len(fair.bias))
         if fitted is not None:
             some, fit = fitted
-            ends = _disagreement(s, some, fit, fresh, others)
+            layers = [*s.layers, some.layer()]
+            ends = disagreement(s, layers, fit, fresh, others)
             if isinstance(ends, np.ndarray):
                 return Last(some.layer(), fit.output, ends)
             s.take([s.between(*ends, some)])
@@ -192,8 +193,8 @@ def _best(s: Search, tries: list[Rows], least: int) -> tuple[Rows, output.Fit] |
     return best
 
 
-def _disagreement(
-    s: Search, rows: Rows, fit: output.Fit, fresh: int, others: np.ndarray
+def disagreement(
+    s: Search, layers: Layers, fit: output.Fit, fresh: int, others: np.ndarray
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Two points, of which the network meets the first and not the second; else the fresh
     points [m, d], which are all met.
@@ -205,13 +206,13 @@ def _disagreement(
     if len(fit.bad):
         bad = points[s.rng.choice(fit.bad)]
         return points[fit.good[np.argmin(np.linalg.norm(points[fit.good] - bad, axis=1))]], bad
-    layers = [*s.layers, rows.layer()]
     x = np.concatenate([s.rng.standard_normal((fresh, s.dim)), others])
-    width = len(s.layers[0].bias)
-    others_ = [i for i in s.rng.permutation(width) if i not in s.rays]
-    which = others_[: max(0, min(width, max(aim.RAYS, width // 4)) - len(s.rays))]
-    rays = np.array([cells.ray(width, i, s.box, s.rng) for i in which]).reshape(-1, width)
-    rays = s.chart.x(rays)
+    width, rays = len(layers[0].bias), x[:0]
+    if width <= s.dim:
+        others_ = [i for i in s.rng.permutation(width) if i not in s.rays]
+        which = others_[: max(0, min(width, max(aim.RAYS, width // 4)) - len(s.rays))]
+        rays = np.array([cells.ray(width, i, s.box, s.rng) for i in which]).reshape(-1, width)
+        rays = s.chart.x(rays)
     mixed = np.concatenate([x, rays])[s.rng.permutation(len(x) + len(rays))]
     met = points[fit.good[0]]
     for start in range(0, len(mixed), PART):

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import finish, layer
+from recon.exact.deep import finish, layer, wide
 from recon.exact.deep.layer import Last
 from recon.exact.deep.search import Incomplete, Log, Search, Stuck
 from recon.exact.deep.segment import Ask
@@ -106,7 +106,9 @@ def recover(
 
 
 def _layers(s: Search, fresh: int, others: np.ndarray) -> Last:
-    s.begin()
+    planes = s.begin()
+    if planes is not None:
+        return wide.last(s, planes, fresh, others)
     for _ in range(LAYERS + BACK):
         try:
             found = layer.find(s, fresh, others)
