@@ -25,7 +25,10 @@ from recon.exact.deep.segment import Ask
 RANK = 1e-9  # of the largest singular value
 OPEN = 1e-6  # a coefficient that moves so much in the null space is not known
 AGREE = 1e-6  # of the gradients' size: what kinks of one unit leave
-TRIES = 6  # linear programs a step
+TRIES = 12  # vertices that a step chooses from
+HOPS = 6  # from a kink to one, at most
+NEAR, ROOM = 1e-7, 1e-4  # of 1 + |x|: a plane through a vertex; how far others must be
+STEEP = 1e-4  # a plane's least angle with the planes that it meets
 BESIDE = 1e-5  # of 1 + |x|: how far beside the plane it is asked
 RAISED = 1e-3  # of that: how far beyond the planes of the first layer
 FAR = 30.0  # times the size of inputs: no vertex is farther
@@ -75,8 +78,9 @@ def solve(first: Layer, signed: bool, seen: Sequence[Sight]) -> Solved | None:
 def step(
     ask: Ask,
     first: Layer,
-    sight: Sight,
-    wanted: Solved,
+    signed: bool,
+    seen: Sequence[Sight],
+    solved: Solved,
     direction: np.ndarray,
     rng: np.random.Generator,
 ) -> Sight | None:
@@ -84,55 +88,93 @@ def step(
 
     direction [K]: of the unit's jumps.  None where there is no such vertex, or not this unit.
     """
-    found = _vertex(first, sight, wanted, rng)
-    if found is None:
+    best = _best(first, signed, seen, solved, rng)
+    if best is None:
         return None
-    x, planes, room = found
-    sides = np.sign(first.weights[planes] @ sight.x + first.bias[planes])
-    length = np.linalg.norm(sight.slope)
-    solved = np.linalg.pinv(np.concatenate([sight.slope[None] / length, first.weights[planes]]))
-    gaps = np.append(0.0, first.weights[planes] @ x + first.bias[planes])
-    gaps[0] = sight.slope @ (x - sight.x) / length
-    x = x - solved @ gaps
-    across, beyond = solved[:, 0], -solved[:, 1:] @ sides
-    across = across / np.linalg.norm(across)
-    size = min(BESIDE * (1 + np.linalg.norm(x)), 0.1 * room)
-    start = x + RAISED * size * beyond / max(float(np.linalg.norm(beyond)), 1e-300)
-    reply = ask(np.stack([start + size * across, start - size * across]))
+    sight, vertex = best
+    size = min(BESIDE * (1 + np.linalg.norm(vertex.x)), 0.1 * vertex.room)
+    start = vertex.x + RAISED * size * vertex.beyond
+    reply = ask(np.stack([start + size * vertex.across, start - size * vertex.across]))
     jump = reply.gradient[0] - reply.gradient[1]
-    slope = direction @ jump * np.sign(sight.slope @ across)
+    slope = direction @ jump
     noise = 1e-8 * np.linalg.norm(reply.gradient)
-    if np.linalg.norm(jump - np.outer(direction, direction @ jump)) > noise + 1e-6 * length:
+    if np.linalg.norm(jump - np.outer(direction, slope)) > noise:
         return None
-    slope = slope if (slope @ across) * (sight.slope @ across) > 0 else -slope
-    if abs(slope @ across) < 1e-3 * abs(sight.slope @ across):
-        return None
-    return Sight(start - across * (slope @ (start - x)) / (slope @ across), slope)
+    if (slope @ vertex.across) * (sight.slope @ vertex.across) < 0:
+        slope = -slope
+    return _on(vertex, start, slope)
 
 
-def _vertex(
-    first: Layer, sight: Sight, wanted: Solved, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, float] | None:
-    """A vertex of the unit's plane in the cell of a kink: where, the planes that meet there
-    (numbers), and how far off the others are; the one of several with most wanted planes.
+class _Vertex(NamedTuple):
+    """Where a unit's plane meets planes of the first layer (numbers); the distance to others; the
+    directions, of length one, along these planes across the unit's, and beyond these within it.
     """
-    z = first.weights @ sight.x + first.bias
-    sides, dim = np.sign(z), len(sight.x)
-    rows, length = first.weights * sides[:, None], np.linalg.norm(sight.slope)
-    equal = sight.slope[None] / length, np.array([sight.slope @ sight.x / length])
-    box = FAR * (1 + np.abs(sight.x).max())
+
+    x: np.ndarray
+    planes: np.ndarray
+    room: float
+    across: np.ndarray
+    beyond: np.ndarray
+
+
+def _best(
+    first: Layer, signed: bool, seen: Sequence[Sight], solved: Solved, rng: np.random.Generator
+) -> tuple[Sight, _Vertex] | None:
+    """Of several vertices the one with most planes whose coefficients are wanted, and a kink beside
+    it.  Across planes with known coefficients the unit's surface is followed without a query.
+    """
     best, most = None, 0
+    enough = min(solved.lack, len(seen[0].x) - 1)
+    box = FAR * (1 + min(float(np.abs(sight.x).max()) for sight in seen))
     for _ in range(TRIES):
-        cost = (wanted.open * rng.exponential(1.0, len(z))) @ rows
-        x = cells.lowest(cost, -rows, first.bias * sides, [(-box, box)] * dim, equal)
-        if x is None:
-            continue
-        gap = np.abs(first.weights @ x + first.bias)
-        near = gap < 1e-7 * (1 + np.abs(x).max())
-        gain = int((near & wanted.open).sum())
-        room = float(gap[~near].min(initial=np.inf))
-        if near.sum() < dim and gain > most and room > 1e-4 * (1 + np.abs(x).max()):
-            best, most = (x, np.flatnonzero(near), room), gain
-        if most >= min(wanted.lack, dim - 1):
+        sight = seen[rng.integers(len(seen))]
+        cost = solved.open * rng.exponential(1.0, len(first.bias))
+        for _ in range(HOPS):
+            vertex = _vertex(first, sight, cost, box)
+            if vertex is None:
+                break
+            gain = int(solved.open[vertex.planes].sum())
+            if gain > most:
+                best, most = (sight, vertex), gain
+            if gain:
+                break
+            turn = -np.sign(first.weights[vertex.planes] @ sight.x + first.bias[vertex.planes])
+            weight = (1 if signed else 2) * solved.numbers[-len(first.bias) :][vertex.planes]
+            slope = sight.slope + (turn * weight) @ first.weights[vertex.planes]
+            hop = _on(vertex, vertex.x + 0.01 * vertex.room * vertex.beyond, slope)
+            if hop is None:
+                break
+            sight = hop
+        if most >= enough:
             break
     return best
+
+
+def _vertex(first: Layer, sight: Sight, cost: np.ndarray, box: float) -> _Vertex | None:
+    """The vertex of the unit's plane in the cell of a kink where planes [h] cost least."""
+    weights, bias = first
+    sides, dim, length = np.sign(weights @ sight.x + bias), len(sight.x), np.linalg.norm(sight.slope)
+    rows, normal = weights * sides[:, None], sight.slope / length
+    x = cells.lowest(
+        cost @ rows, -rows, bias * sides, [(-box, box)] * dim, (normal[None], normal[None] @ sight.x)
+    )
+    if x is None:
+        return None
+    gap = np.abs(weights @ x + bias)
+    near = gap < NEAR * (1 + np.abs(x).max())
+    room = float(gap[~near].min(initial=np.inf))
+    if not 0 < near.sum() < dim or room < ROOM * (1 + np.abs(x).max()):
+        return None
+    solved = np.linalg.pinv(np.concatenate([normal[None], weights[near]]))
+    x = x - solved @ np.append(normal @ (x - sight.x), weights[near] @ x + bias[near])
+    across, beyond = solved[:, 0], -solved[:, 1:] @ sides[near]
+    across, beyond = across / np.linalg.norm(across), beyond / np.linalg.norm(beyond)
+    return _Vertex(x, np.flatnonzero(near), room, across, beyond)
+
+
+def _on(vertex: _Vertex, start: np.ndarray, slope: np.ndarray) -> Sight | None:
+    """The kink beside `start` beyond a vertex, where the unit has this slope."""
+    steep = slope @ vertex.across
+    if abs(steep) < STEEP * np.linalg.norm(slope):
+        return None
+    return Sight(start - vertex.across * (slope @ (start - vertex.x)) / steep, slope)

@@ -182,8 +182,8 @@ class _Wide:
                 return solved
             if fails == FAILS or made > STEPS:
                 return None
-            sight = unit.seen[-1 - fails % len(unit.seen)]
-            seen = surface.step(self.s.log, self.first, sight, solved, unit.direction, self.s.rng)
+            ask, rng = self.s.log, self.s.rng
+            seen = surface.step(ask, self.first, self.signed, unit.seen, solved, unit.direction, rng)
             if seen is None:
                 fails += 1
                 continue
