@@ -201,10 +201,10 @@ class _Wide:
             got = self.complete(self.units[j])
             if got is None:
                 continue
-            c = got.numbers[dim + 1 :]
+            _, along, c = np.split(got.numbers, [1, dim + 1])
             size = np.linalg.norm(c)
             rows.append((c[:, None] * weights).T / size)
-            right.append(got.numbers[:dim] / size)
+            right.append(along / size)
             if dim * len(rows) < height:
                 continue
             sign, _, rank, _ = np.linalg.lstsq(np.concatenate(rows), np.concatenate(right), rcond=1e-10)
