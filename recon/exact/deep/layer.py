@@ -37,6 +37,7 @@ SWAPS = 8  # rows left out in turn, where they depend on each other
 TESTS = 5  # Jacobians that show the signs, at least
 PART = 8  # fresh points asked at once
 AT_ONCE = 64  # Jacobians held against a layer
+OUT = 10.0  # how far out random rays are asked
 
 
 class Last(NamedTuple):
@@ -201,16 +202,20 @@ def disagreement(
 
     Rays of the orthant are asked too: a plane of the second layer that meets the orthant parts
     one of them from the others or from the origin, so that all of them make a complete test.
+    Where the first layer is wider than the input there are no such rays, and random ones are asked.
     """
     points = s.log.points
     if len(fit.bad):
         bad = points[s.rng.choice(fit.bad)]
         return points[fit.good[np.argmin(np.linalg.norm(points[fit.good] - bad, axis=1))]], bad
     x = np.concatenate([s.rng.standard_normal((fresh, s.dim)), others])
-    width, rays = len(layers[0].bias), x[:0]
-    if width <= s.dim:
+    width = len(layers[0].bias)
+    count = min(width, max(aim.RAYS, width // 4))
+    if not s.chart.place.size:
+        rays = OUT * s.rng.standard_normal((count, s.dim))
+    else:
         others_ = [i for i in s.rng.permutation(width) if i not in s.rays]
-        which = others_[: max(0, min(width, max(aim.RAYS, width // 4)) - len(s.rays))]
+        which = others_[: max(0, count - len(s.rays))]
         rays = np.array([cells.ray(width, i, s.box, s.rng) for i in which]).reshape(-1, width)
         rays = s.chart.x(rays)
     mixed = np.concatenate([x, rays])[s.rng.permutation(len(x) + len(rays))]

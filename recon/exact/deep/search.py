@@ -136,7 +136,6 @@ class Search:
             for j, parts in enumerate(rows_.parts):
                 kink = parts[-1][1]
                 row = known.tangents(layers, kink.x)[-1][1][j]
-                sign = 1.0 if row @ kink.normal > 0 else -1.0
                 jumps[len(layers) - 1, j] = kink.jump / np.linalg.norm(row)
         # normals of deeper kinks lie in the span of the rows that are on: a third does not span it
         few = max(2, len(rows_.bias) // 3)

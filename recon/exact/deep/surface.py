@@ -56,14 +56,13 @@ class Solved(NamedTuple):
 
 
 class Vertex(NamedTuple):
-    """Where planes of the first layer (numbers) meet a unit's surface.
+    """Where planes of the first layer meet a unit's surface.
 
     room: the distance to other planes; across, beyond: directions of length one, along these planes
     and into the cell to look at; steep: the slope of z along `across`.
     """
 
     x: np.ndarray
-    planes: np.ndarray
     room: float
     across: np.ndarray
     beyond: np.ndarray
@@ -118,7 +117,7 @@ def step(
         vertex = _on_a_plane(first, seen, solved, box, rng)
     if vertex is None:
         return None
-    size = min(BESIDE * (1 + np.linalg.norm(vertex.x)), 0.1 * vertex.room)
+    size = min(BESIDE * (1 + float(np.linalg.norm(vertex.x))), 0.1 * vertex.room)
     start = vertex.x + RAISED * size * vertex.beyond
     reply = ask(np.stack([start + size * vertex.across, start - size * vertex.across]))
     jump = reply.gradient[0] - reply.gradient[1]
@@ -126,6 +125,8 @@ def step(
     slope = slope if (slope @ vertex.across) * vertex.steep > 0 else -slope
     noise = 1e-8 * float(np.linalg.norm(reply.gradient))
     off = abs(slope @ vertex.across - vertex.steep)
+    if abs(vertex.steep) < max(1e3 * noise, STEEP * float(np.linalg.norm(slope))):
+        return None
     if np.linalg.norm(jump - np.outer(direction, direction @ jump)) > noise or off > 100 * noise:
         return None
     return Sight(start - vertex.across * (slope @ (start - vertex.x)) / vertex.steep, slope)
@@ -170,7 +171,7 @@ def _on_a_line(
         if room < ROOM * (1 + np.abs(x).max()):
             continue
         beyond = -inverse @ sides[planes]
-        return Vertex(x, planes, room, across, beyond / np.linalg.norm(beyond), float(steep))
+        return Vertex(x, room, across, beyond / np.linalg.norm(beyond), float(steep))
     return None
 
 
@@ -183,7 +184,7 @@ def _on_a_plane(
     weights, bias = first
     best, most, dim = None, 0, weights.shape[1]
     for _ in range(PROGRAMS):
-        sight = seen[rng.integers(len(seen))]
+        sight = seen[int(rng.integers(len(seen)))]
         sides, length = np.sign(weights @ sight.x + bias), float(np.linalg.norm(sight.slope))
         rows, normal = weights * sides[:, None], sight.slope / length
         cost = (solved.open * rng.exponential(1.0, len(bias))) @ rows
@@ -199,8 +200,10 @@ def _on_a_plane(
             continue
         inverse = np.linalg.pinv(np.concatenate([normal[None], weights[near]]))
         x = x - inverse @ np.append(normal @ (x - sight.x), weights[near] @ x + bias[near])
-        across, beyond = (a / np.linalg.norm(a) for a in (inverse[:, 0], -inverse[:, 1:] @ sides[near]))
-        best, most = Vertex(x, np.flatnonzero(near), room, across, beyond, float(sight.slope @ across)), gain
+        across, beyond = inverse[:, 0], -inverse[:, 1:] @ sides[near]
+        across, beyond = across / np.linalg.norm(across), beyond / np.linalg.norm(beyond)
+        steep = float(sight.slope @ across)
+        best, most = Vertex(x, room, across, beyond, steep), gain
         if most >= min(solved.lack, dim - 1):
             break
     return best

@@ -15,6 +15,7 @@ for its unit, whatever the signs of the first layer (`surface`).
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -27,12 +28,14 @@ from recon.exact.deep.surface import Sight, Solved
 from recon.exact.deep.track import Kink, Track
 
 SAME = 1e-6  # directions of jumps that differ less are one unit's
+CLOSE = 1e-7  # relative: a kink on a plane
 SIGN = 1e-4  # how far a sign may be from one
-FAILS = 3  # steps of one unit that show nothing, in a row
+FAILS = 3  # steps of one unit that show nothing
+MORE = 4  # units than twice as many as need be, tried for signs
 LINES = 4  # through the point, at most
 TURNS = 40
-STEPS = 40  # of one unit, at most
-CLOSE = 1e-7  # relative: a kink on a plane
+DEEPER = 0.65  # directions of jumps a kink: more than units of a last hidden layer have
+FEW = 12  # kinks that do not tell that
 
 
 class Unit(NamedTuple):
@@ -48,42 +51,47 @@ def last(s: Search, planes: first.Planes, fresh: int, others: np.ndarray) -> Las
     fresh: how many standard normal points the network must meet, and others [m, d] besides.
     """
     if s.log.value[0].shape[1] < 2:
-        raise Stuck(f"Layer 1 is wider than the {s.dim} inputs: that takes two outputs.")
-    wide = _Wide(s, planes)
-    wide.line()
-    wide.confirm()
-    bad: np.ndarray | None = None
+        raise Stuck(f"Layer 1 is wider than the {s.dim} inputs, which takes two outputs.")
+    star = _Star(s, Layer(planes.normal, planes.offset))
+    star.line()
+    star.confirm()
+    kinks = sum(len(unit.seen) for unit in star.units)
+    if kinks > FEW and len(star.units) > DEEPER * kinks:
+        raise Stuck("Layer 1 is wider than the input, and more hidden layers than one follow.")
+    tried: list[bytes] = []
     for _ in range(TURNS):
-        if not wide.signed and not wide.sign():
-            wide.line()
+        if not star.signed and not star.sign():
+            star.line()
             continue
-        for unit in wide.units:
-            wide.complete(unit)
-        layers, _ = wide.layers()
-        fit = wide.fit(layers)
+        for unit in star.units:
+            star.complete(unit)
+        layers, _ = star.layers()
+        fit = star.fit(layers)
         if fit is None:
-            wide.line()
+            star.line()
             continue
         s.layers = layers[:1]
         ends = layer.disagreement(s, layers, fit, fresh, others)
         if isinstance(ends, np.ndarray):
             return Last(layers[1], fit.output, ends)
-        if bad is not None and (bad == ends[1]).all():  # the segment to it showed nothing
-            wide.line()
+        if ends[1].tobytes() in tried:  # and the segment to it showed nothing
+            star.line()
             continue
-        bad = ends[1]
-        wide.search(bad - wide.origin, (0.0, 1.0))
-    raise Stuck(f"Layer 2: {len(wide.units)} units, and not all of them.")
+        tried.append(ends[1].tobytes())
+        star.search(ends[1] - star.origin, (0.0, 1.0))
+    raise Stuck(f"Layer 2: {len(star.units)} units, and not all of them.")
 
 
-class _Wide:
-    def __init__(self, s: Search, planes: first.Planes) -> None:
-        self.s, self.signed, self.lines = s, False, 1
-        self.first = Layer(planes.normal, planes.offset)
-        self.tracks = s.tracks[-1:]
-        self.origin = s.tracks[-1].x[np.argmin(np.abs(s.tracks[-1].t))]
+class _Star:
+    """Lines through one point, and what their kinks show of the second layer."""
+
+    def __init__(self, s: Search, planes: Layer) -> None:
+        self.s, self.first, self.signed, self.lines = s, planes, False, 1
+        track = s.tracks[-1]
+        self.origin = track.x[np.argmin(np.abs(track.t))]
+        self.tracks: list[Track] = [track]
         self.units: list[Unit] = []
-        self.take(s.tracks[-1])
+        self.take(track)
 
     def line(self) -> None:
         """Search another line through the origin."""
@@ -100,38 +108,18 @@ class _Wide:
         self.take(track)
 
     def layers(self) -> tuple[list[Layer], dict[tuple[int, int], np.ndarray]]:
-        """The layers known so far, and the jumps of their units."""
-        solved = [surface.solve(self.first, True, unit.seen) if self.signed else None for unit in self.units]
-        whole = [(unit, a.numbers) for unit, a in zip(self.units, solved, strict=True) if a is not None and not a.lack]
-        if not whole:
+        """The layers as far as known, and the jumps of their units."""
+        rows: list[np.ndarray] = []
+        jumps = {}
+        for unit in self.units if self.signed else ():
+            solved = surface.solve(self.first, True, unit.seen)
+            if solved is not None and not solved.lack:
+                jumps[1, len(rows)] = unit.direction
+                rows.append(solved.numbers)
+        if not rows:
             return [self.first], {}
-        rows = np.array([numbers for _, numbers in whole])
-        jumps = {(1, j): unit.direction for j, (unit, _) in enumerate(whole)}
-        return [self.first, Layer(rows[:, 1:], rows[:, 0])], jumps
-
-    def fit(self, layers: list[Layer]) -> output.Fit | None:
-        """The output layer on these.  Units that are missing switch on no line through the origin,
-        and so change nothing there but a slope.
-        """
-        if len(layers) < 2:
-            return None
-        points, value = self.s.log.points, self.s.log.reply.value
-        whole = output.fit(layers, points, value, robust=False)
-        if whole is not None:
-            return whole
-        x = np.concatenate([track.x for track in self.tracks])
-        inner = output.fit(layers, x, np.concatenate([track.value for track in self.tracks]), robust=False)
-        if inner is None:
-            return None
-        size = np.abs(value).max(1) + np.median(np.abs(value))
-        met = np.abs(inner.output(layers, points) - value).max(1) < layer.WRONG * size
-        return output.Fit(inner.output, np.flatnonzero(met), np.flatnonzero(~met))
-
-    def plane(self, kink: Kink) -> bool:
-        """Whether a kink is one of the first layer."""
-        weights, bias = self.first
-        on = np.abs(weights @ kink.x + bias) < CLOSE * (1 + np.linalg.norm(kink.x))
-        return bool((on & (np.abs(weights @ kink.normal) > 1 - CLOSE)).any())
+        numbers = np.stack(rows)
+        return [self.first, Layer(numbers[:, 1:], numbers[:, 0])], jumps
 
     def take(self, track: Track) -> None:
         """Note what the kinks of a line through the origin show of units of the second layer."""
@@ -139,14 +127,19 @@ class _Wide:
         for way in (-1.0, 1.0):
             passed: dict[int, int] = {}
             for kink in sorted(track.kinks, key=lambda kink: way * kink.t):
-                if way * (kink.t - start) < 0 or self.plane(kink):
+                if way * (kink.t - start) < 0 or abs(kink.t) > FAR or self.plane(kink):
                     continue
                 length = float(np.linalg.norm(kink.jump))
                 j = self.unit(kink.jump / length)
                 passed[j] = passed.get(j, 0) + 1
                 sign = way if passed[j] % 2 == 0 else -way
-                if abs(kink.t) < FAR:
-                    self.units[j].seen.append(Sight(kink.x, sign * length * kink.normal))
+                self.units[j].seen.append(Sight(kink.x, sign * length * kink.normal))
+
+    def plane(self, kink: Kink) -> bool:
+        """Whether a kink is one of the first layer."""
+        weights, bias = self.first
+        on = np.abs(weights @ kink.x + bias) < CLOSE * (1 + np.linalg.norm(kink.x))
+        return bool((on & (np.abs(weights @ kink.normal) > 1 - CLOSE)).any())
 
     def unit(self, direction: np.ndarray) -> int:
         """The number of the unit whose jumps have this direction."""
@@ -162,54 +155,68 @@ class _Wide:
         met = np.array([kink.t for kink in track.kinks] + list(track.seen))
         keep = np.zeros(len(self.first.bias), bool)
         for at in known.crossings([self.first], track.u, track.v, *track.ends):
-            near = np.abs(met - at.t) < CLOSE * (1 + abs(at.t))
-            keep[at.unit] = near.any()
+            keep[at.unit] = (np.abs(met - at.t) < CLOSE * (1 + abs(at.t))).any()
         if not keep.all():
-            self.planes(Layer(self.first.weights[keep], self.first.bias[keep]))
-
-    def planes(self, planes: Layer) -> None:
-        """Begin again with other planes of the first layer."""
-        self.first, self.units, self.signed = planes, [], False
-        for track in self.tracks:
-            self.take(track)
+            self.first, self.units = Layer(*(part[keep] for part in self.first)), []
+            for track in self.tracks:
+                self.take(track)
 
     def complete(self, unit: Unit) -> Solved | None:
         """All numbers of a unit, after what queries it takes; None where they are not to be had."""
-        fails, made = 0, 0
-        while True:
-            solved = surface.solve(self.first, self.signed, unit.seen) if unit.seen else None
+        s, fails, least = self.s, 0, math.inf
+        while fails < FAILS:
+            solved = surface.solve(self.first, self.signed, unit.seen)
             if solved is None or not solved.lack:
                 return solved
-            if fails == FAILS or made > STEPS:
-                return None
-            ask, rng = self.s.log, self.s.rng
-            seen = surface.step(ask, self.first, self.signed, unit.seen, solved, unit.direction, rng)
-            if seen is None:
-                fails += 1
-                continue
-            made += 1
-            unit.seen.append(seen)
+            fails += solved.lack >= least
+            least = solved.lack
+            where = self.first, self.signed, unit.seen, solved
+            seen = surface.step(s.log, *where, unit.direction, s.rng)
+            unit.seen.extend([] if seen is None else [seen])
+        return None
 
     def sign(self) -> bool:
         """Find the signs of the first layer from a few units; whether they are found."""
         weights, bias = self.first
         height, dim = weights.shape
-        solved = [surface.solve(self.first, False, unit.seen) if unit.seen else None for unit in self.units]
-        lack = [np.inf if one is None else one.lack for one in solved]
-        rows, right = [], []
-        for j in np.argsort(lack):
+        solved = [surface.solve(self.first, False, unit.seen) for unit in self.units]
+        lack = [math.inf if one is None else one.lack for one in solved]
+        need = -(-height // dim)
+        systems, right = list[np.ndarray](), list[np.ndarray]()
+        for j in np.argsort(lack)[: 2 * need + MORE]:
             got = self.complete(self.units[j])
             if got is None:
                 continue
             _, along, c = np.split(got.numbers, [1, dim + 1])
-            size = np.linalg.norm(c)
-            rows.append((c[:, None] * weights).T / size)
-            right.append(along / size)
-            if dim * len(rows) < height:
+            systems.append((c[:, None] * weights).T / np.linalg.norm(c))
+            right.append(along / np.linalg.norm(c))
+            if len(systems) < need:
                 continue
-            sign, _, rank, _ = np.linalg.lstsq(np.concatenate(rows), np.concatenate(right), rcond=1e-10)
+            a, b = np.concatenate(systems), np.concatenate(right)
+            sign, _, rank, _ = np.linalg.lstsq(a, b, rcond=1e-10)
             if rank == height and np.abs(np.abs(sign) - 1).max() < SIGN:
                 sign = np.sign(sign)
                 self.first, self.signed = Layer(weights * sign[:, None], bias * sign), True
-                return True
-        return False
+                break
+        return self.signed
+
+    def fit(self, layers: list[Layer]) -> output.Fit | None:
+        """The output layer on these.  Units that are missing switch on no line through the origin,
+        and so change nothing there but a slope: these lines give it, and tell what is not met.
+        """
+        if len(layers) < 2:
+            return None
+        points, value = self.s.log.points, self.s.log.reply.value
+        whole = output.fit(layers, points, value, robust=False)
+        if whole is not None:
+            return whole
+        x, on_lines = (
+            np.concatenate(part)
+            for part in zip(*((t.x, t.value) for t in self.tracks), strict=True)
+        )
+        inner = output.fit(layers, x, on_lines, robust=False)
+        if inner is None:
+            return None
+        size = np.abs(value).max(1) + np.median(np.abs(value))
+        met = np.abs(inner.output(layers, points) - value).max(1) < layer.WRONG * size
+        return output.Fit(inner.output, np.flatnonzero(met), np.flatnonzero(~met))
