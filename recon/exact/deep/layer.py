@@ -212,7 +212,7 @@ def disagreement(
     width = len(layers[0].bias)
     count = min(width, max(aim.RAYS, width // 4))
     if not s.chart.place.size:
-        rays = OUT * s.rng.standard_normal((count, s.dim))
+        rays = OUT * s.rng.standard_normal((aim.RAYS * width // (2 * s.dim), s.dim))
     else:
         others_ = [i for i in s.rng.permutation(width) if i not in s.rays]
         which = others_[: max(0, count - len(s.rays))]
