@@ -40,6 +40,9 @@ SHAPES = (
     Shape((60, 40, 20, 10, 2)),
     Shape((100, 60, 30, 15, 4)),
     Shape((80, 40, 20, 10, 5, 3), 5),
+    Shape((10, 20, 20, 3)),
+    Shape((20, 40, 20, 3)),
+    Shape((10, 40, 20, 3)),
     Shape((10, 10, 10, 1)),
     Shape((40, 20, 10, 10, 1)),
     Shape((784, 64, 32, 1), 5),
@@ -57,7 +60,8 @@ class Depth(Measured):
              with h units at each layer from only O~(kh) queries?" (section 1.1, open).
     Time:    8 minutes on 1 CPU core.
     Expect:  two hidden layers in 2.2 to 3.2 queries a unit from two outputs on, three in 4 to 9,
-             errors of 1e-12; none with `ok` wrong on more inputs than its certificate says.
+             4 to 8 where the first layer is two or four times as wide as the input; errors of
+             1e-12; none with `ok` wrong on more inputs than its certificate says.
 
     The victim answers on the host, in float64; depth and widths are not told.  exact: `ok`, and
     within 1e-6 of the victim on all of 10,000 N(0, I) inputs (relative to the rms; the error of

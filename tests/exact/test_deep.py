@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from deep_planted import Counted, attacked, error, planted
 
 from recon import exact, oracles, victims
 from recon.exact import Status
@@ -14,35 +15,6 @@ from recon.exact.deep.output import Output
 from recon.exact.deep.track import Kink
 from recon.exact.recovery import CONFIDENCE
 from recon.networks import Deep
-from recon.replies import Reply
-
-
-class Counted:
-    """A deep network on the host that counts its rows."""
-
-    def __init__(self, network: Deep) -> None:
-        self.network, self.queries = network, 0
-
-    def __call__(self, x: np.ndarray) -> Reply:
-        self.queries += len(x)
-        return Reply(self.network(x), self.network.gradient(x))
-
-
-def planted(seed: int, *sizes: int, bias: float = 0.5) -> Deep:
-    with jax.enable_x64(True):
-        network = victims.random_deep(jax.random.key(seed), sizes, bias)
-    return jax.tree.map(np.asarray, network)
-
-
-def attacked(network: Deep, key: int = 0, **rest: object) -> tuple[exact.Recovery, Counted]:
-    counted = Counted(network)
-    oracle = oracles.from_host(lambda x: tuple(counted(x)))
-    return exact.recover(oracle, dim=network.sizes[0], key=key, **rest), counted
-
-
-def error(found: Deep, true: Deep, n: int = 2_000) -> np.ndarray:
-    x = np.random.default_rng(7).standard_normal((n, true.sizes[0]))
-    return np.abs(found(x) - true(x)).max(1) / np.sqrt(np.mean(true(x) ** 2))
 
 
 @pytest.mark.parametrize(
@@ -129,11 +101,6 @@ def test_float32_replies_end_truthfully():
     got = exact.recover(oracle, dim=24, key=0)
     assert not got.ok
     assert "float64" in str(got)
-
-
-def test_more_units_than_inputs_in_the_first_layer_end_truthfully():
-    got, _ = attacked(planted(3, 8, 16, 8, 4))
-    assert not got.ok
 
 
 def test_a_residual_network_is_not_called_right():
@@ -312,3 +279,18 @@ def test_biases_are_sharpened_by_values():
     before = np.abs(finish.values(blurred, x) - true(x)).max()
     after = np.abs(finish.values(finish.sharpened(blurred, x, true(x)), x) - true(x)).max()
     assert after < 1e-4 * before
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_jumps_are_predicted_with_their_signs(seed):
+    true = planted(seed, 9, 7, 6, 3)
+    layers = [Layer(w, b) for w, b in zip(true.weights[:2], true.biases[:2], strict=True)]
+    jumps = {(1, j): true.weights[2][:, j] for j in range(6)}
+    u, v = np.random.default_rng(seed).standard_normal((2, 9))
+    told = 0
+    for t, normal, jump in zip(*known.expected(layers, jumps, u, v, -40.0, 40.0), strict=True):
+        if np.isfinite(jump).all():
+            before, after = true.gradient(u + np.array([t - 1e-7, t + 1e-7])[:, None] * v)
+            assert np.allclose(after - before, np.outer(jump, normal), atol=1e-8)
+            told += 1
+    assert told > 1

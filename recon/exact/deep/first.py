@@ -26,6 +26,7 @@ MARGIN = 1e-5  # how far beside a plane it is touched, relative to the radius
 RADII = (1.0, 3.0, 10.0, 0.3)  # of the touching points, in turn
 REAL = 1e-8  # of the gradients' size: a jump
 SAME = 1e-7  # planes that differ less are one
+DOUBTFUL = 2  # planes more than inputs that may be deeper kinks, until they are touched again
 SPAN = 1e-9  # of the largest singular value: rank
 
 
@@ -112,8 +113,12 @@ def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float
     return Layer(normal * sign[:, None], offset * sign), outside, float(wrong.max(initial=0.0))
 
 
-def layer(ask: Ask, tracks: Sequence[Track], rng: np.random.Generator) -> tuple[Layer | None, str]:
-    """The first layer among the kinks of lines, or why there is none yet."""
+def layer(
+    ask: Ask, tracks: Sequence[Track], rng: np.random.Generator
+) -> tuple[Layer | Planes | None, str]:
+    """The first layer among the kinks of lines, or why there is none yet; only its planes where
+    they are more than the inputs.
+    """
     kinks = [kink for track in tracks for kink in track.kinks]
     if not kinks:
         return None, "no kink"
@@ -145,6 +150,8 @@ def layer(ask: Ask, tracks: Sequence[Track], rng: np.random.Generator) -> tuple[
             doubt = real.sum() > of or turn > 1
             votes[part] += np.where(found, 1, np.where(votes[part] > 0, -1 if doubt else 0, 0))
         real = votes > 0
+        if of == dim and real.sum() > of + (DOUBTFUL if turn < 3 else 0):
+            return Planes(*(part[real] for part in planes)), ""
         if not real.any() or real.sum() > of:
             why = f"{int(real.sum())} planes of rank {of}"
             continue

@@ -98,7 +98,7 @@ def expected(
         jump = jumps.get((layer, unit))
         t.append(at)
         normals.append(sign * normal / length)
-        last.append(None if jump is None else sign * jump * length)
+        last.append(None if jump is None else jump * length)
     outputs = next((len(a) for a in last if a is not None), 1)
     nan = np.full(outputs, np.nan)
     return Known(

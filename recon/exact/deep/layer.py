@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recon.exact.deep import aim, cells, known, lift, output
-from recon.exact.deep.known import Layer
+from recon.exact.deep.known import Layer, Layers
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Incomplete, Search, Stuck
@@ -38,6 +38,7 @@ SWAPS = 8  # rows left out in turn, where they depend on each other
 TESTS = 5  # Jacobians that show the signs, at least
 PART = 8  # fresh points asked at once
 AT_ONCE = 64  # Jacobians held against a layer
+OUT = 10.0  # how far out random rays are asked
 
 
 class Last(NamedTuple):
@@ -81,7 +82,8 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         fitted = _best(s, [*tries, *(_gated(found, fair) if quiet >= 2 else [])], len(fair.bias))
         if fitted is not None:
             some, fit = fitted
-            ends = _disagreement(s, some, fit, fresh, others)
+            layers = [*s.layers, some.layer()]
+            ends = disagreement(s, layers, fit, fresh, others)
             if isinstance(ends, np.ndarray):
                 return Last(some.layer(), fit.output, ends)
             s.take([s.between(*ends, some)])
@@ -202,27 +204,32 @@ def _best(s: Search, tries: list[Rows], least: int) -> tuple[Rows, output.Fit] |
     return best
 
 
-def _disagreement(
-    s: Search, rows: Rows, fit: output.Fit, fresh: int, others: np.ndarray
+def disagreement(
+    s: Search, layers: Layers, fit: output.Fit, fresh: int, others: np.ndarray
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Two points, of which the network meets the first and not the second; else the fresh
     points [m, d], which are all met.
 
     Rays of the orthant are asked before, each once: a plane of the second layer that meets the
     orthant parts one of them from the others or from the origin, so that all of them make a
-    complete test.
+    complete test.  Where the first layer is wider than the input there are no such rays, and
+    random ones are asked.
     """
     points = s.log.points
     if len(fit.bad):
         bad = points[s.rng.choice(fit.bad)]
         return points[fit.good[np.argmin(np.linalg.norm(points[fit.good] - bad, axis=1))]], bad
-    layers = [*s.layers, rows.layer()]
     x = np.concatenate([s.rng.standard_normal((fresh, s.dim)), others])
-    width = len(s.layers[0].bias)
-    left = [int(i) for i in s.rng.permutation(width) if i not in s.rays]
-    which = left[: max(0, min(width, max(aim.RAYS, width // 4)) - len(s.rays))]
-    rays = np.array([cells.ray(width, i, s.box, s.rng) for i in which]).reshape(-1, width)
-    queue = np.concatenate([s.chart.x(rays), x[s.rng.permutation(len(x))]])
+    width = len(layers[0].bias)
+    which: list[int] = []
+    if s.chart.place.size:
+        left = [int(i) for i in s.rng.permutation(width) if i not in s.rays]
+        which = left[: max(0, min(width, max(aim.RAYS, width // 4)) - len(s.rays))]
+        rays = [cells.ray(width, i, s.box, s.rng) for i in which]
+        far = s.chart.x(np.array(rays).reshape(-1, width))
+    else:
+        far = OUT * s.rng.standard_normal((aim.RAYS * width // (2 * s.dim), s.dim))
+    queue = np.concatenate([far, x[s.rng.permutation(len(x))]])
     met = points[fit.good[0]]
     for start in range(0, len(queue), PART):
         part = queue[start : start + PART]

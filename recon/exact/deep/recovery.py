@@ -9,10 +9,11 @@ asks whether that can be done with few.
     last    an output layer that meets every reply ends it (`output`, `finish`), and fresh points
     decide
 
-It needs at most d units in the first layer, replies in float64, and later layers that are not
-wider than those before (but for the last hidden one).  Not identifiable, and so our choice: the
-order of units, their scale, and how units that are on everywhere mix; these are passed on by
-identity units, one for each input.
+A first layer of more units than inputs is found where one hidden layer follows it and f has two
+outputs at least (`wide`).  Else it needs at most d units there, and later layers that are not wider
+than those before (but for the last hidden one); replies are in float64.  Not identifiable, and so
+our choice: the order of units, their scale, and how units that are on everywhere mix; these are
+passed on by identity units, one for each input.
 
 What is proved and what is not: every value is met to rounding, and m fresh standard normal points
 are, with their gradients, drawn once the network stood.  With confidence 95 % a network that is
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import finish, layer
+from recon.exact.deep import finish, layer, wide
 from recon.exact.deep.layer import Last
 from recon.exact.deep.search import Incomplete, Log, Search, Stuck
 from recon.exact.deep.segment import Ask
@@ -106,7 +107,9 @@ def recover(
 
 
 def _layers(s: Search, fresh: int, others: np.ndarray) -> Last:
-    s.begin()
+    planes = s.begin()
+    if planes is not None:
+        return wide.last(s, planes, fresh, others)
     for _ in range(LAYERS + BACK):
         try:
             found = layer.find(s, fresh, others)

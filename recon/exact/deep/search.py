@@ -127,13 +127,18 @@ class Search:
             track = segment.search(self.log, u, v, None, eps, scale, asked=(t, reply))
         self.tracks.append(track)
 
-    def begin(self) -> None:
-        """Find the first layer, and the scale of its outputs; Stuck where it is not found."""
+    def begin(self) -> first.Planes | None:
+        """Find the first layer, and the scale of its outputs; Stuck where it is not found.
+
+        Where it is wider than the input, only its planes.
+        """
         why = ""
         for turn in range(LINES):
             if turn or not self.tracks:
                 self.line()
             layer, why = first.layer(self.log, self.tracks, self.rng)
+            if isinstance(layer, first.Planes):
+                return layer
             if layer is not None:
                 break
         else:
@@ -141,26 +146,38 @@ class Search:
         self.layers, self.chart = [layer], cells.chart(layer)
         near = np.concatenate([track.x[np.abs(track.t) < 2] for track in self.tracks])
         self.box = 2 * float(np.maximum(known.before([layer], near)[0], 0).max())
+        return None
 
     def between(self, start: np.ndarray, end: np.ndarray, rows_: Rows) -> Track:
         """Search the segment from x [d] to x [d], where known units and these rows have kinks."""
-        layers, jumps = list(self.layers), {}
+        layers, jumps = list(self.layers), dict[tuple[int, int], np.ndarray]()
         if len(rows_.bias):
             layers.append(rows_.layer())
             for j, parts in enumerate(rows_.parts):
                 kink = parts[-1][1]
                 row = known.tangents(layers, kink.x)[-1][1][j]
-                sign = 1.0 if row @ kink.normal > 0 else -1.0
-                jumps[len(layers) - 1, j] = sign * kink.jump / np.linalg.norm(row)
+                jumps[len(layers) - 1, j] = kink.jump / np.linalg.norm(row)
         # normals of deeper kinks lie in the span of the rows that are on: a third does not span it
         v, few = end - start, max(2, len(rows_.bias) // 3)
         last = (start + v)[None]  # the end, but for rounding
         if self.log.asked(end[None])[0] and not self.log.asked(last)[0]:
             self.log.keep(last, self.log(end[None]))
-        expected = known.expected(layers, jumps, start, v, 0.0, 1.0)
-        track = segment.search(
-            self.log, start, v, (0.0, 1.0), self.log.eps, self.log.scale, expected, few
-        )
+        return self.search(start, v, (0.0, 1.0), layers, jumps, few)
+
+    def search(
+        self,
+        u: np.ndarray,
+        v: np.ndarray,
+        ends: tuple[float, float] | None,
+        layers: Sequence[Layer],
+        jumps: dict[tuple[int, int], np.ndarray],
+        few: int,
+    ) -> Track:
+        """Search u + t v where these layers have kinks; see `known.expected`, `segment.search`."""
+        low, high = (-segment.REACH, segment.REACH) if ends is None else ends
+        expected = known.expected(layers, jumps, u, v, low, high)
+        eps, scale = self.log.eps, self.log.scale
+        track = segment.search(self.log, u, v, ends, eps, scale, expected, few)
         self.tracks.append(track)
         return track
 
