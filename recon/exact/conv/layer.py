@@ -14,7 +14,7 @@ from recon.exact.conv.known import Layer, Shape
 from recon.exact.deep.search import Log, Stuck
 
 SILENT = 2  # lines in turn that show no new channel, before a layer is taken for complete
-LINES = 40  # lines searched in one place, at most
+LINES = 60  # lines searched in one place, at most
 BACK = 4  # returns to a layer that was taken for complete
 STRONG, ENOUGH = 1e-3, 6  # of the largest jump; directions of jumps that are as good as more
 UNREAD = 0.5  # of the points, at which channels may not be told apart
@@ -130,10 +130,10 @@ class _Layer:
     def settled(self) -> Layer:
         """The layer, once its channels are known and explain all that was seen at the corner."""
         corner, since = self.corner, 0
-        for _ in range(LINES):
+        for number in range(LINES):
             before = len(corner.names)
             if not self.solved() or since < SILENT:
-                self.search(*self.chosen(self.open_changes, self.hints()))
+                self.search(*self.chosen(self.open_changes, self.hints() if number % 2 else ()))
             elif not self.complete() or not self.told():
                 self.search(self.shifted(self.doubt), corner.direction())
             else:
@@ -167,17 +167,18 @@ class _Layer:
                 if len(corner.names) > count:
                     return
 
-    def hints(self) -> list[np.ndarray]:
-        """Windows like those in which channels that are open were seen to change."""
-        rng, kinks = self.corner.rng, self.corner.kinks
-        names = np.flatnonzero(self.open)
-        seen = [kink.left.x[self.corner.window] for kink in kinks if kink.name in names]
-        seen = seen[:: max(1, len(seen) // CANDIDATES)]
-        size = [rng.choice((0.1, 0.3, 1.0)) * np.median(np.abs(window)) for window in seen]
-        return [
-            window + by * rng.standard_normal(len(window))
-            for window, by in zip(seen, size, strict=True)
-        ]
+    def hints(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Lines like those on which channels that are open were seen to change."""
+        corner, names = self.corner, np.flatnonzero(self.open)
+        seen = [kink for kink in corner.kinks if kink.name in names]
+        found = []
+        for kink in seen[:: max(1, len(seen) // CANDIDATES)] * TURNS:
+            left, right = kink.left, kink.right
+            v = (right.x - left.x) / (right.t - left.t)
+            window, along = (left.x - left.t * v)[corner.window], v[corner.window]
+            by = corner.rng.choice((0.1, 0.3, 1.0)) * np.median(np.abs(window))
+            found.append((window + by * corner.rng.standard_normal(len(window)), along))
+        return found
 
     def search(self, window: np.ndarray, along: np.ndarray) -> None:
         try:
@@ -216,26 +217,27 @@ class _Layer:
         noise = rng.standard_normal(self.cut)
         return np.asarray(rng.choice(SCALES) * (plane + noise)).reshape(-1)
 
-    def sums(self, window: np.ndarray) -> np.ndarray:
-        """Of the corner pixel at these contents of the window [w], [4, channels], without signs."""
-        corner = self.corner
-        y = known.outputs(corner.below, window.reshape(self.cut))
-        at = known.windows(y.shape, self.side)[0, 0]
-        return np.asarray(y.reshape(-1)[at] @ np.array([k.weights for k in self.kernels]).T)
+    def seen(self, window: np.ndarray) -> np.ndarray:
+        """Inputs [4, n] of the corner pixel at these contents of the window [w]."""
+        y = known.outputs(self.corner.below, window.reshape(self.cut))
+        return np.asarray(y.reshape(-1)[known.windows(y.shape, self.side)[0, 0]])
 
     def chosen(
-        self, worth: Callable[[np.ndarray], float], windows: Sequence[np.ndarray] = ()
+        self,
+        worth: Callable[[np.ndarray, np.ndarray], float],
+        others: Sequence[tuple[np.ndarray, np.ndarray]] = (),
     ) -> tuple[np.ndarray, np.ndarray]:
         """Window and direction of the line, of many drawn, that is worth most.
 
-        worth: of the sums [points, 4, channels] expected at its first points; windows: to be tried
-        besides those drawn.
+        worth: of the inputs [points, 4, n] and the sums [points, 4, channels], without signs, that
+        are expected at its first points; others: windows and directions to be tried besides.
         """
-        drawn = [self.window() for _ in range(CANDIDATES)]
-        best, chosen = -np.inf, (drawn[0], self.corner.direction())
-        for window in [*drawn, *windows]:
-            along = self.corner.direction()
-            value = worth(np.array([self.sums(window + t * along) for t in STARTS]))
+        weights = np.array([kernel.weights for kernel in self.kernels]).T
+        drawn = [(self.window(), self.corner.direction()) for _ in range(CANDIDATES)]
+        best, chosen = -np.inf, drawn[0]
+        for window, along in [*drawn, *others]:
+            inputs = np.array([self.seen(window + t * along) for t in STARTS])
+            value = worth(inputs, inputs @ weights)
             if value > best:
                 best, chosen = value, (window, along)
         return chosen
@@ -258,16 +260,23 @@ class _Layer:
             window = window - slope * (sums.max() + 2 * OFF) / square
         return None
 
-    def open_changes(self, sums: np.ndarray) -> float:
-        """How many channels that are open, or of unknown sign, are to change."""
-        wanted = self.open | ~np.isfinite(self.signs)
-        sums = sums[:, :, wanted]
+    def open_changes(self, inputs: np.ndarray, sums: np.ndarray) -> float:
+        """How many channels that are open, or of unknown sign, are to change, each times the share
+        of what is open in it that lies on inputs which are on where it moves.
+        """
+        (wanted,) = np.nonzero(self.open | ~np.isfinite(self.signs))
+        if not len(wanted):
+            return 0.0
+        on = (inputs[:, 0] > 0).all(0).astype(float)
+        share = [
+            on @ (k.open**2).sum(1) / k.open.shape[1] if k.open.size else 1.0 for k in self.kernels
+        ]
         changes = 0.0
         for sign in (1, -1):
-            top = sign * sums
+            top = sign * sums[:, :, wanted]
             state = np.where(top.max(1) > 0, top.argmax(1), 4)
             moved = (state[1:] != state[:-1]) & ((state[1:] == 0) | (state[:-1] == 0))
-            changes += float(moved.any(0).sum())
+            changes += float(moved.any(0) @ np.array(share)[wanted])
         return changes
 
     @property
@@ -362,11 +371,11 @@ class _Layer:
     def telling(self, rows: np.ndarray, loose: np.ndarray) -> bool:
         """Ask a line, of many drawn, that is to tell the most of the biases that are loose."""
         steered = [self.steered(channel) for channel in loose for _ in range(TURNS)]
-        windows = [window for window in steered if window is not None]
+        windows = [(a, self.corner.direction()) for a in steered if a is not None]
         square = rows.T @ rows
         square = square + 1e-6 * np.trace(square) / len(square) * np.eye(len(square))
 
-        def worth(sums: np.ndarray) -> float:
+        def worth(_: np.ndarray, sums: np.ndarray) -> float:
             on = ((self.signs * sums).max(1) > 0).astype(float)
             more = np.concatenate([self.strengths.T * change for change in np.diff(on, axis=0)])
             return float(np.linalg.slogdet(square + more.T @ more)[1])
