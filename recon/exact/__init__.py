@@ -7,6 +7,7 @@ from typing import Any
 
 from recon.exact.attack import recover
 from recon.exact.binary_search import recover_z
+from recon.exact.conv.recovery import Convolutions, convolutional
 from recon.exact.membership import learn_model_membership
 from recon.exact.one_layer import learn_linear, learn_logistic
 from recon.exact.paper import learn_model, recover_s
@@ -15,8 +16,10 @@ from recon.oracles import AnyOracle
 
 __all__ = [
     "METHODS",
+    "Convolutions",
     "Recovery",
     "Status",
+    "convolutional",
     "learn_linear",
     "learn_logistic",
     "learn_model",

@@ -19,6 +19,10 @@ class Status(enum.Enum):
         "width given (repeated or collinear units count once)."
     )
     BUDGET = "The query budget ran out first; the network, if any, is partial."
+    CONVOLUTIONS = (
+        "The convolutions were recovered, and explain the gradients at fresh inputs; the dense "
+        "layers behind them were not."
+    )
     UNCERTIFIED = (
         "Not certified: fresh queries do not bear the network out, as where the victim is not a "
         "ReLU network that can be found, has units this search could not see, or answers in too "

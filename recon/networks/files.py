@@ -17,10 +17,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from recon.networks.convolutional import Convolutional
 from recon.networks.deep import Deep
 from recon.networks.two_layer import FIELDS, TwoLayer
 
 OF_DEEP = re.compile(r"(weights|biases)_\d+")
+OF_CONVOLUTIONAL = re.compile(r"(kernels|shifts)_\d+")
 HEAD = ("function", "dtype", "sizes")  # of the JSON, beside the arrays
 # what NumPy and the zip archive raise where the bytes are not an archive of arrays
 UNREADABLE = (
@@ -29,7 +31,7 @@ UNREADABLE = (
 )
 
 
-def load(path: str | Path) -> TwoLayer | Deep:
+def load(path: str | Path) -> TwoLayer | Deep | Convolutional:
     """The network saved at `path`, with NumPy arrays; ValueError if the file is not one."""
     data = io.BytesIO(Path(path).read_bytes())  # a file that cannot be opened is an OSError
     try:
@@ -41,7 +43,7 @@ def load(path: str | Path) -> TwoLayer | Deep:
         raise ValueError(f"{path} is not a saved network: {first}") from error
 
 
-def from_json(text: str) -> TwoLayer | Deep:
+def from_json(text: str) -> TwoLayer | Deep | Convolutional:
     """The network of its `to_json`, with NumPy arrays; ValueError if the text is not one."""
     try:
         found = json.loads(text)
@@ -52,31 +54,35 @@ def from_json(text: str) -> TwoLayer | Deep:
         raise ValueError(f"this is no network in JSON: {error!r}") from error
 
 
-def _network(arrays: dict[str, np.ndarray], sizes: Any) -> TwoLayer | Deep:
+def _network(arrays: dict[str, np.ndarray], sizes: Any) -> TwoLayer | Deep | Convolutional:
     """The network of named arrays; ValueError where one is missing or has another shape.
 
     sizes: None in files of two-layer networks that are older than they.
     """
-    deep = any(map(OF_DEEP.fullmatch, arrays))
-    if not deep:
+    kind: type[TwoLayer] | type[Deep] | type[Convolutional] = TwoLayer
+    for other, name in ((Deep, OF_DEEP), (Convolutional, OF_CONVOLUTIONAL)):
+        kind = other if any(map(name.fullmatch, arrays)) else kind
+    if kind is TwoLayer:
         _whole(arrays, FIELDS)
-    if sizes is None and not deep:
-        sizes = (arrays["slope"].shape[-1], len(arrays["bias"]), len(arrays["slope"]))
+        if sizes is None:
+            sizes = (arrays["slope"].shape[-1], len(arrays["bias"]), len(arrays["slope"]))
     known = np.asarray([] if sizes is None else sizes)
     if known.ndim != 1 or known.dtype.kind not in "iu" or (known < 0).any():
         raise ValueError("it does not say its sizes")
-    shapes = (Deep if deep else TwoLayer).shapes(tuple(known.tolist()))
+    sizes = tuple(known.tolist())
+    shapes = kind.shapes(sizes)
     _whole(arrays, shapes)
-    if deep and (more := [name for name in arrays if name not in shapes]):
+    if kind is not TwoLayer and (more := [name for name in arrays if name not in shapes]):
         raise ValueError(f"its sizes have no {', '.join(more)}")
     checked = {name: _shaped(name, arrays[name], shape) for name, shape in shapes.items()}
-    if not deep:
+    if kind is TwoLayer:
         return TwoLayer(**checked)
-    parts = (
-        [a for name, a in checked.items() if name.startswith(b)] for b in ("weights", "biases")
+    kernels, shifts, weights, biases = (
+        tuple(a for name, a in checked.items() if name.startswith(begin))
+        for begin in ("kernels", "shifts", "weights", "biases")
     )
-    weights, biases = map(tuple, parts)
-    return Deep(weights, biases)
+    dense = Deep(weights, biases)
+    return dense if kind is Deep else Convolutional(kernels, shifts, dense, sizes[1:4])
 
 
 def _whole(arrays: dict[str, np.ndarray], names: Any) -> None:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from recon.networks.convolutional import Convolutional
 from recon.networks.deep import Deep
 from recon.networks.two_layer import TwoLayer
 
@@ -29,13 +30,46 @@ class ReLUNetwork(nn.Module):
         return y + nn.Dense(self.outputs, use_bias=False, name="slope")(x) if self.slope else y
 
 
-def flax(network: Any) -> tuple[ReLUNetwork, dict[str, Any]]:
+class ConvolutionalNetwork(nn.Module):
+    """Convolutions with ReLU and 2x2 max-pools, then dense layers, x [..., d] -> [..., K]."""
+
+    shape: tuple[int, int, int]
+    kernels: tuple[tuple[int, int], ...]  # side and channels of each
+    widths: tuple[int, ...]
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Values [..., K] in the dtype of the variables and of x."""
+        y = x.reshape(*x.shape[:-1], *self.shape)
+        for i, (side, channels) in enumerate(self.kernels):
+            y = nn.Conv(channels, (side, side), padding="VALID", name=f"convolution_{i}")(y)
+            y = nn.max_pool(nn.relu(y), (2, 2), (2, 2))
+        y = y.reshape(*x.shape[:-1], -1)
+        return ReLUNetwork(self.widths, self.outputs, name="head")(y)
+
+
+def flax(network: Any) -> tuple[nn.Module, dict[str, Any]]:
     """The module and its variables {"params": ...}, NumPy arrays in the network's own dtype.
 
     A two-layer network without units is linear: its slope is the kernel of the output.  One
     whose slope is zero has none in the module.
     """
+    if isinstance(network, Convolutional):
+        return _convolutional(network)
     return _deep(network) if isinstance(network, Deep) else _two_layer(network)
+
+
+def _convolutional(network: Convolutional) -> tuple[nn.Module, dict[str, Any]]:
+    _, head = _deep(network.head)
+    layers = zip(network.kernels, network.shifts, strict=True)
+    params = {
+        f"convolution_{i}": {"kernel": np.asarray(kernel), "bias": np.asarray(shift)}
+        for i, (kernel, shift) in enumerate(layers)
+    } | {"head": head["params"]}
+    kernels = tuple((k.shape[0], k.shape[-1]) for k in network.kernels)
+    of = network.shape, kernels, network.head.widths, network.outputs
+    return ConvolutionalNetwork(*of), {"params": params}
 
 
 def _deep(network: Deep) -> tuple[ReLUNetwork, dict[str, Any]]:

@@ -12,7 +12,14 @@ from recon.victims.digits import (
     digits_scalar,
     image_classifier,
 )
-from recon.victims.planted import KINDS, oracle_of, random_deep, random_network, random_outside
+from recon.victims.planted import (
+    KINDS,
+    oracle_of,
+    random_convolutional,
+    random_deep,
+    random_network,
+    random_outside,
+)
 from recon.victims.training import Training, schedule
 
 __all__ = [
@@ -28,6 +35,7 @@ __all__ = [
     "digits_scalar",
     "image_classifier",
     "oracle_of",
+    "random_convolutional",
     "random_deep",
     "random_network",
     "random_outside",

@@ -1,9 +1,10 @@
 """Random networks with a known truth: two-layer ones inside the paper's assumptions and outside
-them, and deep ones.
+them, deep and convolutional ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recon import oracles
-from recon.networks import Deep, Network, TwoLayer
+from recon.networks import Convolutional, Deep, Network, TwoLayer
+from recon.networks.convolutional import Shape, image_sizes
 
 
 def random_network(
@@ -61,7 +63,37 @@ def random_deep(key: Any, sizes: Sequence[int], bias: float = 0.5) -> Deep:
     )
 
 
-def oracle_of(network: Network) -> oracles.Oracle:
+def random_convolutional(
+    key: Any,
+    shape: Shape = (28, 28, 1),
+    kernels: Sequence[tuple[int, int]] = ((5, 10), (5, 20)),
+    dense: Sequence[int] = (50, 10),
+    bias: float = 0.3,
+) -> Convolutional:
+    """A random convolutional network; by default of the sizes of `models.conv` for MNIST.
+
+    kernels: (side, channels) of each convolution; dense: hidden units, and outputs.  Weights
+    N(0, 1 / inputs), which is LeCun's normal, biases N(0, `bias`^2).  Float64 under
+    `jax.enable_x64(True)`.
+    """
+    sizes = (len(kernels), *shape, *(n for pair in kernels for n in pair), *dense)
+    keys = iter(jax.random.split(key, 2 * (len(kernels) + len(dense))))
+    images = image_sizes(sizes)
+    normal = lambda *shape: jax.random.normal(next(keys), shape)  # noqa: E731
+    shapes = [(a, a, c, o) for (*_, c), (a, o) in zip(images[:-1], kernels, strict=True)]
+    flat = pairwise((math.prod(images[-1]), *dense))
+    return Convolutional(
+        tuple(normal(*s) / math.prod(s[:3]) ** 0.5 for s in shapes),
+        tuple(bias * normal(s[3]) for s in shapes),
+        Deep(
+            tuple(normal(width, below) / below**0.5 for below, width in flat),
+            tuple(bias * normal(width) for width in dense),
+        ),
+        shape,
+    )
+
+
+def oracle_of(network: Network | Convolutional) -> oracles.Oracle:
     """The oracle of a recorded network; all of one kind and shape share a compiled attack."""
     return oracles.from_jax(type(network).__call__, network)
 

@@ -1,0 +1,57 @@
+"""What a reply says once all convolutions are known: the gradients in the features.
+
+J = M R, R [features that are on, d] the Jacobian of the features at x, which is known; where its
+rows are independent M [K, f] is read off, and what is left of J is that of a channel that is
+missing, or of a convolution that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from recon.exact.conv import known
+from recon.exact.conv.known import Layer, Shape
+from recon.replies import Reply
+
+DEPENDENT = 1e-8  # of the rows of R
+
+
+class Reading(NamedTuple):
+    """value [K] and the features y [f] at x [d], M [K, f] where they are on, else zero.
+
+    off: what the convolutions leave of the Jacobian, relative to it; nan where the features' rows
+    depend on each other.
+    """
+
+    x: np.ndarray
+    value: np.ndarray
+    y: np.ndarray
+    slope: np.ndarray
+    off: float
+
+
+def read(layers: Sequence[Layer], shape: Shape, x: np.ndarray, reply: Reply) -> list[Reading]:
+    """Of each point x [n, d]."""
+    return [_read(layers, shape, *row) for row in zip(x, *reply, strict=True)]
+
+
+def _read(
+    layers: Sequence[Layer], shape: Shape, x: np.ndarray, value: np.ndarray, jacobian: np.ndarray
+) -> Reading:
+    image = known.image(layers, shape, x)
+    y = image.y.reshape(-1)
+    slope = np.zeros((len(value), len(y)))
+    (on,) = np.nonzero(y > 0)
+    if len(on):
+        q, triangle = np.linalg.qr(image.rows[on].toarray().T)
+        size = np.abs(np.diag(triangle))
+        if len(size) < len(on) or size.min() < DEPENDENT * size.max():
+            return Reading(x, value, y, slope, np.nan)
+        slope[:, on] = np.linalg.solve(triangle, q.T @ jacobian.T).T
+        left = np.linalg.norm(jacobian - (jacobian @ q) @ q.T)
+    else:
+        left = np.linalg.norm(jacobian)
+    return Reading(x, value, y, slope, float(left) / max(float(np.linalg.norm(jacobian)), 1e-300))

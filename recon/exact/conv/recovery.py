@@ -1,0 +1,125 @@
+"""The door: an oracle, the shape of its images, and what comes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from recon import probe
+from recon.exact import asking
+from recon.exact.conv import layer, reading
+from recon.exact.conv.known import Layer, Shape
+from recon.exact.deep.recovery import FINEST, SHARE, points
+from recon.exact.deep.search import Log, Stuck
+from recon.exact.inputs import of_data
+from recon.exact.recovery import Recovery, Status
+from recon.exact.two_layer import ask
+from recon.oracles import AnyOracle, Cost, need
+from recon.replies import Reply
+
+BUDGET = 3_000  # queries, where the caller does not say
+CONVOLUTIONS = 2
+ROWS = 32  # of the user's inputs, that are asked
+LEFT = 1e-8  # of a Jacobian, that convolutions may leave unexplained
+
+
+@dataclass(frozen=True)
+class Convolutions(Recovery):
+    """A Recovery with the convolutions found, first one first, kernels of length one.
+
+    With Status.CONVOLUTIONS both are right as far as `fresh` standard normal points can tell, where
+    they explain the Jacobians to rounding: with 95 % confidence they fail to on at most `share` of
+    such inputs.  The network is None.
+    """
+
+    layers: tuple[Layer, ...] = ()
+
+
+class _Spent(Exception):
+    """The budget is."""
+
+
+def convolutional(
+    oracle: AnyOracle,
+    *,
+    shape: Shape,
+    key: Any,
+    budget: int | None = None,
+    data: Any = None,
+    share: float = SHARE,
+) -> Convolutions:
+    """Recover a network of two convolutions, each with ReLU and a 2x2 max-pool, and two dense
+    layers, from its logits and their Jacobians in float64.
+
+    shape: (h, w, c) of its images, which x [d] holds row by row, channels last.  Kernels are
+    square, of stride 1, without padding; their sizes, channels, signs and biases are found.  key:
+    a JAX key, consumed, or a whole number; budget: most queries to ask; data [n, d]: inputs that
+    it is held to besides; share: of standard normal inputs, the most that what is found may fail
+    on, with 95 % confidence.  Raises what `exact.recover` does.
+
+    So far the convolutions come out, and not the dense layers: `ok` is never True.
+    """
+    need(oracle, outputs=("logits", "values"), explanation="jacobian", shown="plain")
+    dim, budget = int(np.prod(shape)), BUDGET if budget is None else budget
+    if len(shape) != 3 or min(shape) < 1 or not 0 < share < 1 or budget < 0:
+        raise ValueError(f"no attack on images {shape}, with budget {budget} and share {share}")
+    others = np.zeros((0, dim))
+    if data is not None:
+        of_data(data, dim)
+        others = np.asarray(data, np.float64)[:ROWS]
+    if budget < 1 + probe.MOST:
+        return Convolutions(None, Status.BUDGET, Cost(), detail="Nothing was asked.")
+    with jax.enable_x64(True):
+        return _recover(oracle, shape, asking.seed(key), budget, others, points(share))
+
+
+def _recover(
+    oracle: Any, shape: Shape, seed: Any, budget: int, others: np.ndarray, fresh: int
+) -> Convolutions:
+    dim = int(np.prod(shape))
+    victim, form = oracle.form(dim)
+    rng = np.random.default_rng(seed)
+    eps = max(float(np.finfo(name).eps) for name in (form.asked, form.replied))
+    log, spent = Log(lambda x: more(x), eps), form.cost
+
+    def more(x: np.ndarray) -> Reply:
+        nonlocal spent
+        if spent.queries + len(x) > budget:
+            raise _Spent
+        spent = spent + Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
+        return ask(victim, x.astype(form.asked))
+
+    def ended(status: Status, detail: str, layers: tuple[Layer, ...] = ()) -> Convolutions:
+        return Convolutions(None, status, spent, detail=detail, layers=layers)
+
+    layers: tuple[Layer, ...] = ()
+    try:
+        x = probe.points(rng, -np.ones(dim), np.ones(dim), eps).astype(form.asked)
+        found = probe.findings(x.astype(float), log(x.astype(float)), eps)
+        if found.sentence or max(found.eps, eps) > FINEST:
+            why = f"Convolutions need replies in float64, and these are off by {found.eps:.0e}."
+            return ended(Status.UNFIT, found.sentence or why)
+        if form.outputs < 2:
+            return ended(Status.UNFIT, "Convolutions need two outputs at least, to be told apart.")
+
+        def unmet(last: Layer) -> list[np.ndarray]:
+            x = np.concatenate([rng.standard_normal((fresh, dim)), others])
+            readings = reading.read((*layers, last), shape, x, log(x))
+            return [of.x for of in readings if not of.off < LEFT]
+
+        for number in range(CONVOLUTIONS):
+            last = (unmet,) if number == CONVOLUTIONS - 1 else ()
+            layers = (*layers, layer.find(log, shape, layers, rng, *last))
+    except _Spent:
+        return ended(Status.BUDGET, _told(layers), layers)
+    except Stuck as stuck:
+        return ended(Status.UNCERTIFIED, f"{_told(layers)} {stuck}".strip(), layers)
+    return replace(ended(Status.CONVOLUTIONS, _told(layers), layers), fresh=fresh)
+
+
+def _told(layers: tuple[Layer, ...]) -> str:
+    said = [f"{k.shape[-1]} channels of {k.shape[0]}x{k.shape[1]}" for k, _ in layers]
+    return f"Convolutions found: {', '.join(said)}." if said else ""

@@ -1,0 +1,194 @@
+"""Convolutions from logits and Jacobians, against planted truths."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from recon import exact, oracles, victims
+from recon.exact import Status
+from recon.exact.conv import known, reading
+from recon.exact.conv.known import Layer
+from recon.networks import Convolutional, Deep
+from recon.replies import Reply
+
+SMALL = {"shape": (18, 18, 1), "kernels": ((3, 3), (3, 6)), "dense": (12, 5)}
+
+
+def planted(seed: int, **sizes: object) -> Convolutional:
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, victims.random_convolutional(jax.random.key(seed), **sizes))
+
+
+class Counted:
+    """A victim on the host that counts its queries."""
+
+    def __init__(self, network) -> None:
+        self.network, self.queries = network, 0
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.queries += len(x)
+        return self.network(x), self.network.gradient(x)
+
+
+def attacked(network, key: int = 0, **rest: object):
+    victim = Counted(network)
+    shape = rest.pop("shape", None) or network.shape
+    got = exact.convolutional(oracles.from_host(victim), shape=shape, key=key, **rest)
+    assert got.cost.queries == victim.queries
+    assert got.network is None
+    assert not got.ok
+    return got
+
+
+def matched(found: Layer, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Which true channel each one found is, where kernels are met to 1e-12 and biases to 1e-7."""
+    true = kernel.reshape(-1, kernel.shape[-1])
+    length = np.linalg.norm(true, axis=0)
+    rows = found.kernel.reshape(-1, found.kernel.shape[-1])
+    of = (rows.T @ (true / length)).argmax(1)
+    assert len(set(of.tolist())) == len(of)
+    assert np.abs(rows - (true / length)[:, of]).max() < 1e-12
+    assert np.abs(found.bias - (bias / length)[of]).max() < 1e-7
+    return of
+
+
+def right(got, true: Convolutional) -> None:
+    """The layers found are the victim's, but for channels that are off nearly everywhere."""
+    first, second = got.layers
+    of = matched(first, true.kernels[0], true.shifts[0])
+    assert len(of) == true.kernels[0].shape[-1]
+    length = np.sqrt(np.sum(true.kernels[0] ** 2, (0, 1, 2)))[of]
+    kernel = true.kernels[1][:, :, of] * length[None, None, :, None]
+    found = matched(second, kernel, true.shifts[1])
+    x = np.random.default_rng(7).standard_normal((1_000, true.dim))
+    on = true.features(x).reshape(1_000, -1, true.kernels[1].shape[-1]) > 0
+    missing = np.setdiff1d(np.arange(on.shape[-1]), found)
+    assert on[:, :, missing].any((1, 2)).mean() <= got.share
+
+
+@pytest.mark.parametrize("seed", [1, 2, 5])
+def test_both_convolutions_come_out(seed):
+    true = planted(seed, **SMALL)
+    got = attacked(true, seed)
+    assert got.status is Status.CONVOLUTIONS, str(got)
+    assert got.fresh == 30
+    assert "3 channels of 3x3, 6 channels of 3x3" in str(got)
+    right(got, true)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 4])
+def test_what_is_not_found_is_said(seed):
+    true = planted(seed, **SMALL)
+    got = attacked(true, seed)
+    if got.status is Status.CONVOLUTIONS:
+        right(got, true)
+    else:
+        assert got.status is Status.UNCERTIFIED
+        assert "Convolution" in got.detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 2, 20])
+def test_the_network_of_the_paper(seed):
+    true = planted(seed)
+    got = attacked(true, seed)
+    assert got.status is Status.CONVOLUTIONS, str(got)
+    right(got, true)
+
+
+def test_a_budget_is_kept():
+    true = planted(1, **SMALL)
+    for budget in (0, 6, 20, 60, 100):
+        got = attacked(true, 1, budget=budget)
+        assert got.status is Status.BUDGET
+        assert got.cost.queries <= budget
+
+
+def test_victims_of_other_kinds_are_not_taken_for_convolutional():
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.standard_normal(shape) / shape[-1] ** 0.5  # noqa: E731
+    mlp = Deep((normal(30, 324), normal(5, 30)), (normal(30), normal(5)))
+    linear = Deep((np.zeros((1, 324)), np.zeros((5, 1))), (np.zeros(1), normal(5)))
+    for victim in (mlp, linear):
+        got = attacked(victim, shape=(18, 18, 1), budget=2_000)
+        assert got.status in (Status.UNCERTIFIED, Status.BUDGET)
+        assert not got.layers
+
+
+def test_a_convolution_with_a_path_around_it_is_not_explained():
+    class Residual(Convolutional):
+        def __call__(self, x):
+            return super().__call__(x) + x @ around.T
+
+        def gradient(self, x):
+            return super().gradient(x) + around[None]
+
+    around = 0.1 * np.random.default_rng(1).standard_normal((5, 324))
+    true = planted(1, **SMALL)
+    victim = Residual(true.kernels, true.shifts, true.head, true.shape)
+    got = attacked(victim, 1, budget=1_500)
+    assert got.status in (Status.UNCERTIFIED, Status.BUDGET), str(got)
+    assert len(got.layers) < 2
+
+
+def test_replies_in_float32_are_refused():
+    true = planted(1, **SMALL)
+    for asked in (np.float32, np.float64):  # as such, and behind float64
+
+        def fn(x, asked=asked):
+            parts = true(x), true.gradient(x)
+            return tuple(part.astype(np.float32).astype(asked) for part in parts)
+
+        got = exact.convolutional(oracles.from_host(fn), shape=true.shape, key=0)
+        assert got.status is Status.UNFIT
+        assert "float64" in str(got)
+        assert got.cost.queries <= 10
+
+
+def test_replies_that_are_no_numbers_are_an_error():
+    true, asked = planted(1, **SMALL), []
+
+    def fn(x):
+        asked.extend(x)
+        value = true(x)
+        return value * (np.nan if len(asked) > 20 else 1.0), true.gradient(x)
+
+    with pytest.raises(oracles.ReplyError):
+        exact.convolutional(oracles.from_host(fn), shape=true.shape, key=0)
+
+
+def test_one_output_tells_no_channels_apart():
+    got = attacked(planted(1, **SMALL | {"dense": (12, 1)}))
+    assert got.status is Status.UNFIT
+    assert "two outputs" in str(got)
+
+
+@pytest.mark.parametrize("shape", [(18, 18), (18, 0, 1), (18, 18, 1, 1)])
+def test_shapes_that_are_no_images(shape):
+    with pytest.raises(ValueError, match="images"):
+        exact.convolutional(oracles.from_host(Counted(planted(1, **SMALL))), shape=shape, key=0)
+
+
+def test_a_reply_shows_the_gradients_in_the_features():
+    true = planted(3, **SMALL)
+    layers = [Layer(*pair) for pair in zip(true.kernels, true.shifts, strict=True)]
+    x = np.random.default_rng(3).standard_normal((5, true.dim))
+    for of in reading.read(layers, true.shape, x, Reply(true(x), true.gradient(x))):
+        assert of.off < 1e-13
+        features = true.features(of.x[None])
+        assert np.allclose(of.y, features[0], atol=1e-13)
+        on = of.y > 0
+        assert np.allclose(of.slope[:, on], true.head.gradient(features)[0][:, on], atol=1e-12)
+        channel = int(on.reshape(-1, 6).sum(0).argmax())  # without which the reply has no sense
+        less = [layers[0], Layer(*(np.delete(a, channel, -1) for a in layers[1]))]
+        one = of.x[None]
+        (lacking,) = reading.read(less, true.shape, one, Reply(true(one), true.gradient(one)))
+        assert lacking.off > 1e-3
+
+
+def test_what_windows_see():
+    layers = [Layer(np.zeros((5, 5, 1, 10)), np.zeros(10))]
+    assert [known.span(layers, side) for side in (1, 5, 6)] == [6, 14, 16]
+    assert known.shapes(layers, (28, 28, 1))[-1] == (12, 12, 10)
