@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from deep_planted import attacked, error, planted
 
-from recon.exact.deep import known, surface
+from recon.exact.deep import first, known, surface
 from recon.exact.deep.known import Layer
 from recon.exact.deep.surface import Sight
 from recon.networks import Deep
@@ -39,6 +39,26 @@ def test_what_is_called_right_is(sizes):
             assert np.mean(error(got.network, true, 10_000) > 1e-6) <= got.share
         else:
             assert str(got)
+
+
+def test_a_plane_that_no_touch_showed_is_found(monkeypatch):
+    whole = first.layer
+    left_out = []
+
+    def less(*args: object) -> tuple[object, str]:
+        found, why = whole(*args)
+        if isinstance(found, first.Planes):
+            left_out.append(found.normal[0])
+            found = first.Planes(*(part[1:] for part in found))
+        return found, why
+
+    monkeypatch.setattr(first, "layer", less)
+    true = planted(1, 10, 20, 12, 3)
+    got, _ = attacked(true)
+    assert len(left_out) == 1
+    assert got.ok, str(got)
+    assert got.network.widths[0] == 20
+    assert np.mean(error(got.network, true) > 1e-6) <= got.share
 
 
 def test_one_output_ends_truthfully():
@@ -84,9 +104,9 @@ def test_a_budget_is_never_exceeded():
 
 def unit(true: Deep, j: int, seen: int) -> tuple[Layer, np.ndarray, list[Sight]]:
     """The first layer, the direction of a unit's jumps, and kinks of it on random lines."""
-    first = Layer(true.weights[0], true.biases[0])
+    planes = Layer(true.weights[0], true.biases[0])
     size = np.linalg.norm(true.weights[2][:, j])
-    layers = [first, Layer(true.weights[1] * size, true.biases[1] * size)]
+    layers = [planes, Layer(true.weights[1] * size, true.biases[1] * size)]
     found: list[Sight] = []
     rng = np.random.default_rng(0)
     while len(found) < seen:
@@ -95,13 +115,13 @@ def unit(true: Deep, j: int, seen: int) -> tuple[Layer, np.ndarray, list[Sight]]
             if (at.layer, at.unit) == (1, j):
                 x = u + at.t * v
                 found.append(Sight(x, known.tangents(layers, x)[1][1][j]))
-    return first, true.weights[2][:, j] / size, found[:seen]
+    return planes, true.weights[2][:, j] / size, found[:seen]
 
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_steps_show_all_numbers_of_a_unit(signed):
     true = planted(5, 8, 18, 10, 3)
-    first, direction, seen = unit(true, 4, 1)
+    planes, direction, seen = unit(true, 4, 1)
     asked = 0
 
     def ask(x: np.ndarray) -> Reply:
@@ -111,11 +131,11 @@ def test_steps_show_all_numbers_of_a_unit(signed):
 
     rng = np.random.default_rng(1)
     size = np.linalg.norm(true.weights[2][:, 4])
-    solved = surface.solve(first, signed, seen)
+    solved = surface.solve(planes, signed, seen)
     while solved.lack and asked < 40:
-        found = surface.step(ask, first, signed, seen, solved, direction, rng)
+        found = surface.step(ask, planes, signed, seen, solved, direction, rng)
         seen += [] if found is None else [found]
-        solved = surface.solve(first, signed, seen)
+        solved = surface.solve(planes, signed, seen)
         assert solved is not None
     assert solved.lack == 0
     row, bias = true.weights[1][4] * size, true.biases[1][4] * size
@@ -130,7 +150,7 @@ def test_steps_show_all_numbers_of_a_unit(signed):
 
 def test_kinks_of_two_units_contradict_each_other():
     true = planted(5, 8, 18, 10, 3)
-    first, _, one = unit(true, 4, 4)
+    planes, _, one = unit(true, 4, 4)
     _, _, other = unit(true, 3, 1)
-    assert surface.solve(first, True, one) is not None
-    assert surface.solve(first, True, one + other) is None
+    assert surface.solve(planes, True, one) is not None
+    assert surface.solve(planes, True, one + other) is None

@@ -61,7 +61,8 @@ def last(s: Search, planes: first.Planes, fresh: int, others: np.ndarray) -> Las
     tried: list[bytes] = []
     for _ in range(TURNS):
         if not star.signed and not star.sign():
-            star.line()
+            if not star.missed():
+                star.line()
             continue
         for unit in star.units:
             star.complete(unit)
@@ -86,12 +87,11 @@ class _Star:
     """Lines through one point, and what their kinks show of the second layer."""
 
     def __init__(self, s: Search, planes: Layer) -> None:
-        self.s, self.first, self.signed, self.lines = s, planes, False, 1
+        self.s, self.signed, self.lines = s, False, 1
         track = s.tracks[-1]
         self.origin = track.x[np.argmin(np.abs(track.t))]
         self.tracks: list[Track] = [track]
-        self.units: list[Unit] = []
-        self.take(track)
+        self.begin(planes)
 
     def line(self) -> None:
         """Search another line through the origin."""
@@ -157,9 +157,38 @@ class _Star:
         for at in known.crossings([self.first], track.u, track.v, *track.ends):
             keep[at.unit] = (np.abs(met - at.t) < CLOSE * (1 + abs(at.t))).any()
         if not keep.all():
-            self.first, self.units = Layer(*(part[keep] for part in self.first)), []
-            for track in self.tracks:
-                self.take(track)
+            self.begin(Layer(*(part[keep] for part in self.first)))
+
+    def begin(self, planes: Layer) -> None:
+        """Take the lines for those of other planes."""
+        self.first = planes
+        self.units: list[Unit] = []
+        for track in self.tracks:
+            self.take(track)
+
+    def missed(self) -> bool:
+        """Find planes that no touch showed: units seen in one plane are touched; whether any is."""
+        rows: list[np.ndarray] = []
+        for unit in self.units:
+            normals = np.stack([sight.slope / np.linalg.norm(sight.slope) for sight in unit.seen])
+            alone = np.abs(normals @ normals[0]).min() > 1 - CLOSE
+            if alone and not any(abs(row[:-1] @ normals[0]) > 1 - CLOSE for row in rows):
+                rows.append(np.append(normals[0], -normals[0] @ unit.seen[0].x))
+        if not rows:
+            return False
+        both = np.stack(rows)
+        planes = first.Planes(both[:, :-1], both[:, -1], np.zeros(len(both)))
+        real = np.zeros(len(both), bool)
+        for part in np.array_split(np.arange(len(both)), -(-len(both) // max(1, self.s.dim // 2))):
+            for radius in first.RADII:
+                found = first.touched(self.s.log, planes, part, radius, self.s.rng)
+                if found is not None:
+                    real[part] = found
+                    break
+        if real.any():
+            rows = [np.column_stack(self.first), both[real]]
+            self.begin(Layer(np.concatenate(rows)[:, :-1], np.concatenate(rows)[:, -1]))
+        return bool(real.any())
 
     def complete(self, unit: Unit) -> Solved | None:
         """All numbers of a unit, after what queries it takes; None where they are not to be had."""
