@@ -44,6 +44,7 @@ class Status(enum.Enum):
 
 CONFIDENCE = 0.95
 EVIDENCE = math.log(1 / (1 - CONFIDENCE))  # points met times the share that can yet be wrong
+ONCE = 0.7  # of 1 - CONFIDENCE, for the first test; half of what is left for each that follows
 COARSE = 1e-4  # eps above which rounding is as large as units: half precision
 TOO_COARSE = (
     "Such replies have too few digits to tell units from rounding. Ask the model in float32, its "
@@ -93,3 +94,13 @@ class Recovery:
 
     def __str__(self) -> str:
         return f"{self.status.value} {self.detail}".strip()
+
+
+def repeated(fresh: int, failed: int) -> int:
+    """How many points a test is to have that follows `failed` ones that were not passed.
+
+    A network that is mended until it passes has several chances to pass wrongly: the points are
+    so many that all of them together are as likely as one in a single test of `fresh` points.
+    """
+    part = (1 - ONCE) / 2**failed if failed else ONCE
+    return math.ceil(fresh * (1 - math.log(part) / EVIDENCE))

@@ -15,7 +15,7 @@ from recon.exact.conv.known import Layer, Shape
 from recon.exact.deep.recovery import FINEST, SHARE, points
 from recon.exact.deep.search import Log, Stuck
 from recon.exact.inputs import of_data
-from recon.exact.recovery import Recovery, Status
+from recon.exact.recovery import Recovery, Status, repeated
 from recon.exact.two_layer import ask
 from recon.oracles import AnyOracle, Cost, need
 from recon.replies import Reply
@@ -105,10 +105,15 @@ def _recover(
         if form.outputs < 2:
             return ended(Status.UNFIT, "Convolutions need two outputs at least, to be told apart.")
 
+        failed = 0
+
         def unmet(last: Layer) -> list[np.ndarray]:
-            x = np.concatenate([rng.standard_normal((fresh, dim)), others])
+            nonlocal failed
+            x = np.concatenate([rng.standard_normal((repeated(fresh, failed), dim)), others])
             readings = reading.read((*layers, last), shape, x, log(x))
-            return [of.x for of in readings if not of.off < LEFT]
+            found = [of.x for of in readings if not of.off < LEFT]
+            failed += bool(found)
+            return found
 
         for number in range(CONVOLUTIONS):
             last = (unmet,) if number == CONVOLUTIONS - 1 else ()

@@ -23,6 +23,7 @@ from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Incomplete, Search, Stuck
 from recon.exact.deep.track import Track
+from recon.exact.recovery import repeated
 
 SEGMENTS = 60  # a layer, at most
 DEEPER = 0.15  # of the whole rows seen are false: there are deeper kinks
@@ -53,7 +54,8 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
     """The next layer; Stuck where it is not found, Incomplete where the one before lacks units, as
     nothing lies behind it and no output on it meets the replies.
 
-    fresh: how many standard normal points a whole network must meet, and others [m, d] besides.
+    fresh: how many standard normal points bound the share of inputs on which a network that meets
+    them is wrong; others [m, d]: points that it must meet besides.
     """
     number = len(s.layers)
     if number not in s.seen:
@@ -219,7 +221,8 @@ def disagreement(
     if len(fit.bad):
         bad = points[s.rng.choice(fit.bad)]
         return points[fit.good[np.argmin(np.linalg.norm(points[fit.good] - bad, axis=1))]], bad
-    x = np.concatenate([s.rng.standard_normal((fresh, s.dim)), others])
+    x = s.rng.standard_normal((repeated(fresh, s.failed), s.dim))
+    x = np.concatenate([x, others])
     width = len(layers[0].bias)
     which: list[int] = []
     if s.chart.place.size:
@@ -240,6 +243,7 @@ def disagreement(
         if (~wrong).any():
             met = part[np.argmin(wrong)]
         if wrong.any():
+            s.failed += start + len(part) > len(far)
             return met, part[np.argmax(wrong)]
     return x
 

@@ -16,9 +16,10 @@ our choice: the order of units, their scale, and how units that are on everywher
 passed on by identity units, one for each input.
 
 What is proved and what is not: every value is met to rounding, and m fresh standard normal points
-are, with their gradients, drawn once the network stood.  With confidence 95 % a network that is
-put to this test and passes answers at most ln(20) / m of such inputs wrongly (`Recovery.share`): a
-unit that switches on a smaller share can be missed.  One that fails is mended and put to it again.
+are, with their gradients, drawn once the network stood.  With confidence 95 % the network answers
+at most ln(20) / m of such inputs wrongly (`Recovery.share`): a unit that switches on fewer
+can be missed.  A network that fails is mended and put to another test; the more points, the more
+tests failed, so that all of them together have that confidence (`repeated`).
 """
 
 from __future__ import annotations

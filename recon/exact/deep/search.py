@@ -110,6 +110,7 @@ class Search:
     tried: set[tuple[int, bytes]] = field(default_factory=set)  # lifts that led to nothing
     doubts: dict[int, int] = field(default_factory=dict)
     deepest: int = -1  # the number of the layer that is known to be the last
+    failed: int = 0  # tests on fresh points that a network did not pass
     rays: set[int] = field(default_factory=set)  # of the orthant, that were asked
     sure: set[int] = field(default_factory=set)  # kinks (by id) of units found missing (`aim`)
     _pieces: dict[tuple[int, int], rows.Pieces] = field(default_factory=dict)
