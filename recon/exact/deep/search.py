@@ -139,8 +139,10 @@ class Search:
                 self.line()
             layer, why = first.layer(self.log, self.tracks, self.rng)
             if isinstance(layer, first.Planes):
-                return layer
-            if layer is not None:
+                if self.log.value[0].shape[1] > 1:
+                    return layer
+                why = f"wider than the {self.dim} inputs, which takes two outputs"
+            elif layer is not None:
                 break
         else:
             raise Stuck(f"Layer 1: {why}.")

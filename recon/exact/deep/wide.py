@@ -50,8 +50,6 @@ def last(s: Search, planes: first.Planes, fresh: int, others: np.ndarray) -> Las
 
     fresh: how many standard normal points the network must meet, and others [m, d] besides.
     """
-    if s.log.value[0].shape[1] < 2:
-        raise Stuck(f"Layer 1 is wider than the {s.dim} inputs, which takes two outputs.")
     star = _Star(s, Layer(planes.normal, planes.offset))
     star.line()
     star.confirm()
