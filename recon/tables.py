@@ -64,7 +64,8 @@ def others(
 ) -> tuple[list[Row], list[dict[str, Any]]]:
     """The rows that are in `folder` of other cells than these, and the records they came with.
 
-    None where there is nothing, or of other settings.  A cell is known by CELL.
+    None where there is nothing, or where any of these settings was another.  A cell is known by
+    CELL.
     """
     try:
         there, record = read(folder)
@@ -72,7 +73,8 @@ def others(
         return [], []
     new = {tuple(row.get(name) for name in CELL) for row in rows}
     kept = [row for row in there if tuple(row.get(name) for name in CELL) not in new]
-    if not kept or record.get("settings") != settings:
+    was = record.get("settings", {})
+    if not kept or any(was.get(name) != value for name, value in settings.items()):
         return [], []
     before = record.pop("earlier", [])
     if before:  # its own part of a record that names all

@@ -199,7 +199,8 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
 
 def _settings(experiment: Any) -> dict[str, Any]:
     settings = dataclasses.asdict(experiment)
-    settings.pop("about", None)
+    for name in ("about", "small_steps"):  # what rows do not depend on
+        settings.pop(name, None)
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
