@@ -200,7 +200,10 @@ def test_students_are_measured_cell_by_cell(tmp_path, capsys):
         *("rows.csv", "run.json", "table.md", picture),
     }
     assert "10" in capsys.readouterr().out
-    # other cells join it, and the same one is measured in its place
+    # other cells join it, and the same one is measured in its place; records of earlier versions
+    # hold the steps of small forms
+    settings = record["settings"] | {"small_steps": 7}
+    tables.write(tmp_path, [row], record | {"settings": settings})
     assert main([*STUDENTS, "budget=100", "--out", str(tmp_path)]) == 0
     assert "1 rows of other cells" in " ".join(capsys.readouterr().err.split())
     assert main([*STUDENTS, "budget=100", "--out", str(tmp_path)]) == 0
