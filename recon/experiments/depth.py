@@ -58,9 +58,9 @@ class Depth(Measured):
 
     Claim:   "does our theoretical result extend to depth-3 networks? ... a k-layer ReLU network
              with h units at each layer from only O~(kh) queries?" (section 1.1, open).
-    Time:    8 minutes on 1 CPU core.
-    Expect:  two hidden layers in 2.2 to 3.2 queries a unit from two outputs on, three in 4 to 9,
-             4 to 8 where the first layer is two or four times as wide as the input; errors of
+    Time:    5 minutes on 1 CPU core.
+    Expect:  two hidden layers in 2 to 3 queries a unit from two outputs on, three in 3 to 6,
+             4 to 7 where the first layer is two or four times as wide as the input; errors of
              1e-12; none with `ok` wrong on more inputs than its certificate says.
 
     The victim answers on the host, in float64; depth and widths are not told.  exact: `ok`, and
