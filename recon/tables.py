@@ -59,13 +59,19 @@ def read(folder: str | Path) -> tuple[list[Row], dict[str, Any]]:
     return rows(folder / "rows.csv"), json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
-def others(
-    folder: str | Path, rows: Iterable[Row], settings: Any
-) -> tuple[list[Row], list[dict[str, Any]]]:
-    """The rows that are in `folder` of other cells than these, and the records they came with.
+def fits(folder: str | Path, settings: Mapping[str, Any]) -> bool:
+    """Whether the rows in `folder`, if there are any, were measured with these settings."""
+    try:
+        _, record = read(folder)
+    except (OSError, ValueError):
+        return True
+    was = record.get("settings", {})
+    return all(was.get(name) == value for name, value in settings.items())
 
-    None where there is nothing, or where any of these settings was another.  A cell is known by
-    CELL.
+
+def others(folder: str | Path, rows: Iterable[Row]) -> tuple[list[Row], list[dict[str, Any]]]:
+    """The rows that are in `folder` of other cells than these, and the records they came with; none
+    where there is nothing.  A cell is known by CELL.
     """
     try:
         there, record = read(folder)
@@ -73,8 +79,7 @@ def others(
         return [], []
     new = {tuple(row.get(name) for name in CELL) for row in rows}
     kept = [row for row in there if tuple(row.get(name) for name in CELL) not in new]
-    was = record.get("settings", {})
-    if not kept or any(was.get(name) != value for name, value in settings.items()):
+    if not kept:
         return [], []
     before = record.pop("earlier", [])
     if before:  # its own part of a record that names all

@@ -212,6 +212,11 @@ def test_students_are_measured_cell_by_cell(tmp_path, capsys):
     assert rows[0] == row
     assert joined["earlier"][0]["command"] == record["command"]
     assert joined["command"].endswith(" && " + record["command"] + "0")
+    # rows of other settings are not lost
+    tables.write(tmp_path, rows, joined | {"settings": settings | {"steps": 1}})
+    assert main([*STUDENTS, "budget=100", "--out", str(tmp_path)]) == 2
+    assert "rows of other settings" in " ".join(capsys.readouterr().err.split())
+    assert tables.read(tmp_path)[0] == rows
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,9 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
     cells = isinstance(experiment, Rebuild)
     if not cells and (args.only or args.dask or args.devices or args.workers > 1):
         raise SettingsError(f"{name} has no cells to choose from, or to measure elsewhere")
+    settings = _settings(experiment)
+    if args.only and folder and not tables.fits(folder, settings):
+        raise SettingsError(f"{folder} holds rows of other settings: name another folder by --out")
     start = time.perf_counter()
     first = devices.join() if args.devices else True
     with Progress(*BAR, console=console, transient=True, speed_estimate_period=3_600) as bar:
@@ -177,8 +180,7 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
     seconds = time.perf_counter() - start
     if not first:
         return
-    settings = _settings(experiment)
-    others, earlier = tables.others(folder, rows, settings) if args.only and folder else ([], [])
+    others, earlier = tables.others(folder, rows) if args.only and folder else ([], [])
     if others:
         console.print(f"{len(others)} rows of other cells, already in {folder}, stay there.")
     rows = others + rows
