@@ -13,7 +13,7 @@ from recon.exact.deep import cells, finish, known, lift, output, rows, segment
 from recon.exact.deep.known import Layer
 from recon.exact.deep.output import Output
 from recon.exact.deep.track import Kink
-from recon.exact.recovery import CONFIDENCE
+from recon.exact.recovery import CONFIDENCE, repeated
 from recon.networks import Deep
 
 
@@ -37,7 +37,7 @@ def test_one_output_is_enough(sizes):
     true = planted(5, *sizes)
     got, _ = attacked(true)
     assert got.ok, str(got)
-    assert error(got.network, true).max() < 1e-9
+    assert np.mean(error(got.network, true) > 1e-9) <= got.share
 
 
 def test_a_victim_that_jax_differentiates_answers_as_one_on_the_host_does():
@@ -56,7 +56,7 @@ def test_a_smaller_share_costs_the_points_that_it_promises():
     more, _ = attacked(true, share=0.02)
     assert more.ok
     assert more.fresh == 150
-    assert more.cost.queries - one.cost.queries == 120
+    assert more.cost.queries - one.cost.queries == repeated(150, 0) - repeated(30, 0) > 120
 
 
 def test_depth_one_looks_for_two_layers_only():

@@ -21,6 +21,10 @@ NEXT = {
         "Allow more queries: `--budget`, or leave it out. A model that fits takes about two "
         "gradient queries a hidden unit, one that does not some 30,000 queries at most.",
     ],
+    "CONVOLUTIONS": [
+        "The kernels are found and not what follows them: rebuild the rest by matching gradients, "
+        "`recon.distill`.",
+    ],
     "UNCERTIFIED": [
         "Is it a ReLU network of dense layers (no other curves)? Others are not for this attack.",
         "Give inputs of your own, `--data`: queries are then spread as they are.",
