@@ -191,4 +191,4 @@ def test_a_reply_shows_the_gradients_in_the_features():
 def test_what_windows_see():
     layers = [Layer(np.zeros((5, 5, 1, 10)), np.zeros(10))]
     assert [known.span(layers, side) for side in (1, 5, 6)] == [6, 14, 16]
-    assert known.shapes(layers, (28, 28, 1))[-1] == (12, 12, 10)
+    assert known.image(layers, (28, 28, 1), np.zeros(784)).y.shape == (12, 12, 10)

@@ -76,15 +76,6 @@ def span(layers: Sequence[Layer], side: int) -> int:
     return side
 
 
-def shapes(layers: Sequence[Layer], shape: Shape) -> list[Shape]:
-    """Of the image, and of what each layer makes of it."""
-    found = [shape]
-    for kernel, _ in layers:
-        h, w, _ = found[-1]
-        found.append(((h - len(kernel) + 1) // 2, (w - len(kernel) + 1) // 2, kernel.shape[-1]))
-    return found
-
-
 def outputs(layers: Sequence[Layer], y: np.ndarray) -> np.ndarray:
     """What the layers make of an image [h, w, c]."""
     for kernel, bias in layers:
