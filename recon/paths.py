@@ -8,6 +8,7 @@ of "gausslegendre"; the weights of "riemann_trapezoid" sum to 1 - 1 / steps ther
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,11 @@ class Path:
         object.__setattr__(self, "baseline", plain)
 
     def __str__(self) -> str:
-        return f"{self.steps} steps of {self.rule}"
+        rule, baseline = f"{self.steps} steps of {self.rule}", self.baseline
+        if isinstance(baseline, tuple):
+            digest = sha256(np.array(baseline).tobytes()).hexdigest()[:12]
+            return f"{rule} from {len(baseline)} numbers ({digest})"
+        return f"{rule} from {baseline:g}" if baseline else rule
 
     @property
     def shares(self) -> np.ndarray:

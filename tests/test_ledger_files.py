@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from attacked import DIM, Service, answered, kept, processes, truth
 
-from recon import oracles, service
+from recon import oracles, paths, service
 from recon.book import MARK
 from recon.ledger import LedgerError
 from recon.networks import TwoLayer
@@ -47,6 +47,11 @@ def test_another_victims_ledger_is_refused(whole, x):
     refused(whole, "another victim: its service is '.*', not 'model 2'", service="model 2")
     other = oracles.from_host(Service().reply, view=View("values"))
     refused(whole, "another victim: its view is 'logits, .*', not 'values, ", other)
+    told = {
+        str(View(explanation="integrated_gradients", path=paths.Path(baseline=baseline)))
+        for baseline in (0.0, 0.5, [0.5] * DIM, [0.5] * (DIM - 1) + [0.5 + 1e-12])
+    }
+    assert len(told) == 4  # a ledger of another baseline is another's
     refused(whole, "its parameters", oracles.from_jax(TwoLayer.__call__, truth()))
     fewer = kept(oracles.from_host(lambda x: (x, x)), whole)
     with pytest.raises(LedgerError, match="another victim, of 10 inputs, not 4"):

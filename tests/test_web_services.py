@@ -60,6 +60,8 @@ def test_the_command_attacks_a_service(capsys, tmp_path):
         assert main([*argv, "--width", "5"]) == 2
         assert "--width is for random networks, not for --url" in capsys.readouterr().err
         assert main([*argv, "--model", "net.onnx"]) == 2
+        assert main([*argv[:5], "--explains", "top", "--shown", "sepia"]) == 2
+        assert "a view has no shown 'sepia'; there are plain, " in capsys.readouterr().err
         assert main(["attack", "--check", "5"]) == 2
     assert main([*argv[:3], "--most-rows", "0"]) == 2
 

@@ -24,13 +24,14 @@ class FromUrl:
     url: str | None = None
     """Recover the model of the service at this address; say its inputs with --dim."""
     shows: str = "logits"
-    """What the values of the service are: logits, values, probabilities, log_probabilities."""
-    of: Literal["logits", "probabilities", "log_probabilities"] = "logits"
-    """What the service explains."""
-    explains: Literal["jacobian", "input_x_gradient", "integrated_gradients", "smoothgrad"] = (
-        "jacobian"
-    )
-    """How it does: integrated gradients are Captum's 50 steps from zero."""
+    """What the values of the service are: logits, values, probabilities, log_probabilities, ..."""
+    of: str = "logits"
+    """What the service explains: logits, probabilities, log_probabilities."""
+    explains: str = "jacobian"
+    """How it does: jacobian, top (of the largest class), input_x_gradient, smoothgrad, ...;
+    integrated_gradients are Captum's 50 steps from zero."""
+    shown: str = "plain"
+    """In which form: plain, absolute, digits_4, heat_map, ...: the words are those of `View`."""
     contract: Literal["recon", "torchserve", "vertex"] = "recon"
     """How its requests and replies look (recon.victims.brought.web)."""
     ledger: Path | None = None
@@ -59,7 +60,7 @@ class FromUrl:
         if self.check < 0:
             raise ValueError(f"--check must be at least 0, not {self.check}")
         most_rows = None if self.ledger is not None else self.most_rows
-        view = View(self.shows, self.explains, self.of)
+        view = View(self.shows, self.explains, self.of, shown=self.shown)
         with web.connections(self.url, self.timeout) as client:
             oracle: AnyOracle = service.patient(
                 web.oracle(
