@@ -31,6 +31,8 @@ PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 test test-slow test-torch test-brought test-newest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
 test test-slow test-torch test-brought test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 test test-slow test-torch test-brought test-newest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+# On a fresh clone half of the time was LLVM's; test-slow has its optimizations, as users do.
+test test-torch test-brought test-newest: export JAX_DISABLE_MOST_OPTIMIZATIONS := 1
 
 test: install
 	@$(RUN) -m pytest $(PARALLEL) -m "not slow" --nbmake tests notebooks

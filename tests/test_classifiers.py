@@ -29,7 +29,10 @@ def same(first, second):
     return all(np.array_equal(a, b) for a, b in leaves)
 
 
-@pytest.mark.parametrize(("model", "floor"), [("linear", 0.9), ("mlp", 0.93), ("conv", 0.93)])
+CONV = pytest.param("conv", 0.93, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("model", "floor"), [("linear", 0.9), ("mlp", 0.93), CONV])
 def test_digits_are_learned(digits, model, floor):
     victim = victims.classifier(digits, model, training=SHORT)
     assert (victim.dataset, victim.model, victim.seed) == ("digits", model, 0)

@@ -23,6 +23,7 @@ from recon.networks import TwoLayer
 SLOW = (
     "queries",
     "robust",
+    "views",
     "bench-exact",
     "bench-distill",
     *MNIST,

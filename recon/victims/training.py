@@ -45,13 +45,16 @@ class Training:
 
 # 312 steps of 128 images are one pass over the 40,000 of CIFAR-10.
 _COLOUR = Training(batch=128, weight_decay=0.05, warmup=0.1, augmented=True)
+_EPOCHS = {"vgg11": 8, "vgg11-quarter": 8, "resnet18": 8, "resnet18-half": 5}
 TRAININGS: Mapping[tuple[str, str], Training] = MappingProxyType(
     {
         ("cifar10", "conv"): replace(_COLOUR, steps=80 * 312, learning_rate=6e-3, weight_decay=0.0),
     }
     | {
-        ("cifar10", deep): replace(_COLOUR, steps=8 * 312, learning_rate=1e-2, optimizer="muon")
-        for deep in ("vgg11", "vgg11-quarter", "resnet18", "resnet18-half")
+        ("cifar10", deep): replace(
+            _COLOUR, steps=epochs * 312, learning_rate=1e-2, optimizer="muon"
+        )
+        for deep, epochs in _EPOCHS.items()
     }
 )
 

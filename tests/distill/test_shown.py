@@ -101,7 +101,12 @@ def digits():
 
 
 @pytest.mark.parametrize(
-    "view", [View(shown="absolute"), View(explanation="integrated_gradients")], ids=str
+    "view",
+    [
+        pytest.param(View(shown="absolute"), marks=pytest.mark.slow),
+        View(explanation="integrated_gradients"),
+    ],
+    ids=str,
 )
 def test_a_student_of_what_is_shown_is_better_than_one_that_takes_it_for_gradients(view, digits):
     student, true, x = digits
