@@ -142,8 +142,9 @@ def depth(figure: Any, rows: list[Row]) -> None:
     for axis in (left, right):
         axis.minorticks_off()
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    left.set_yticks([*ticks, 512, 1024], [*map(str, ticks), "512", "1,024"])
     ok, runs = (sum(column(rows, name)) for name in ("exact", "runs"))
-    figure.suptitle(f"{ok} of {runs} deep networks recovered exactly, depth and widths not told")
+    figure.suptitle(f"{ok} of {runs} networks recovered exactly, depth and widths not told")
     caption(
         figure,
         "Gradient queries, the certificate's included; means over the victims of a shape, laws "
