@@ -15,7 +15,7 @@ from typing import Any
 
 from recon import tables
 from recon.distill import Hyper
-from recon.experiments.services import DEEP, RECIPES, REPLIES
+from recon.experiments.services import DEEP, NOISE, RECIPES, REPLIES
 
 FILE = Path(__file__).with_name("hyper.csv")
 NARROW = "vgg11-quarter"  # whose settings every deep student has
@@ -45,10 +45,10 @@ def hyper(
     class alone and for all else that explains; then the same of MNIST, which are not tuned for
     another data set; then Hyper().
     SmoothGrad has the settings of plain gradients, so that the two differ in what the victim
-    replies alone; medoids and means have the pool's.  Those of VGG11 and ResNet-18 were chosen for
-    a quarter of the width of the first.
+    replies alone; medoids and means have the pool's, standardised noise those of N(0, I).  Those of
+    VGG11 and ResNet-18 were chosen for a quarter of the width of the first.
     """
-    asked = "gaussian" if queries == "gaussian" else "pool"
+    asked = "gaussian" if queries in NOISE else "pool"
     answered = "gradient" if reply == "smoothgrad" else reply
     service, chosen = REPLIES[reply], RECIPES[recipe]
     replies = (answered, "gradient") if service.view.axes else (answered,)

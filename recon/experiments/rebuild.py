@@ -21,7 +21,7 @@ from recon.distill.hyper import refusal
 from recon.experiments import students
 from recon.experiments.common import Only, Row, SettingsError, Tell, columns, grouped, silent
 from recon.experiments.hyper import hyper
-from recon.experiments.services import QUERIES, RECIPES, REPLIES
+from recon.experiments.services import NOISE, QUERIES, RECIPES, REPLIES
 from recon.experiments.students import Cell
 from recon.workers import quiet
 
@@ -54,7 +54,7 @@ class Panel(NamedTuple):
     """One victim with its student, and with how many seeds each budget is measured.
 
     student: "" for the victim's class; seeds: for every budget, or one number each; recipes,
-    replies: in place of those of the experiment, where not empty.
+    replies, queries: in place of those of the experiment, where not empty.
     """
 
     victim: str
@@ -63,6 +63,7 @@ class Panel(NamedTuple):
     replies: tuple[str, ...] = ()
     seeds: int | tuple[int, ...] = 5
     student: str = ""
+    queries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Rebuild:
             seeds = panel.seeds
             of = (seeds,) * len(panel.budgets) if isinstance(seeds, int) else seeds
             services = panel.replies or self.replies, panel.recipes or self.recipes
-            axes = self.queries, *services, zip(panel.budgets, of, strict=True)
+            axes = panel.queries or self.queries, *services, zip(panel.budgets, of, strict=True)
             for queries, reply, recipe, (budget, runs) in product(*axes):
                 if reply in RECIPES[recipe].replies:
                     found += self._cells(panel, queries, reply, recipe, budget, runs)
@@ -250,11 +251,11 @@ def check(todo: Sequence[Cell]) -> None:
         recipe = RECIPES[cell.recipe]
         if recipe.known and cell.victim != cell.student:
             raise SettingsError("a student that knows layers is of its victim's class")
-        if recipe.fixed.get("unlabelled") and cell.queries == "gaussian":
-            raise SettingsError("unlabelled images are not of the kind of gaussian queries")
+        if recipe.fixed.get("unlabelled") and cell.queries in NOISE:
+            raise SettingsError(f"unlabelled images are not of the kind of {cell.queries} queries")
     for cell in todo:
         budget, pool = int(cell.hyper.budget), len(students.load(*students.place(cell)).pool.x)
-        if cell.queries != "gaussian" and budget > pool:
+        if cell.queries not in NOISE and budget > pool:
             raise SettingsError(
                 f"a budget of {budget:,} is not in 1 ... {pool:,}, the pool of {cell.dataset}"
             )

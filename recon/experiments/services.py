@@ -99,6 +99,14 @@ def gaussian(dataset: data.Dataset, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, dim]).standard_normal((count, dim), np.float32)
 
 
+def standardised(dataset: data.Dataset, count: int, seed: int) -> np.ndarray:
+    """`gaussian`, for a victim that standardises its images: noise of the mean and deviation that
+    the pixels of the pool have.
+    """
+    x = dataset.pool.x
+    return np.asarray(x.mean() + x.std() * gaussian(dataset, count, seed), np.float32)
+
+
 def means(dataset: data.Dataset, count: int, seed: int) -> np.ndarray:
     """The means of `count` clusters of the pool, by k-means from rows that `seed` draws.
 
@@ -123,9 +131,11 @@ def medoids(dataset: data.Dataset, count: int, seed: int) -> np.ndarray:
     return points[rows]
 
 
+NOISE = ("gaussian", "standardised")  # no images, and so without end
 QUERIES: dict[str, Queries] = {
     "pool": drawn,
     "gaussian": gaussian,
+    "standardised": standardised,
     "medoids": medoids,
     "means": means,
 }

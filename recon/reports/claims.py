@@ -140,7 +140,7 @@ def cells(table: Table, asked: Sequence[Of]) -> str:
 def _named(of: Of) -> str:
     who = "" if of["victim"] == of["student"] else f"{of['victim']} with {of['student']}, "
     extra = [of["recipe"]] * (of["recipe"] != "plain")
-    extra += [of["queries"]] * (of["queries"] in ("medoids", "means"))
+    extra += [of["queries"]] * (of["queries"] in ("medoids", "means", "standardised"))
     return ", ".join([f"{who}{of['budget']:,} {of['reply']}", *extra])
 
 

@@ -43,12 +43,13 @@ def _draw(figure: Any, rows: list[Row], title: str) -> None:
     failed = [row for row in rows if row["failure"] is not None]
     rows = [row for row in rows if row["failure"] is None]
     pairs = list(dict.fromkeys((row["victim"], row["student"]) for row in rows))
-    kinds = list(dict.fromkeys((row["reply"], row["recipe"]) for row in rows))
+    kinds = list(dict.fromkeys(_kind(row, rows[0]["queries"]) for row in rows))
     axes = panels(figure, len(pairs), 2.4 + 2.7 * len(pairs), 3.6, sharey=True)
     for axis, (victim, student) in zip(axes, pairs, strict=True):
         mine = [row for row in rows if (row["victim"], row["student"]) == (victim, student)]
         for i, kind in enumerate(kinds):
-            _curve(axis, [r for r in mine if (r["reply"], r["recipe"]) == kind], *_look(*kind, i))
+            of = [row for row in mine if _kind(row, rows[0]["queries"]) == kind]
+            _curve(axis, of, *_look(*kind, i))
         own = 100 * mine[0]["victim_accuracy"]
         axis.axhline(own, color=INK, linestyle="--", linewidth=0.9, label="the victim itself")
         axis.set_title(_title(victim, student))
@@ -59,13 +60,21 @@ def _draw(figure: Any, rows: list[Row], title: str) -> None:
     axes[0].set(ylabel="accuracy on test images, %", ylim=(0, 102))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     figure.suptitle(title)
-    cells = Counter((*_pair(row), row["reply"], row["recipe"], row["budget"]) for row in rows)
+    names = ("queries", "reply", "recipe", "budget")
+    cells = Counter((*_pair(row), *(row[name] for name in names)) for row in rows)
     seeds = sorted({min(cells.values()), max(cells.values())})
     text = (
         f"{rows[0]['dataset']}. Lines: the mean over {' to '.join(map(str, seeds))} seeds; bands: "
         "lowest to highest. A gradient is the whole Jacobian of the logits, but for the top class."
     )
     caption(figure, text + (f" {len(failed)} students failed and are left out." if failed else ""))
+
+
+def _kind(row: Row, usual: str) -> tuple[str, str]:
+    """The reply, and the recipe with the queries where they are not the usual ones."""
+    other = [] if row["queries"] == usual else [row["queries"]]
+    recipe = [] if other and row["recipe"] == "plain" else [row["recipe"]]
+    return row["reply"], ", ".join(recipe + other)
 
 
 def _pair(row: Row) -> tuple[str, str]:
