@@ -201,8 +201,8 @@ def test_students_are_measured_cell_by_cell(tmp_path, capsys):
     }
     assert "10" in capsys.readouterr().out
     # other cells join it, and the same one is measured in its place; records of earlier versions
-    # hold the steps of small forms
-    settings = record["settings"] | {"small_steps": 7}
+    # hold the steps of small forms, and had fewer panels
+    settings = record["settings"] | {"small_steps": 7, "panels": [["linear", [10]]]}
     tables.write(tmp_path, [row], record | {"settings": settings})
     assert main([*STUDENTS, "budget=100", "--out", str(tmp_path)]) == 0
     assert "1 rows of other cells" in " ".join(capsys.readouterr().err.split())

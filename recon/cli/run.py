@@ -144,6 +144,9 @@ def _measure(args: Run, known: dict[str, Any], results: Path, what: str) -> int:
     return 0
 
 
+CELLS = ("panels", "replies", "recipes", "queries")  # settings that say which cells there are
+
+
 def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
     """One experiment: measure, show, write, draw."""
     from recon import tables
@@ -154,7 +157,8 @@ def _one(name: str, experiment: Any, args: Run, folder: Path | None) -> None:
     if not cells and (args.only or args.dask or args.devices or args.workers > 1):
         raise SettingsError(f"{name} has no cells to choose from, or to measure elsewhere")
     settings = _settings(experiment)
-    if args.only and folder and not tables.fits(folder, settings):
+    same = {name: value for name, value in settings.items() if name not in CELLS}
+    if args.only and folder and not tables.fits(folder, same):
         raise SettingsError(f"{folder} holds rows of other settings: name another folder by --out")
     start = time.perf_counter()
     first = devices.join() if args.devices else True
