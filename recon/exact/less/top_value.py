@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recon.exact import asking
+from recon.exact.asking import Spent
 from recon.exact.less import top_classes
 from recon.exact.less.top_classes import Reading
 from recon.exact.less.top_line import Line, search
-from recon.exact.less.top_replies import Log, Spent
+from recon.exact.less.top_replies import Log
 from recon.exact.less.top_touch import Planes, beside, touched
 from recon.exact.less.top_unseen import unseen
 from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
