@@ -103,3 +103,20 @@ def test_open_units_are_moved_to_where_they_are_wanted():
     moved[np.arange(5), rng.integers(7, size=5)] = True  # one of more units than inputs
     after = top_classes._moved(x, moved, np.ones(7), rows, bias)
     assert ((after @ rows.T + bias)[moved] > 0).all()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_service_that_is_sure_everywhere_is_said_to_be(outputs):
+    truth = planted(4, outputs=outputs)
+    truth = replace(truth, offset=truth.offset + 2000 * np.eye(outputs)[0])
+
+    def fn(x):
+        z = truth(x)
+        p = 1 / (1 + np.exp(-z)) if outputs == 1 else np.exp(z - z.max(1, keepdims=True))
+        return p, np.zeros((len(x), outputs, 10))
+
+    service = oracles.from_host(fn, view=View("probabilities", of="probabilities"))
+    found = exact.recover(service, dim=10, key=0)
+    assert found.status is Status.UNCERTIFIED
+    assert "one class alone" in found.detail
+    assert found.cost.queries == 1

@@ -26,6 +26,7 @@ from recon.oracles import AnyOracle
 
 LINES = 6  # searches for units that are missing before giving up
 ROUNDS = 64  # of queries for weights that are open and classes that were not seen
+STUCK = 12  # rounds in succession that tell nothing of open weights, as of a class rarely on top
 LIKELY = 0.02  # chance of another class at which it is looked for
 UNKNOWN, KNOWN = 24, 16  # queries in succession that look for one in vain, where K is known
 PAIRS = 1  # of far points x, -x: every unit is on at one of them
@@ -108,7 +109,7 @@ def _recover(
 
 def _completed(log: Log, planes: Planes, classes: int | None, rng: np.random.Generator) -> Reading:
     """The reading once nothing is open that queries tell, and no other class is likely."""
-    reading, vain = top_classes.read(log, planes), 0
+    reading, vain, stuck = top_classes.read(log, planes), 0, 0
     for _ in range(ROUNDS):
         x = top_classes.telling(log, reading, rng)
         count = int(reading.seen.sum())
@@ -121,7 +122,11 @@ def _completed(log: Log, planes: Planes, classes: int | None, rng: np.random.Gen
                 return reading
             x, vain = point[None], vain + 1
         log.ask(x)
-        reading = top_classes.read(log, planes)
+        before, reading = reading, top_classes.read(log, planes)
+        told = reading.missing.sum() < before.missing.sum() or reading.seen.sum() > count
+        stuck = 0 if told or not before.missing.any() else stuck + 1
+        if stuck == STUCK:
+            return reading
         vain = vain if reading.seen.sum() == count else 0
     return reading
 
