@@ -11,11 +11,19 @@ import pytest
 
 from recon import exact, oracles
 from recon.exact import asking
-from recon.exact.less import biases, by_values, chords, fresh, top_classes, top_probability
+from recon.exact.less import (
+    biases,
+    by_values,
+    chords,
+    fresh,
+    top_classes,
+    top_line,
+    top_probability,
+)
 from recon.exact.less.odds import FEW_DIGITS, ONE, Log
 from recon.exact.recovery import Status
 from recon.networks import TwoLayer
-from recon.replies import View
+from recon.replies import ReplyError, View
 
 
 def planted(seed, dim=10, width=6, outputs=3):
@@ -120,3 +128,35 @@ def test_a_service_that_is_sure_everywhere_is_said_to_be(outputs):
     assert found.status is Status.UNCERTIFIED
     assert "one class alone" in found.detail
     assert found.cost.queries == 1
+
+
+def noisy(truth, rng):
+    """The label and its logit, with noise, and the gradient of that."""
+
+    def fn(x):
+        z, at = truth(x), np.arange(len(x))
+        top = z.argmax(1)
+        value = np.stack([top, z[at, top] * (1 + 1e-6 * rng.normal(size=len(x)))], 1)
+        rows = truth.gradient(x)[at, top]
+        return value, rows * (1 + 1e-6 * rng.normal(size=rows.shape))
+
+    return fn
+
+
+def test_noise_in_what_is_shown_of_the_top_class_ends_too(monkeypatch):
+    monkeypatch.setattr(top_line, "MANY", 300)
+    oracle = oracles.from_host(noisy(planted(5), np.random.default_rng(0)), view=View("top", "top"))
+    found = exact.recover(oracle, dim=10, key=0)
+    assert found.status is Status.NOISY
+    assert found.cost.queries <= 300
+
+
+def test_values_that_lose_an_output_are_refused():
+    calls = []
+
+    def fn(x):
+        calls.append(len(x))
+        return planted(6)(x)[:, : 3 if len(calls) < 3 else 2]
+
+    with pytest.raises(ReplyError, match="2 outputs, where earlier replies had 3"):
+        exact.recover(oracles.from_host(fn, view=View("values", "none")), dim=10, key=0)

@@ -8,7 +8,7 @@ One probability p is the sigmoid of one logit, log p - log(1 - p), good where ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
@@ -72,6 +72,8 @@ class Log:
         with jax.enable_x64(True):
             reply, cost = oracles.ask(self.oracle, x, first)
         self.cost = self.cost + cost
+        if isinstance(self.oracle, oracles.HostOracle):  # which is held to its outputs
+            self.oracle = replace(self.oracle, outputs=reply.value.shape[1])
         parts = [a.dtype for a in reply if a is not None]
         self.eps = max(self.eps, roundoff(*parts))
         self.shown = reply.value.astype(np.float64)

@@ -15,6 +15,7 @@ import numpy as np
 from recon.exact import asking
 from recon.exact.asking import Spent
 from recon.exact.less import top_classes
+from recon.exact.less.chords import Wild
 from recon.exact.less.top_classes import Reading
 from recon.exact.less.top_line import Line, search
 from recon.exact.less.top_replies import Log
@@ -100,6 +101,9 @@ def _recover(
                 more = _left_over(log, reading.network, verdict.fresh, rng)
                 planes = planes.and_(more)
                 through = None if len(more.bias) else log.x[verdict.worst]
+    except Wild as why:
+        network = None if reading is None else reading.network
+        return Recovery(network, Status.NOISY, log.cost, detail=str(why))
     except Spent:
         network = None if reading is None else reading.network
         return Recovery(network, Status.BUDGET, log.cost, detail=hint)
