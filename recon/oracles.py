@@ -323,7 +323,7 @@ def ask(oracle: AnyOracle, x: Any, first: int = 0, chunk: int | None = None) -> 
     n = len(x)
     shape = -(-n // PADDING) * PADDING if chunk is None else min(n, chunk)
     parts: list[Reply] = []
-    known = None
+    known = oracle.outputs if isinstance(oracle, HostOracle) else None
     for i in range(0, n, chunk or n):
         parts.append(oracle.asked(x[i : i + (chunk or n)], first + i, shape, known))
         known = None if parts[0].value is None else parts[0].value.shape[1]

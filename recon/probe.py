@@ -80,6 +80,22 @@ def digits(reply: Reply) -> float:
     return eps
 
 
+def few_digits(value: np.ndarray) -> float:
+    """The rounding unit of values that are plainly float32's, or end after few decimals; else 0.
+
+    Probabilities of almost 0 or 1 tell nothing of it.
+    """
+    numbers = value[np.isfinite(value) & (np.abs(value) > SMALL)]
+    numbers = numbers[np.abs(numbers - np.round(numbers)) > SMALL]
+    if len(numbers) < FEW:
+        return 0.0
+    with np.errstate(over="ignore"):
+        if (numbers.astype(np.float32) == numbers).all():
+            return float(np.finfo(np.float32).eps)
+    places = decimals(numbers)
+    return 0.0 if places is None else 10.0**-places
+
+
 def decimals(numbers: np.ndarray) -> int | None:
     """After how many decimals all numbers end, if they do after few."""
     for places in DECIMALS:

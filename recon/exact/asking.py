@@ -1,4 +1,4 @@
-"""What the paper's algorithms share in asking: their arguments, budgets and single replies."""
+"""What attacks share in asking: their arguments, budgets and single replies."""
 
 # ruff: noqa: E741  (l is the paper's name)
 
@@ -14,6 +14,10 @@ import numpy as np
 from recon.exact import arrays
 from recon.exact.recovery import Recovery, Status
 from recon.oracles import AnyOracle, Cost, check
+
+
+class Spent(Exception):
+    """The budget does not cover the next queries; none of them was asked."""
 
 
 def theorem2_constants(width: int, delta: float, separation: float) -> tuple[float, float]:

@@ -16,9 +16,9 @@ from recon.exact.inputs import check_whole, of_box, of_data, of_gradients
 from recon.exact.less import averaged, by_values, top_logit, top_probability, top_value
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
-from recon.exact.two_layer import Victim, ask
+from recon.exact.two_layer import Victim, unchecked
 from recon.explanations import SHOWN
-from recon.oracles import AnyOracle, Cost, HostOracle, Reply, need
+from recon.oracles import AnyOracle, Cost, HostOracle, Reply, check, need
 
 ODDS = ("probabilities", "log_probabilities")
 # Forms that leave an explanation what it is: the others take signs, pixels or the scale away.
@@ -135,6 +135,10 @@ def recover(
         return _recover(oracle, dim, key, width, budget, data, box, precision, deeper, whole)
 
 
+def _finite(reply: Reply) -> bool:
+    return all(bool(np.isfinite(part).all()) for part in reply)
+
+
 def _kind(oracle: AnyOracle) -> tuple[str, str, str]:
     need(oracle)
     view = oracle.view
@@ -169,6 +173,9 @@ def _recover(
     if eps <= COARSE:
         two_layer.check_memory(Settings(dim, form.outputs, two_layer.room(width), form.asked, eps))
     limit, coarser = derived.limits(oracle.view, form)
+    saturated = Recovery(None, Status.UNCERTIFIED, cost, detail=derived.SATURATED)
+    if not _finite(Reply(form.value, form.gradient)):
+        return saturated
     if eps <= COARSE and most >= cost.queries + probe.MOST:
         half = regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0
         low, high = (-half * np.ones(dim), half * np.ones(dim)) if bounds is None else bounds
@@ -176,9 +183,12 @@ def _recover(
         x = probe.points(np.random.default_rng(seed), low, high, max(eps, probe.digits(first)))
         x = x if inputs is None else inputs.shift[None] + inputs.scale[None] * x
         x = x.astype(form.asked)
-        reply = ask(logits, x)
-        found = probe.findings(x.astype(float), reply, eps)
         cost = cost + Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
+        reply = unchecked(logits, x)
+        if derived.hides(oracle.view) and len(form.value) and not _finite(reply):
+            return replace(saturated, cost=cost)  # what a service on the host answered was finite
+        reply = check(reply, *x.shape)
+        found = probe.findings(x.astype(float), derived.lifted(oracle.view, reply), eps)
         if found.sentence:
             return Recovery(None, Status.UNFIT, cost, detail=found.sentence)
         eps = found.eps

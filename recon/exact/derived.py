@@ -22,6 +22,10 @@ from recon.replies import View
 Change = Callable[[np.ndarray, Reply], Reply]
 BINARY = 10.0  # the size of a single logit at most
 COARSER = 256.0  # times the rounding of replies, where a probability is computed anew
+SATURATED = (
+    "The probabilities are those of one class alone, to all digits, where the search begins: no "
+    "logits can be read there. Ask for the logits, or elsewhere (box=, data=)."
+)
 SPREAD = 0.9  # of the smallest and the largest number, in logarithms: as far as logits may part
 
 
@@ -56,7 +60,8 @@ class Derived:
         """The oracle, and what it answers; asks what `inner` asks, at `at` [d], or at ones."""
         at = np.ones(dim) if at is None else at
         inner, form = self.inner.form(dim, at)
-        reply = self.change(at[None], Reply(form.value, form.gradient))
+        with np.errstate(all="ignore"):
+            reply = self.change(at[None], Reply(form.value, form.gradient))
         return replace(self, inner=inner), form._replace(**reply._asdict())
 
     def scaled(self, shift: np.ndarray, scale: np.ndarray, dtype: str) -> Derived:
@@ -130,6 +135,17 @@ def limits(view: View, form: Form) -> tuple[float, float]:
         return np.inf, 1.0
     limit = SPREAD * float(-np.log(np.finfo(form.replied).tiny))
     return limit, 1.0 if view.outputs == "probabilities" else COARSER
+
+
+def lifted(view: View, reply: Reply) -> Reply:
+    """Values as large as what their rounding goes by: log p is exact to eps, log (1 - p) to less.
+
+    All are shifted alike, so that no difference changes.
+    """
+    if not hides(view):
+        return reply
+    alone = reply.value.shape[1] == 1
+    return reply._replace(value=reply.value + (np.exp(np.abs(reply.value)).max() if alone else 1))
 
 
 def _divided(x: np.ndarray, reply: Reply) -> Reply:

@@ -85,7 +85,7 @@ def recover_z_membership(
             if len(found) > width:
                 Z, precision = refined(values, differences(line, [cell for cell, _ in found]))
                 failure = None
-        except _Spent:
+        except asking.Spent:
             failure = Status.BUDGET
         except _Bent:  # more kinks than the width, or none of a two-layer network
             failure = Status.UNCERTIFIED
@@ -198,10 +198,6 @@ def refined(values: _Values, Z: np.ndarray) -> tuple[np.ndarray, float]:
 # --- Asking -----------------------------------------------------------------------------------
 
 
-class _Spent(Exception):
-    """The budget does not cover the next batch."""
-
-
 class _Bent(Exception):
     """Finite differences disagree with the slope along the line, however short the step."""
 
@@ -215,7 +211,7 @@ class _Values:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         if self.cost.values + len(x) > self.budget:
-            raise _Spent
+            raise asking.Spent
         values, self.precision, cost = asking.ask_values(self.oracle, x)
         self.cost += cost
         return values

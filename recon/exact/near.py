@@ -26,6 +26,8 @@ from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
 
 FARTHEST = 1e4  # of a line's ends, in t
+LEAST = 4  # fresh points that must show something
+UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
 SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it is shortened
 
 
@@ -207,6 +209,9 @@ def certified(
     shows = apart <= most
     x, noise = x[shows], noise[shows]
     points = Points(x.astype(float), np.concatenate([points.place, *owner])[shows])
+    if len(x) < LEAST:
+        detail = f"{found} {UNSEEN}"
+        return Recovery(network, Status.UNCERTIFIED, cost, detail=detail), known
     if cost.queries + len(x) > task.budget:
         detail = f"{found} The certificate needs {len(x)} queries more."
         return Recovery(network, Status.BUDGET, cost, detail=detail), known

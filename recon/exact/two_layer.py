@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from recon.exact import arrays, certify, deep, lines, rounds, units
+from recon.exact.asking import Spent
 from recon.exact.inputs import Inputs, of_gradients
 from recon.exact.lines import Settings, State
 from recon.exact.recovery import TOO_COARSE, Recovery, Status, promise
@@ -99,8 +100,13 @@ def shapes(s: Settings) -> tuple[int, ...]:
 
 def ask(oracle: AnyOracle, x: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> Reply:
     """Checked replies to x [n, d] as NumPy arrays in float64; raises ReplyError."""
+    return check(unchecked(oracle, x, shapes), *x.shape)
+
+
+def unchecked(oracle: AnyOracle, x: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> Reply:
+    """The same, which need not be finite: a service's own reply is, where it is on the host."""
     parts = zip(*oracle.stream(x, shapes), strict=True)
-    return check(Reply(*(np.concatenate(a) for a in parts)), *x.shape)
+    return Reply(*(np.concatenate(a) for a in parts))
 
 
 class Victim(NamedTuple):
@@ -261,10 +267,6 @@ def _one_line(
     return outcome, seen
 
 
-class _Spent(Exception):
-    """The budget is."""
-
-
 def _dependent(rows: np.ndarray) -> bool:
     """Whether unit rows [h, d] depend on each other."""
     if not 0 < len(rows) <= DEEP:
@@ -283,7 +285,7 @@ def _deeper(
     def more(x: np.ndarray) -> Reply:
         nonlocal spent
         if before.queries + spent.queries + len(x) > task.limit:
-            raise _Spent
+            raise Spent
         spent = spent + asked(s, len(x))
         return ask(task.oracle, x.astype(s.dtype), shapes(s))
 
@@ -297,7 +299,7 @@ def _deeper(
     others = np.concatenate([np.zeros((0, s.dim)), *drawn])
     try:
         found = deep.recover(more, s.dim, seed, s.eps, task.share or deep.SHARE, line, others)
-    except _Spent:
+    except Spent:
         return task, Recovery(None, Status.BUDGET, before + spent), spent
     if found.network is None or found.deviation > task.promise / certify.SAFETY:
         why = found.why or f"Fresh values are off by {found.deviation:.0e} of their size."

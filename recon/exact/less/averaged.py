@@ -29,10 +29,11 @@ from recon.exact import (
     two_layer,
     units,
 )
+from recon.exact.asking import Spent
 from recon.exact.inputs import Inputs, of_gradients
 from recon.exact.less import averages, baseline, beside
 from recon.exact.less.biases import Biases
-from recon.exact.less.odds import Log, Spent
+from recon.exact.less.odds import Log
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
 from recon.networks import TwoLayer
@@ -42,12 +43,13 @@ SAMPLE = 64  # points at which the network itself is evaluated
 APART = 3.0  # times normal: where the rule of the path is looked at
 FRESH = 16  # fresh points at least, where values alone are held against the network
 PARALLEL = (
-    "The rows and weights found far out are not those near the origin: units with parallel rows "
-    "are one unit there."
+    "The rows and weights found far out are not those near the origin, as where units with "
+    "parallel rows are one unit there, or probabilities tell too little near the origin."
 )
 UNRULED = (
     "The explanations are not those of the network found, by the declared baseline and rule or "
-    "another rule: units with parallel rows, which are one far out, or another baseline."
+    "another rule, as where units have parallel rows, which are one far out, or the baseline is "
+    "another."
 )
 UNSEEN = (
     "The gradients that are averaged belong to a probability, each weighed by a p (1 - p) of its "

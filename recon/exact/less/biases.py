@@ -157,4 +157,4 @@ def system(on: np.ndarray, weights: np.ndarray) -> np.ndarray:
     q = len(weights)
     by_bias = on[:, None] * weights[None]
     by_offset = np.broadcast_to(np.eye(q)[None], (len(on), q, q))
-    return np.concatenate([by_bias, by_offset], 2).reshape(len(on) * q, -1)
+    return np.concatenate([by_bias, by_offset], 2).reshape(len(on) * q, q + by_bias.shape[2])

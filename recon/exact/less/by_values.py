@@ -29,8 +29,8 @@ import numpy as np
 from recon.exact import arrays, asking
 from recon.exact.less import chords, fresh
 from recon.exact.less.chords import Kinks, Line, Replies
-from recon.exact.less.odds import SATURATED, Log, Saturated, Spent, begin
-from recon.exact.recovery import Recovery, Status
+from recon.exact.less.odds import Log, begin
+from recon.exact.recovery import Recovery
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, View, need
 
@@ -42,7 +42,6 @@ ORDINARY = 24  # standard normal points of the certificate
 STEP = 0.03  # of the distance to the next kink, over the dimensions
 SHORTER, TRIES = 16.0, 4
 KNOWN = 30.0  # times noise, where known units are subtracted
-WILD = 4  # gaps of a line left undecided, above which nothing of it is used
 SEEN = 1e-7  # of the strongest jump: weaker kinks of a later line are errors of known units
 MOST, PART = 24, 0.03  # units made sharper: at most, and of the largest doubt
 SPARE = 2.5  # values for that, over the unknowns
@@ -83,10 +82,8 @@ def recover(
                 network = _sharpened(log, network, found.doubtful, more_seed)
             else:
                 break
-    except Spent:
-        return Recovery(network, Status.BUDGET, log.cost, error)
-    except Saturated:
-        return Recovery(network, Status.UNCERTIFIED, log.cost, detail=SATURATED)
+    except fresh.STOPS as why:
+        return fresh.stopped(log, network, error, why)
     return fresh.ended(log, network, error, width, PROMISE)
 
 
@@ -141,7 +138,7 @@ def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
     r, kinks = chords.search(
         ask, line, without(start), most=chords.FEW if known.width else chords.MANY
     )
-    if kinks.open > WILD:
+    if kinks.open > chords.WILD:
         return found  # lost in errors of what is known, or not piecewise linear
     kinks = kinks.only(np.argsort(kinks.t))
     if known.width:

@@ -49,6 +49,11 @@ ALONE, PART = 4, 1 / 3  # open gaps up to which one is split a round; of more, h
 ROUNDS = 200
 FEW = 256  # replies on a later line, where few units are missing
 MANY = 1 << 12  # replies on a line at most
+WILD = 4  # gaps of a line left undecided, above which nothing of it is used
+
+
+class Wild(Exception):
+    """A first line on which nearly every reply shows new kinks: noise, or many more than MANY."""
 
 
 class Line(NamedTuple):
@@ -170,7 +175,9 @@ def search(
 ) -> tuple[Replies, Kinks]:
     """All kinks between the first and the last of the replies `start`, by asking some `most` more.
 
-    Gaps that are not explained by then, or so narrow, count as a kink each.
+    Gaps that are not explained by then, or so narrow, count as a kink each; where these are more
+    than WILD, none is returned: fitting thousands would take minutes.  Raises Wild where `most` is
+    MANY and they are not enough.
     """
     r = start
     for _ in range(ROUNDS):
@@ -178,6 +185,8 @@ def search(
         state, where = explain(r, hints)
         angle = np.arctan(r.t / line.tau)
         open_ = (state == OPEN) & (np.diff(angle) > NARROW)
+        if open_.any() and len(r.t) > MANY:
+            raise Wild(f"{len(r.t)} replies on a line leave {int(open_.sum())} gaps unexplained.")
         if not open_.any() or len(r.t) > most:
             break
         new = np.unique(
@@ -234,6 +243,9 @@ def _share(r: Replies, i: int) -> float:
 def _kinks(r: Replies, state: np.ndarray, where: np.ndarray) -> Kinks:
     """The kinks and their jumps, by least squares over all replies."""
     narrow = state == OPEN
+    if (count := int(narrow.sum())) > WILD:
+        none = np.zeros((0, r.f.shape[1]))
+        return Kinks(none[:, 0], none, np.zeros((2, r.f.shape[1])), none[:, 0], count)
     at = np.where(narrow, (r.t[:-1] + r.t[1:]) / 2, where)
     t = at[(state == KINK) | narrow]
     system = basis(r.t, t) / r.noise[:, None]
@@ -241,6 +253,5 @@ def _kinks(r: Replies, state: np.ndarray, where: np.ndarray) -> Kinks:
     size = np.where(size > 0, size, 1.0)
     inverse = np.linalg.pinv(system / size, rcond=1e-15)
     solved = inverse @ (r.f / r.noise[:, None]) / size[:, None]
-    return Kinks(
-        t, solved[2:], solved[:2], (np.linalg.norm(inverse, axis=1) / size)[2:], int(narrow.sum())
-    )
+    doubt = np.linalg.norm(inverse, axis=1) / size
+    return Kinks(t, solved[2:], solved[:2], doubt[2:], count)

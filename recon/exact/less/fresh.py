@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact import touch
-from recon.exact.less.odds import Log
+from recon.exact import certify, touch
+from recon.exact.asking import Spent
+from recon.exact.less.chords import Wild
+from recon.exact.less.odds import Log, Unreadable
 from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
 
-FAR = 8.0  # times standard normal
-PAIRS = 2
+FAR = np.array([8.0, 64.0])  # times standard normal: of the pairs far out
 BEST, BLUR = 0.1, 8.0  # the share of fresh points that show no missing unit; and a margin
-ORDINARY = 6
+ORDINARY, MANY = 6, 32  # the fewer units were found, the less is seen of others
+STOPS = (Spent, Unreadable, Wild)
 SAMPLE = 256  # standard normal points, for the size of f
 MARGIN = 1e-6  # of a point's length: how far beside the planes
 NONE = np.zeros(0, int)
@@ -45,6 +47,16 @@ def ended(
     status = Status.RECOVERED if width in (None, network.width) else Status.OTHER_WIDTH
     status = status if error <= promise / SAFETY else Status.UNCERTIFIED
     return Recovery(network, status, log.cost, error, f"Units found: {network.width}.{shift}")
+
+
+def stopped(
+    log: Log, network: TwoLayer | None, error: float, why: Spent | Unreadable | Wild
+) -> Recovery:
+    """The outcome where a search ended early."""
+    if isinstance(why, Spent):
+        return Recovery(network, Status.BUDGET, log.cost, error)
+    status = Status.NOISY if isinstance(why, Wild) else Status.UNCERTIFIED
+    return Recovery(network, status, log.cost, detail=str(why))
 
 
 def nothing(log: Log) -> TwoLayer:
@@ -75,11 +87,12 @@ def inside(log: Log, network: TwoLayer, x: np.ndarray) -> np.ndarray:
 def points(log: Log, network: TwoLayer, key: np.ndarray, ordinary: int = ORDINARY) -> np.ndarray:
     """Fresh points [n, d]."""
     rng = np.random.default_rng(key)
+    ordinary = max(ordinary, min(certify.how_many(network.width, None), MANY))
     some = rng.standard_normal((ordinary, log.dim))
-    far = FAR * rng.standard_normal((PAIRS, log.dim))
+    far = FAR[:, None] * rng.standard_normal((len(FAR), log.dim))
     far = inside(log, network, far)
     far = np.concatenate([far, -far])
-    far[PAIRS:] = inside(log, network, far[PAIRS:])
+    far[len(FAR) :] = inside(log, network, far[len(FAR) :])
     out = [inside(log, network, some), far]
     if len(log.gradient) and network.width:
         count = -(-network.width // max(1, int(GROUP * log.dim)))
@@ -137,7 +150,7 @@ def judge(
     x, size = log.x[number], max(rms(log, network, key), 1e-300)
     farther = np.maximum(np.linalg.norm(x, axis=1) / (3 * log.dim**0.5), 1.0)
     off = np.abs(network(x) @ log.basis - log.f(number)).max(1) / farther / size
-    off = np.where(log.usable[number], off, 0.0)
+    off = np.where(log.readable(number), off, np.inf)  # the network says that they can be read
     if explained is not None:
         wrong = np.linalg.norm(explained - log.gradient[number], axis=1) / size
         off = np.maximum(off, wrong)

@@ -8,14 +8,14 @@ One probability p is the sigmoid of one logit, log p - log(1 - p), good where ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
 
-from recon import oracles
+from recon import oracles, probe
 from recon.exact import arrays
-from recon.exact.asking import roundoff
+from recon.exact.asking import Spent, roundoff
 from recon.exact.less.chords import Line, Replies
 from recon.oracles import AnyOracle, Cost
 
@@ -25,22 +25,29 @@ NOISE = 4.0  # eps: rounding of the victim's own sums, relative to what they add
 REACH = 1e3  # ends of a line, in its tau, where nothing saturates
 LEAST, SHALLOW = 60.0, 4.0  # where something does: else the line is drawn nearer the origin
 SATURATED = "The probabilities are those of one class alone, to all digits, wherever asked."
+ONE = (
+    "There is one output, and the gradient of the top one is that of all: declare "
+    'View(explanation="jacobian"), and the rest as it is.'
+)
+FEW_DIGITS = (
+    "The values have float32's digits, or few decimals. Without the gradients of all outputs that "
+    "is too few: ask the model in float64."
+)
+ROUGH = 1e-9  # eps from which that is so
 SMALL = 1e-2  # radius of a line below which it may be shorter than that
 SHRINK = 1.6
 FIRST = 8  # replies on a line before anything is known
 
 
-class Spent(Exception):
-    """The budget does not cover the next queries; none of them was asked."""
-
-
-class Saturated(Exception):
-    """No line was found on which the log-odds can be read."""
+class Unreadable(Exception):
+    """Log-odds that cannot be read, and why: a sentence."""
 
 
 @dataclass
 class Log:
-    """All replies in the order asked: x [n, d], z [n, K] (logits or log p), gradient [n, d]."""
+    """All replies in the order asked: x [n, d], z [n, K] (logits or log p), gradient [n, d]; and
+    the last values as they were shown.
+    """
 
     oracle: AnyOracle
     dim: int
@@ -51,10 +58,11 @@ class Log:
     x: np.ndarray = field(init=False)
     z: np.ndarray = field(init=False)
     gradient: np.ndarray = field(init=False)
+    shown: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.x = self.gradient = np.zeros((0, self.dim))
-        self.z = np.zeros((0, 0))
+        self.z = self.shown = np.zeros((0, 0))
 
     def ask(self, x: np.ndarray) -> np.ndarray:
         """Ask x [n, d] in one round; their numbers [n].  Raises Spent, ReplyError."""
@@ -64,9 +72,12 @@ class Log:
         with jax.enable_x64(True):
             reply, cost = oracles.ask(self.oracle, x, first)
         self.cost = self.cost + cost
+        if isinstance(self.oracle, oracles.HostOracle):  # which is held to its outputs
+            self.oracle = replace(self.oracle, outputs=reply.value.shape[1])
         parts = [a.dtype for a in reply if a is not None]
         self.eps = max(self.eps, roundoff(*parts))
-        z = self._logits(reply.value.astype(np.float64))
+        self.shown = reply.value.astype(np.float64)
+        z = self._logits(self.shown)
         self.z = np.concatenate([self.z, z]) if first else z
         self.x = np.concatenate([self.x, x])
         if reply.gradient is not None:
@@ -128,6 +139,11 @@ class Log:
             return SIGMOID
         return DEEP if self.oracle.view.outputs == "probabilities" else np.inf
 
+    def readable(self, number: np.ndarray) -> np.ndarray:
+        """Whether the log-odds of replies [n] are numbers with digits."""
+        z = self.z[number]
+        return np.asarray(np.isfinite(z).all(1) & (np.abs(z).max(1) < self.depth))
+
     def f(self, number: np.ndarray) -> np.ndarray:
         """Coordinates [n, q] of the log-odds or logits."""
         with np.errstate(invalid="ignore"):  # of replies that underflow, which are not used
@@ -163,7 +179,7 @@ def begin(
 ) -> tuple[Line, Replies]:
     """A random line and its first replies, as far out as the log-odds can be read.
 
-    Raises Saturated where they can be read nowhere near the origin.
+    Raises Unreadable where that is nowhere near the origin, or replies cannot be used at all.
     """
     u, v = arrays.normal(key, (2, log.dim))
     v *= log.dim**0.5 / np.linalg.norm(v)
@@ -172,12 +188,16 @@ def begin(
     while True:
         line = Line(radius * u, v, radius)
         r = log.replies(line, radius * share)
+        if max(log.eps, probe.few_digits(log.shown)) > ROUGH:
+            raise Unreadable(FEW_DIGITS)
+        if log.outputs == 1 and np.isfinite(log.flat):
+            raise Unreadable(ONE)
         strain = log.strain(r.number)
         far = _far(r.t, strain, radius) if (strain < 1).all() else 0.0
         if far >= least * radius or (radius < SMALL and far > r.t[-1]):
             break
         if radius < SMALL / 16:
-            raise Saturated
+            raise Unreadable(SATURATED)
         radius = max(radius / 16, far / (2 * least))
     todo = np.array([-far, far])
     while len(todo):

@@ -158,6 +158,5 @@ def _moved(
     change = np.where(moved & (y * want[None] <= 0), level - y, 0.0)
     if len(rows) <= rows.shape[1]:
         return np.asarray(x + change @ np.linalg.pinv(rows).T)
-    return np.stack(
-        [a + np.linalg.lstsq(rows[c != 0], c[c != 0])[0] for a, c in zip(x, change, strict=True)]
-    )
+    chosen = rows[None] * (change != 0)[:, :, None]
+    return np.asarray(x + np.einsum("mdh,mh->md", np.linalg.pinv(chosen), change))

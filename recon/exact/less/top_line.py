@@ -20,12 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recon.exact.less.chords import Wild
 from recon.exact.less.top_replies import Log
 from recon.exact.less.top_touch import Planes, touched
 
 FIRST, FIRST_UNKNOWN = 0.6, 12  # first points on a line: per unit told, or without
 CROWDED = 0.92  # of the intervals hold something: all are halved
 REACH = 1.5e4  # the ends of a line, in standard deviations
+MANY = 1 << 13  # replies on a line at most
 NARROW = 1e-8  # radians: kinks as close count as one
 BESIDE, CLOSE = 1e-2, 2e-9  # how far past a meeting point an interval is split: of it; in radians
 
@@ -110,6 +112,8 @@ def search(
         place = np.flatnonzero(split)
         step = np.array([-CLOSE, CLOSE])[None]
         new = np.concatenate([_split_at(iv, tries)[place], (iv.meet[switch, None] + step).ravel()])
+        if len(at) + len(new) > MANY:
+            raise Wild(f"{len(at)} replies on a line leave {int(open_.sum())} gaps unexplained.")
         asked = log.ask(line.at(new))
         angle, at = np.concatenate([angle, new]), np.concatenate([at, asked])
         for i, middle in zip(place, asked.tolist(), strict=False):

@@ -19,8 +19,8 @@ import numpy as np
 from recon.exact import arrays, asking
 from recon.exact.less import always_on, chords, fresh
 from recon.exact.less.chords import EMPTY, FULL, OPEN, Kinks, Line, Replies
-from recon.exact.less.odds import SATURATED, Log, Saturated, Spent, begin
-from recon.exact.recovery import Recovery, Status
+from recon.exact.less.odds import Log, begin
+from recon.exact.recovery import Recovery
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, need
 
@@ -33,7 +33,6 @@ MISSING = 1e-3  # an error above which more than digits is missing
 DOUBT, MOST = 1e-12, 40  # of the largest weight; units whose weights are solved for again
 SEEN = 1e-7  # of the strongest: weaker jumps are errors, of known units or of rounding
 NEARER = (0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 1e-4)  # of a cell: where its class may be another's
-WILD = 4  # gaps of a line left undecided, above which nothing of it is used
 KNOWN = 30.0  # times noise, where known units are subtracted
 
 
@@ -81,10 +80,8 @@ def recover(
                     break
                 network = fresh.polish(log, network, units.doubtful, units.label)
                 number = log.ask(fresh.points(log, network, fresh_seed))
-    except Spent:
-        return Recovery(network, Status.BUDGET, log.cost, error)
-    except Saturated:
-        return Recovery(network, Status.UNCERTIFIED, log.cost, detail=SATURATED)
+    except fresh.STOPS as why:
+        return fresh.stopped(log, network, error, why)
     return fresh.ended(log, network, error, width, PROMISE)
 
 
@@ -152,7 +149,7 @@ def _search(log: Log, units: Units, seed: np.ndarray, hinted: bool) -> Units:
         hint if hinted else chords.no_hint,
         chords.FEW if known.width else chords.MANY,
     )
-    if kinks.open > WILD:
+    if kinks.open > chords.WILD:
         return units
     if known.width:
         usual = np.abs(known.weights * (known.rows @ line.v)[None]).max()

@@ -27,8 +27,8 @@ import numpy as np
 from recon.exact import arrays, asking
 from recon.exact.less import always_on, chords, fresh
 from recon.exact.less.chords import Replies
-from recon.exact.less.odds import SATURATED, Log, Saturated, Spent, begin
-from recon.exact.recovery import Recovery, Status
+from recon.exact.less.odds import Log, begin
+from recon.exact.recovery import Recovery
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, need
 
@@ -39,7 +39,6 @@ MISSING = 1e-3  # an error above which more than digits is missing
 FLAT = 17.0  # -log(1 - p) of the top class at which a line ends
 KNOWN = 30.0  # times noise, where known units are subtracted
 SEEN = 1e-6  # of the strongest jump: weaker kinks of a later line are errors of known units
-WILD = 4  # gaps of a line left undecided, above which nothing of it is used
 GOOD, POOR = 1e-8, 1e-6  # errors of rows below which they are good, above which they are not used
 SURE = 3.0  # times the errors expected of rows
 MORE = 0.15  # replies over the units, to know rows better
@@ -85,10 +84,8 @@ def recover(
                     break
                 log.ask(_unsure(log, network, more_seed))
                 network, _ = _again(log, network)
-    except Spent:
-        return Recovery(network, Status.BUDGET, log.cost, error)
-    except Saturated:
-        return Recovery(network, Status.UNCERTIFIED, log.cost, detail=SATURATED)
+    except fresh.STOPS as why:
+        return fresh.stopped(log, network, error, why)
     return fresh.ended(log, network, error, width, PROMISE)
 
 
@@ -139,7 +136,7 @@ def _search(
 
     most = chords.FEW if known.width else chords.MANY
     r, kinks = chords.search(ask, line, without(start), most=most)
-    if kinks.open > WILD:
+    if kinks.open > chords.WILD:
         return known, level, False
     kinks = kinks.only(np.argsort(kinks.t))
     if known.width:

@@ -7,14 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from recon import oracles
-from recon.exact.asking import roundoff
+from recon.exact.asking import Spent, roundoff
 from recon.oracles import AnyOracle, Cost
 
 ROUNDING = 256.0  # eps of the largest gradient: what a difference must exceed to be one
-
-
-class Spent(Exception):
-    """The budget does not cover the next queries; none of them was asked."""
 
 
 @dataclass

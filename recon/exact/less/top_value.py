@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recon.exact import asking
+from recon.exact.asking import Spent
 from recon.exact.less import top_classes
+from recon.exact.less.chords import Wild
 from recon.exact.less.top_classes import Reading
 from recon.exact.less.top_line import Line, search
-from recon.exact.less.top_replies import Log, Spent
+from recon.exact.less.top_replies import Log
 from recon.exact.less.top_touch import Planes, beside, touched
 from recon.exact.less.top_unseen import unseen
 from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
@@ -25,6 +27,7 @@ from recon.oracles import AnyOracle
 
 LINES = 6  # searches for units that are missing before giving up
 ROUNDS = 64  # of queries for weights that are open and classes that were not seen
+STUCK = 12  # rounds in succession that tell nothing of open weights, as of a class rarely on top
 LIKELY = 0.02  # chance of another class at which it is looked for
 UNKNOWN, KNOWN = 24, 16  # queries in succession that look for one in vain, where K is known
 PAIRS = 1  # of far points x, -x: every unit is on at one of them
@@ -98,6 +101,9 @@ def _recover(
                 more = _left_over(log, reading.network, verdict.fresh, rng)
                 planes = planes.and_(more)
                 through = None if len(more.bias) else log.x[verdict.worst]
+    except Wild as why:
+        network = None if reading is None else reading.network
+        return Recovery(network, Status.NOISY, log.cost, detail=str(why))
     except Spent:
         network = None if reading is None else reading.network
         return Recovery(network, Status.BUDGET, log.cost, detail=hint)
@@ -107,7 +113,7 @@ def _recover(
 
 def _completed(log: Log, planes: Planes, classes: int | None, rng: np.random.Generator) -> Reading:
     """The reading once nothing is open that queries tell, and no other class is likely."""
-    reading, vain = top_classes.read(log, planes), 0
+    reading, vain, stuck = top_classes.read(log, planes), 0, 0
     for _ in range(ROUNDS):
         x = top_classes.telling(log, reading, rng)
         count = int(reading.seen.sum())
@@ -120,7 +126,11 @@ def _completed(log: Log, planes: Planes, classes: int | None, rng: np.random.Gen
                 return reading
             x, vain = point[None], vain + 1
         log.ask(x)
-        reading = top_classes.read(log, planes)
+        before, reading = reading, top_classes.read(log, planes)
+        told = reading.missing.sum() < before.missing.sum() or reading.seen.sum() > count
+        stuck = 0 if told or not before.missing.any() else stuck + 1
+        if stuck == STUCK:
+            return reading
         vain = vain if reading.seen.sum() == count else 0
     return reading
 
