@@ -252,7 +252,7 @@ def test_wrong_signs_and_slopes_end_in_plain_layers():
     flip = np.where(np.arange(6) % 2, -1.0, 1.0)
     hidden = Layer(true.weights[1] * flip[:, None], true.biases[1] * flip)
     x = np.random.default_rng(0).standard_normal((200, 9))
-    fit = output.fit([first, hidden], x, true(x), False)
+    fit = output.fit([first, hidden], x, true(x))
     assert fit is not None
     assert fit.output.slope.any()
     made = finish.of([first, hidden], fit.output, x, true(x))

@@ -198,7 +198,9 @@ def _best(s: Search, tries: list[Rows], least: int) -> tuple[Rows, output.Fit] |
         if not len(rows.bias):
             continue
         layers = [*s.layers, rows.layer()]
-        fit = output.fit(layers, s.log.points, s.log.reply.value, len(rows.bias) >= least)
+        fit = output.fit(layers, s.log.points, s.log.reply.value)
+        if fit is None and len(rows.bias) >= least:
+            fit = output.most(layers, s.log.points, s.log.reply, s.chart.place)
         if fit is not None and (best is None or len(fit.bad) < len(best[1].bad)):
             best = rows, fit
             if not len(fit.bad):
