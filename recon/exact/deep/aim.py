@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon.exact.deep import cells, segment
+from recon.exact.deep import cells, halve
+from recon.exact.deep.halve import LEFT
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search
 from recon.exact.deep.track import Track
 from recon.replies import Reply
 
-LEFT = 1e-7  # of a Jacobian: what may lie outside of the span
 AT_ONCE = 4  # vertices asked at once
 BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
-ALONE = 1e-7  # of the segment: halved no further
-BRACKET = 1e-4  # of it: two points so close bracket a kink
 RAYS, VERTICES = 16, 8  # that leave nothing, for the second layer and for others
 
 
@@ -110,40 +108,14 @@ class Aim:
             return None
         i = int(np.nanargmax(np.where(left > LEFT, left, np.nan)))
         j = int(clean[np.argmin(np.linalg.norm(points[clean] - x[i], axis=1))])
-        at_start, at_end = (Reply(*(a[k] for a in of)) for of, k in ((known, j), (reply, i)))
-        return self.halved(where, basis, points[j], x[i], at_start, at_end)
+        ends = (Reply(*(a[k] for a in of)) for of, k in ((known, j), (reply, i)))
 
-    def halved(
-        self,
-        where: cells.Region,
-        basis: np.ndarray,
-        low: np.ndarray,
-        high: np.ndarray,
-        at_low: Reply,
-        at_high: Reply,
-    ) -> Track | None:
-        """The kink between a point that leaves nothing and one that does, once it is alone."""
-        s, length, turn = self.s, float(np.linalg.norm(high - low)), 0
-        while (left := float(np.linalg.norm(high - low))) > ALONE * length:
-            both = Reply(*(np.stack(pair) for pair in zip(at_low, at_high, strict=True)))
-            found = segment.certain(
-                low, high, both, s.log.eps, s.log.scale, left < BRACKET * length
-            )
-            if isinstance(found, Track):
-                s.tracks.append(found)
-                return found
-            turn += 1
-            x = low + (0.5 if turn % 3 == 0 else found) * (high - low)
-            reply = s.log(x[None])
-            here = Reply(reply.value[0], reply.gradient[0])
-            share = outside(s, where, basis, reply.gradient)[0]
-            if np.isnan(share):
-                return None
-            if share <= LEFT:
-                low, at_low = x, here
-            else:
-                high, at_high = x, here
-        return None
+        def share(_: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+            return outside(s, where, basis, gradient)
+
+        track = halve.halved(s.log, share, points[j], x[i], *ends)
+        s.tracks += [] if track is None else [track]
+        return track
 
 
 def marked(s: Search, rows: Rows) -> np.ndarray:
