@@ -133,7 +133,8 @@ class Found(NamedTuple):
 def layer(
     ask: Ask, tracks: Sequence[Track], rng: np.random.Generator, before: np.ndarray | None = None
 ) -> Found:
-    """The first layer among the kinks of lines; only its planes where they are more than inputs.
+    """The first layer among the kinks of lines; only its planes where they are more than inputs,
+    which takes two outputs.
 
     before: votes of the first candidates, from a search of fewer lines.
     """
@@ -144,7 +145,7 @@ def layer(
         tried[: len(before)] = True
     if not len(votes):
         return Found(None, planes, votes, "no kink")
-    dim, of = planes.normal.shape[1], rank(tracks)
+    (_, outputs, dim), of = tracks[0].gradient.shape, rank(tracks)
     group = max(1, min(of // 2, certify.group_size(dim)))
     why, idle = "no plane", 0
     for turn in range(TURNS):
@@ -172,7 +173,7 @@ def layer(
         idle = idle + 1 if ((votes > 0) == real).all() else 0
         real = votes > 0
         whole = Planes(*(part[real] for part in planes))
-        if of == dim and real.sum() > of + (DOUBTFUL if turn < 3 else 0):
+        if outputs > 1 and of == dim and real.sum() > of + (DOUBTFUL if turn < 3 else 0):
             return Found(None, whole, votes, "")
         why = f"{int(real.sum())} planes of rank {of}"
         if not real.any() or real.sum() > of:

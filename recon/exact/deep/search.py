@@ -139,16 +139,14 @@ class Search:
             self.line()
         found = first.layer(self.log, self.tracks, self.rng)
         for _ in range(LINES - 1):
-            if found.layer is not None or (found.wide and self.log.value[0].shape[1] > 1):
+            if found.layer is not None or found.wide:
                 break
             planes = [Layer(found.planes.normal, found.planes.offset)]
             u, v = self.rng.standard_normal((2, self.dim))
             self.search(u, v, None, planes, {}, first.rank(self.tracks) // 3)
             found = first.layer(self.log, self.tracks, self.rng, found.votes)
         if found.wide:
-            if self.log.value[0].shape[1] > 1:
-                return found.planes
-            raise Stuck(f"Layer 1: wider than the {self.dim} inputs, which takes two outputs.")
+            return found.planes
         if found.layer is None:
             raise Stuck(f"Layer 1: {found.why}.")
         self.layers, self.chart = [found.layer], cells.chart(found.layer)
