@@ -69,6 +69,10 @@ class Aim:
             self.asked += 1
         return s.chart.x(np.array(found).reshape(len(found), len(self.order)))
 
+    def left(self, where: cells.Region, basis: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """What Jacobians leave at points [n, d] that were asked: [n]."""
+        return outside(self.s, where, basis, self.s.log.reply.gradient[self.s.log.at(x)])
+
     def find(self, rows: Rows, inside: list[np.ndarray]) -> Track | None:
         """A segment with a kink of a missing unit, or None: vertices were tested, or no use.
 
@@ -88,32 +92,34 @@ class Aim:
         if len(basis) >= len(where.shift) or len(where.shift) > where.map.shape[1]:
             self.given_up = True
             return None
-        x = self.vertices(where, middle)
-        if not len(x):
-            self.given_up = True
-            return None
-        reply = s.log(x)
-        inside.append(x)
-        left = outside(s, where, basis, reply.gradient)
-        if not (left > LEFT).any():
-            self.tested += int((left <= LEFT).sum())
-            return None
+        points = np.concatenate([np.zeros((0, s.dim)), *inside])
+        pair = halve.nearest(points, self.left(where, basis, points))
+        if pair is None:
+            x = self.vertices(where, middle)
+            if not len(x):
+                self.given_up = True
+                return None
+            s.log(x)
+            inside.append(x)
+            left = self.left(where, basis, x)
+            if not (left > LEFT).any():
+                self.tested += int((left <= LEFT).sum())
+                return None
+            points = np.concatenate(inside)
+            pair = halve.nearest(points, self.left(where, basis, points))
         self.tested = 0
-        points = np.concatenate(inside)
-        known = Reply(*(a[s.log.at(points)] for a in s.log.reply))
-        (clean,) = np.nonzero(outside(s, where, basis, known.gradient) <= LEFT)
-        if not len(clean):  # too many are missing, or one is on everywhere here
+        if pair is None:  # too many are missing, or one is on everywhere here
             self.blind += 1
             self.given_up = self.blind >= BLIND
             return None
-        i = int(np.nanargmax(np.where(left > LEFT, left, np.nan)))
-        j = int(clean[np.argmin(np.linalg.norm(points[clean] - x[i], axis=1))])
-        ends = (Reply(*(a[k] for a in of)) for of, k in ((known, j), (reply, i)))
+        low, high = points[list(pair)]
+        value, gradient = s.log(points[list(pair)])
 
         def share(_: np.ndarray, gradient: np.ndarray) -> np.ndarray:
             return outside(s, where, basis, gradient)
 
-        track = halve.halved(s.log, share, points[j], x[i], *ends)
+        ends = (Reply(value[i], gradient[i]) for i in range(2))
+        track = halve.halved(s.log, share, low, high, *ends)
         s.tracks += [] if track is None else [track]
         return track
 

@@ -38,7 +38,6 @@ WRONG = 1e-7  # relative: a value that the network does not meet
 SWAPS = 8  # rows left out in turn, where they depend on each other
 TESTS = 5  # Jacobians that show the signs, at least
 PART = 8  # fresh points asked at once
-BESIDE = 1e-6  # relative: so close to a known unit's surface a point is on either side
 AT_ONCE = 64  # Jacobians held against a layer
 FEW = 0.05  # of the Jacobians may lie outside of a layer's span for a unit that is missing
 OUT = 10.0  # how far out random rays are asked
@@ -302,7 +301,7 @@ def _oriented(s: Search, rows: Rows) -> Layer | Lack | None:
     x, gradient = s.log.points, s.log.reply.gradient
     above, below = np.zeros(len(layer.bias)), np.zeros(len(layer.bias))
     size, clean, foul = np.linalg.norm(x, axis=1), list[int](), list[int]()
-    (near,) = np.nonzero((size < 100 * np.median(size)) & ~_beside(s.layers, x))
+    (near,) = np.nonzero((size < 100 * np.median(size)) & ~known.beside(s.layers, x))
     for start in range(0, len(near), AT_ONCE):
         i = near[start : start + AT_ONCE]
         z, jacobian = lift.slopes([*s.layers, layer], known.before(s.layers[:1], x[i])[0])
@@ -335,16 +334,6 @@ def _oriented(s: Search, rows: Rows) -> Layer | Lack | None:
     at = left_to_ask[high]
     s.tried.add((len(s.layers), x[at].tobytes()))
     return Lack(_lacking([*s.layers, made], s, x[at], gradient[at]), (x[clean[low]], x[at]))
-
-
-def _beside(layers: Layers, x: np.ndarray) -> np.ndarray:
-    """Which points [n, d] lie so close to where a known unit switches that it may be on or off."""
-    found, y = np.zeros(len(x), bool), x
-    for layer, z in zip(layers, known.before(layers, x), strict=True):
-        size = np.linalg.norm(layer.weights, axis=1) * (1 + np.linalg.norm(y, axis=1)[:, None])
-        found |= (np.abs(z) < BESIDE * size).any(1)
-        y = np.maximum(z, 0)
-    return found
 
 
 def _lacking(layers: Layers, s: Search, x: np.ndarray, gradient: np.ndarray) -> int:

@@ -67,7 +67,7 @@ def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit 
 
     place [d, h_1]: how x follows z_1 (`cells.Chart`), for which Jacobians take part.
     """
-    (near,) = np.nonzero(_near(x))
+    (near,) = np.nonzero(_near(x) & ~known.beside(layers, x))
     x, value, gradient = x[near], reply.value[near], reply.gradient[near]
     hidden, linear = _features(layers, x)
     z = known.before(layers, x)
