@@ -109,8 +109,7 @@ class Aim:
             pair = halve.nearest(points, self.left(where, basis, points))
         self.tested = 0
         if pair is None:  # too many are missing, or one is on everywhere here
-            self.blind += 1
-            self.given_up = self.blind >= BLIND
+            self.no_use()
             return None
         low, high = points[list(pair)]
         value, gradient = s.log(points[list(pair)])
@@ -120,8 +119,16 @@ class Aim:
 
         ends = (Reply(value[i], gradient[i]) for i in range(2))
         track = halve.halved(s.log, share, low, high, *ends)
-        s.tracks += [] if track is None else [track]
+        if track is None:  # a kink that was seen already, or the victim is flat between
+            self.no_use()
+            return None
+        s.tracks.append(track)
         return track
+
+    def no_use(self) -> None:
+        """Note that no pair of points showed anything."""
+        self.blind += 1
+        self.given_up = self.blind >= BLIND
 
 
 def marked(s: Search, rows: Rows) -> np.ndarray:
