@@ -21,7 +21,7 @@ from recon.replies import Reply
 
 AT_ONCE = 4  # vertices asked at once
 BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
-RAYS, VERTICES = 16, 8  # that leave nothing, for the second layer and for others
+RAYS, FEW, VERTICES = 16, 8, 8  # that leave nothing: two hidden layers, more; later layers
 
 
 def span(rows: Rows) -> np.ndarray:
@@ -52,7 +52,7 @@ class Aim:
     def enough(self) -> bool:
         """Whether so many vertices left nothing that no unit seems to be missing."""
         width = len(self.order)
-        return self.tested >= (min(width, RAYS) if len(self.s.layers) == 1 else VERTICES)
+        return self.tested >= (min(width, FEW) if len(self.s.layers) == 1 else VERTICES)
 
     def vertices(self, where: cells.Region, middle: np.ndarray | None) -> np.ndarray:
         """The next points [m, d] to ask: rays of the orthant, or vertices of the region."""

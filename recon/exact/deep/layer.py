@@ -239,7 +239,8 @@ def disagreement(
     which: list[int] = []
     if s.chart.place.size:
         left = [int(i) for i in s.rng.permutation(width) if i not in s.rays]
-        which = left[: max(0, min(width, max(aim.RAYS, width // 4)) - len(s.rays))]
+        most = max(aim.RAYS, width // 4) if len(layers) == 2 else aim.FEW
+        which = left[: max(0, min(width, most) - len(s.rays))]
         rays = [cells.ray(width, i, s.box, s.rng) for i in which]
         far = s.chart.x(np.array(rays).reshape(-1, width))
     else:
