@@ -15,6 +15,7 @@ from recon.exact.deep.output import Output
 from recon.exact.deep.track import Kink
 from recon.exact.recovery import CONFIDENCE, repeated
 from recon.networks import Deep
+from recon.replies import Reply
 
 
 @pytest.mark.parametrize(
@@ -252,12 +253,29 @@ def test_wrong_signs_and_slopes_end_in_plain_layers():
     flip = np.where(np.arange(6) % 2, -1.0, 1.0)
     hidden = Layer(true.weights[1] * flip[:, None], true.biases[1] * flip)
     x = np.random.default_rng(0).standard_normal((200, 9))
-    fit = output.fit([first, hidden], x, true(x), False)
+    fit = output.fit([first, hidden], x, true(x))
     assert fit is not None
     assert fit.output.slope.any()
     made = finish.of([first, hidden], fit.output, x, true(x))
     assert [len(layer.bias) for layer in made] == [7, 6, 2]
     assert np.allclose(finish.values(made, x), true(x), atol=1e-12)
+
+
+def test_the_last_layer_is_found_where_a_unit_is_missing():
+    """One that is on at most points: these are met, and the others tell where it is off."""
+    true = planted(12, 12, 9, 7, 2)
+    layers = [Layer(w, b.copy()) for w, b in zip(true.weights[:2], true.biases[:2], strict=True)]
+    x, unit = np.random.default_rng(0).standard_normal((300, 12)), 3
+    z = known.before(layers, x)[1]
+    layers[1].bias[unit] -= np.quantile(z[:, unit], 0.15)  # on at 85 % of the points
+    true = Deep(true.weights, (layers[0].bias, layers[1].bias, true.biases[2]))
+    z = known.before(layers, x)[1]
+    less = [layers[0], Layer(*(np.delete(part, unit, 0) for part in layers[1]))]
+    assert output.fit(less, x, true(x)) is None
+    reply = Reply(true(x), true.gradient(x))
+    fit = output.most(less, x, reply, cells.chart(layers[0]).place)
+    assert fit is not None
+    assert set(fit.bad) == set(np.flatnonzero(z[:, unit] <= 0))
 
 
 def test_what_a_slope_leaves_passes_through_units_of_its_own():

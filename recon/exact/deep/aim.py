@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon.exact.deep import cells, segment
+from recon.exact.deep import cells, halve
+from recon.exact.deep.halve import LEFT
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search
 from recon.exact.deep.track import Track
 from recon.replies import Reply
 
-LEFT = 1e-7  # of a Jacobian: what may lie outside of the span
 AT_ONCE = 4  # vertices asked at once
 BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
-ALONE = 1e-7  # of the segment: halved no further
-BRACKET = 1e-4  # of it: two points so close bracket a kink
-RAYS, VERTICES = 16, 8  # that leave nothing, for the second layer and for others
+RAYS, FEW, VERTICES = 16, 8, 8  # that leave nothing: two hidden layers, more; later layers
 
 
 def span(rows: Rows) -> np.ndarray:
@@ -54,7 +52,7 @@ class Aim:
     def enough(self) -> bool:
         """Whether so many vertices left nothing that no unit seems to be missing."""
         width = len(self.order)
-        return self.tested >= (min(width, RAYS) if len(self.s.layers) == 1 else VERTICES)
+        return self.tested >= (min(width, FEW) if len(self.s.layers) == 1 else VERTICES)
 
     def vertices(self, where: cells.Region, middle: np.ndarray | None) -> np.ndarray:
         """The next points [m, d] to ask: rays of the orthant, or vertices of the region."""
@@ -70,6 +68,10 @@ class Aim:
                 found += [] if q is None else [q]
             self.asked += 1
         return s.chart.x(np.array(found).reshape(len(found), len(self.order)))
+
+    def left(self, where: cells.Region, basis: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """What Jacobians leave at points [n, d] that were asked: [n]."""
+        return outside(self.s, where, basis, self.s.log.reply.gradient[self.s.log.at(x)])
 
     def find(self, rows: Rows, inside: list[np.ndarray]) -> Track | None:
         """A segment with a kink of a missing unit, or None: vertices were tested, or no use.
@@ -90,60 +92,43 @@ class Aim:
         if len(basis) >= len(where.shift) or len(where.shift) > where.map.shape[1]:
             self.given_up = True
             return None
-        x = self.vertices(where, middle)
-        if not len(x):
-            self.given_up = True
-            return None
-        reply = s.log(x)
-        inside.append(x)
-        left = outside(s, where, basis, reply.gradient)
-        if not (left > LEFT).any():
-            self.tested += int((left <= LEFT).sum())
-            return None
-        self.tested = 0
-        points = np.concatenate(inside)
-        known = Reply(*(a[s.log.at(points)] for a in s.log.reply))
-        (clean,) = np.nonzero(outside(s, where, basis, known.gradient) <= LEFT)
-        if not len(clean):  # too many are missing, or one is on everywhere here
-            self.blind += 1
-            self.given_up = self.blind >= BLIND
-            return None
-        i = int(np.nanargmax(np.where(left > LEFT, left, np.nan)))
-        j = int(clean[np.argmin(np.linalg.norm(points[clean] - x[i], axis=1))])
-        at_start, at_end = (Reply(*(a[k] for a in of)) for of, k in ((known, j), (reply, i)))
-        return self.halved(where, basis, points[j], x[i], at_start, at_end)
-
-    def halved(
-        self,
-        where: cells.Region,
-        basis: np.ndarray,
-        low: np.ndarray,
-        high: np.ndarray,
-        at_low: Reply,
-        at_high: Reply,
-    ) -> Track | None:
-        """The kink between a point that leaves nothing and one that does, once it is alone."""
-        s, length, turn = self.s, float(np.linalg.norm(high - low)), 0
-        while (left := float(np.linalg.norm(high - low))) > ALONE * length:
-            both = Reply(*(np.stack(pair) for pair in zip(at_low, at_high, strict=True)))
-            found = segment.certain(
-                low, high, both, s.log.eps, s.log.scale, left < BRACKET * length
-            )
-            if isinstance(found, Track):
-                s.tracks.append(found)
-                return found
-            turn += 1
-            x = low + (0.5 if turn % 3 == 0 else found) * (high - low)
-            reply = s.log(x[None])
-            here = Reply(reply.value[0], reply.gradient[0])
-            share = outside(s, where, basis, reply.gradient)[0]
-            if np.isnan(share):
+        points = np.concatenate([np.zeros((0, s.dim)), *inside])
+        pair = halve.nearest(points, self.left(where, basis, points))
+        if pair is None:
+            x = self.vertices(where, middle)
+            if not len(x):
+                self.given_up = True
                 return None
-            if share <= LEFT:
-                low, at_low = x, here
-            else:
-                high, at_high = x, here
-        return None
+            s.log(x)
+            inside.append(x)
+            left = self.left(where, basis, x)
+            if not (left > LEFT).any():
+                self.tested += int((left <= LEFT).sum())
+                return None
+            points = np.concatenate(inside)
+            pair = halve.nearest(points, self.left(where, basis, points))
+        self.tested = 0
+        if pair is None:  # too many are missing, or one is on everywhere here
+            self.no_use()
+            return None
+        low, high = points[list(pair)]
+        value, gradient = s.log(points[list(pair)])
+
+        def share(_: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+            return outside(s, where, basis, gradient)
+
+        ends = (Reply(value[i], gradient[i]) for i in range(2))
+        track = halve.halved(s.log, share, low, high, *ends)
+        if track is None:  # a kink that was seen already, or the victim is flat between
+            self.no_use()
+            return None
+        s.tracks.append(track)
+        return track
+
+    def no_use(self) -> None:
+        """Note that no pair of points showed anything."""
+        self.blind += 1
+        self.given_up = self.blind >= BLIND
 
 
 def marked(s: Search, rows: Rows) -> np.ndarray:

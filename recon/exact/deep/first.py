@@ -27,6 +27,7 @@ RADII = (1.0, 3.0, 10.0, 0.3)  # of the touching points, in turn
 REAL = 1e-8  # of the gradients' size: a jump
 SAME = 1e-7  # planes that differ less are one
 DOUBTFUL = 2  # planes more than inputs that may be deeper kinks, until they are touched again
+TURNS = 6  # of touches, at most
 SPAN = 1e-9  # of the largest singular value: rank
 
 
@@ -113,28 +114,48 @@ def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float
     return Layer(normal * sign[:, None], offset * sign), outside, float(wrong.max(initial=0.0))
 
 
-def layer(
-    ask: Ask, tracks: Sequence[Track], rng: np.random.Generator
-) -> tuple[Layer | Planes | None, str]:
-    """The first layer among the kinks of lines, or why there is none yet; only its planes where
-    they are more than the inputs.
+class Found(NamedTuple):
+    """The first layer, or else the planes that are real as far as seen, and why they are none;
+    votes [m]: of all candidates, in the order of kinks.
     """
-    kinks = [kink for track in tracks for kink in track.kinks]
-    if not kinks:
-        return None, "no kink"
-    dim, of = len(kinks[0].x), rank(tracks)
-    planes = of_kinks(kinks)
+
+    layer: Layer | None
+    planes: Planes
+    votes: np.ndarray
+    why: str
+
+    @property
+    def wide(self) -> bool:
+        """Whether the planes are more than the inputs, and all that is to be had."""
+        return self.layer is None and not self.why
+
+
+def layer(
+    ask: Ask, tracks: Sequence[Track], rng: np.random.Generator, before: np.ndarray | None = None
+) -> Found:
+    """The first layer among the kinks of lines; only its planes where they are more than inputs,
+    which takes two outputs.
+
+    before: votes of the first candidates, from a search of fewer lines.
+    """
+    planes = of_kinks([kink for track in tracks for kink in track.kinks])
+    votes, tried = planes.votes.copy(), np.zeros(len(planes.votes), bool)
+    if before is not None:
+        votes[: len(before)] = np.maximum(before, votes[: len(before)])
+        tried[: len(before)] = True
+    if not len(votes):
+        return Found(None, planes, votes, "no kink")
+    (_, outputs, dim), of = tracks[0].gradient.shape, rank(tracks)
     group = max(1, min(of // 2, certify.group_size(dim)))
-    votes, tried = planes.votes.copy(), np.zeros(len(planes.votes), int)
-    why = "no plane"
-    for turn in range(6):
+    why, idle = "no plane", 0
+    for turn in range(TURNS):
         real = votes > 0
-        if turn and of < dim:
-            todo = ~real if real.sum() < of else real
-        elif turn == 1:
+        if not tried.all():
+            todo = ~tried & ~real
+        elif turn < 2 or (of < dim and real.sum() < of):
             todo = ~real
         else:
-            todo = ~real if turn == 0 else real
+            todo = real
         which = rng.permutation(np.flatnonzero(todo))
         parts = len(which) if turn and len(which) <= 6 else -(-len(which) // group)
         for part in np.array_split(which, max(parts, 1)):
@@ -146,17 +167,21 @@ def layer(
                     break
             else:
                 continue
-            tried[part] += 1
             doubt = real.sum() > of or turn > 1
             votes[part] += np.where(found, 1, np.where(votes[part] > 0, -1 if doubt else 0, 0))
+        tried[:] = True
+        idle = idle + 1 if ((votes > 0) == real).all() else 0
         real = votes > 0
-        if of == dim and real.sum() > of + (DOUBTFUL if turn < 3 else 0):
-            return Planes(*(part[real] for part in planes)), ""
+        whole = Planes(*(part[real] for part in planes))
+        if outputs > 1 and of == dim and real.sum() > of + (DOUBTFUL if turn < 3 else 0):
+            return Found(None, whole, votes, "")
+        why = f"{int(real.sum())} planes of rank {of}"
         if not real.any() or real.sum() > of:
-            why = f"{int(real.sum())} planes of rank {of}"
             continue
-        found_layer, outside, wrong = orient(Planes(*(part[real] for part in planes)), tracks)
-        why = f"{int(real.sum())} planes of rank {of}, {outside:.0e} outside, {wrong:.0e} wrong"
+        made, outside, wrong = orient(whole, tracks)
+        why = f"{why}, {outside:.0e} outside, {wrong:.0e} wrong"
         if outside < 1e-8 and wrong < 1e-6:
-            return found_layer, ""
-    return None, why
+            return Found(made, whole, votes, "")
+        if idle and real.sum() < of:  # what is missing switches where the victim is flat
+            break
+    return Found(None, Planes(*(part[votes > 0] for part in planes)), votes, why)

@@ -9,6 +9,8 @@ import numpy as np
 
 from recon.exact.deep.track import Known
 
+BESIDE = 1e-6  # relative: so close to a known unit's surface a point is on either side
+
 
 class Layer(NamedTuple):
     """Weights [h, h of the layer before] and biases [h]."""
@@ -43,6 +45,16 @@ def tangents(layers: Layers, x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray
         found.append((z, jacobian))
         on = z > 0
         y, slope = np.where(on, z, 0), jacobian * on[:, None]
+    return found
+
+
+def beside(layers: Layers, x: np.ndarray) -> np.ndarray:
+    """Which points [n, d] lie so close to where a known unit switches that it may be on or off."""
+    found, y = np.zeros(len(x), bool), x
+    for layer, z in zip(layers, before(layers, x), strict=True):
+        size = np.linalg.norm(layer.weights, axis=1) * (1 + np.linalg.norm(y, axis=1)[:, None])
+        found |= (np.abs(z) < BESIDE * size).any(1)
+        y = np.maximum(z, 0)
     return found
 
 

@@ -21,7 +21,7 @@ from recon.exact.deep import aim, cells, known, lift, output
 from recon.exact.deep.known import Layer, Layers
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
-from recon.exact.deep.search import Incomplete, Search, Stuck
+from recon.exact.deep.search import Ends, Incomplete, Search, Stuck
 from recon.exact.deep.track import Track
 from recon.exact.recovery import repeated
 
@@ -39,6 +39,7 @@ SWAPS = 8  # rows left out in turn, where they depend on each other
 TESTS = 5  # Jacobians that show the signs, at least
 PART = 8  # fresh points asked at once
 AT_ONCE = 64  # Jacobians held against a layer
+FEW = 0.05  # of the Jacobians may lie outside of a layer's span for a unit that is missing
 OUT = 10.0  # how far out random rays are asked
 
 
@@ -64,9 +65,13 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
     walk, aim_ = _Walk(s), aim.Aim(s)
     quiet, count, need, blind, deeper = 0, 0, True, 0, False
     good = s.candidates()
+    lack, s.ends = s.ends, None
     for turn in range(SEGMENTS):
         aims = turn >= FIRST and deeper and not aim_.given_up and count and not aim_.enough
-        if need and aims and blind == aim_.blind:
+        if lack is not None:
+            s.take([s.between(*lack, good)])
+            lack = None
+        elif need and aims and blind == aim_.blind:
             track = aim_.find(good, walk.inside)
             if track is not None:
                 s.sure.add(id(track.kinks[0]))
@@ -104,6 +109,11 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             need = not (quiet and s.lift(found, LIFTS))
             continue
         layer = signed(s, good) if aim_.enough or count == len(fair.bias) else None
+        if isinstance(layer, Lack):
+            if layer.number < number:
+                raise Incomplete(layer.number, layer.ends)
+            lack = layer.ends
+            continue
         most = STRAY * len(s.seen[number])
         if layer is not None and (quiet or aim_.enough) and _strays(s, layer) <= most:
             return layer
@@ -194,11 +204,13 @@ def _gated(found: Rows, fair: Rows) -> list[Rows]:
 def _best(s: Search, tries: list[Rows], least: int) -> tuple[Rows, output.Fit] | None:
     """The rows with an output that meets most replies; robustly, where they are many enough."""
     best: tuple[Rows, output.Fit] | None = None
-    for rows in tries:
+    for i, rows in enumerate(tries):
         if not len(rows.bias):
             continue
         layers = [*s.layers, rows.layer()]
-        fit = output.fit(layers, s.log.points, s.log.reply.value, len(rows.bias) >= least)
+        fit = output.fit(layers, s.log.points, s.log.reply.value)
+        if fit is None and len(rows.bias) >= least and i < 2:
+            fit = output.most(layers, s.log.points, s.log.reply, s.chart.place)
         if fit is not None and (best is None or len(fit.bad) < len(best[1].bad)):
             best = rows, fit
             if not len(fit.bad):
@@ -227,7 +239,8 @@ def disagreement(
     which: list[int] = []
     if s.chart.place.size:
         left = [int(i) for i in s.rng.permutation(width) if i not in s.rays]
-        which = left[: max(0, min(width, max(aim.RAYS, width // 4)) - len(s.rays))]
+        most = max(aim.RAYS, width // 4) if len(layers) == 2 else aim.FEW
+        which = left[: max(0, min(width, most) - len(s.rays))]
         rays = [cells.ray(width, i, s.box, s.rng) for i in which]
         far = s.chart.x(np.array(rays).reshape(-1, width))
     else:
@@ -248,7 +261,16 @@ def disagreement(
     return x
 
 
-def signed(s: Search, rows: Rows) -> Layer | None:
+class Lack(NamedTuple):
+    """The layer of this number lacks a unit that is off at the first of two points, and on at the
+    other.
+    """
+
+    number: int
+    ends: Ends
+
+
+def signed(s: Search, rows: Rows) -> Layer | Lack | None:
     """The layer of these rows with signs, if every Jacobian seen bears it out.
 
     A row of a deeper unit can keep what it predicts by chance; it depends on the others, and the
@@ -272,38 +294,56 @@ def signed(s: Search, rows: Rows) -> Layer | None:
     return layer
 
 
-def _oriented(s: Search, rows: Rows) -> Layer | None:
+def _oriented(s: Search, rows: Rows) -> Layer | Lack | None:
     """Independent rows with signs: J has no part of those that are off, and nothing outside of
-    their span; None where it has.
+    their span; None where it has.  Where that is so at few points alone, a unit is missing there.
     """
     layer = rows.layer()
     x, gradient = s.log.points, s.log.reply.gradient
     above, below = np.zeros(len(layer.bias)), np.zeros(len(layer.bias))
-    tests, size = 0, np.linalg.norm(x, axis=1)
-    (near,) = np.nonzero(size < 100 * np.median(size))
+    size, clean, foul = np.linalg.norm(x, axis=1), list[int](), list[int]()
+    (near,) = np.nonzero((size < 100 * np.median(size)) & ~known.beside(s.layers, x))
     for start in range(0, len(near), AT_ONCE):
         i = near[start : start + AT_ONCE]
         z, jacobian = lift.slopes([*s.layers, layer], known.before(s.layers[:1], x[i])[0])
         inner = gradient[i] @ s.chart.place
         norms, whole = np.linalg.norm(jacobian, axis=2), np.linalg.norm(inner, axis=(1, 2))
         told = (norms.min(1) > 1e-9 * norms.max(1)) & (whole > 0)
-        z, inner = z[told], inner[told] / whole[told, None, None]
+        i, z, inner = i[told], z[told], inner[told] / whole[told, None, None]
         left, values, right = np.linalg.svd(
             jacobian[told] / norms[told][:, :, None], full_matrices=False
         )
         told = np.sum(values > 1e-9 * values[:, :1], 1) == len(layer.bias)
-        z, inner, left, values, right = (part[told] for part in (z, inner, left, values, right))
+        i, z, inner, left, values, right = (a[told] for a in (i, z, inner, left, values, right))
         along = inner @ right.swapaxes(1, 2)
-        if (np.linalg.norm(inner - along @ right, axis=(1, 2)) > 1e-6).any():
+        good = np.linalg.norm(inner - along @ right, axis=(1, 2)) <= 1e-6
+        clean, foul = clean + i[good].tolist(), foul + i[~good].tolist()
+        if len(foul) > FEW * len(near):
             return None
-        a = np.linalg.norm(along / values[:, None] @ left.swapaxes(1, 2), axis=1)
-        above = np.maximum(above, np.where(z > 0, a, 0).max(0, initial=0.0))
-        below = np.maximum(below, np.where(z > 0, 0, a).max(0, initial=0.0))
-        tests += len(z)
+        a = np.linalg.norm(along / values[:, None] @ left.swapaxes(1, 2), axis=1)[good]
+        above = np.maximum(above, np.where(z[good] > 0, a, 0).max(0, initial=0.0))
+        below = np.maximum(below, np.where(z[good] > 0, 0, a).max(0, initial=0.0))
     most, least = np.maximum(above, below), np.minimum(above, below)
-    if tests < TESTS or most.min() < 1e-7 or (least > 1e-5 * most).any():
+    if len(clean) < TESTS or most.min() < 1e-7 or (least > 1e-5 * most).any():
         return None
-    return rows.layer(np.where(above > below, 1.0, -1.0))
+    made = rows.layer(np.where(above > below, 1.0, -1.0))
+    left_to_ask = [i for i in foul if (len(s.layers), x[i].tobytes()) not in s.tried]
+    if not left_to_ask:
+        return made if not foul else None
+    apart = np.linalg.norm(x[clean][:, None] - x[left_to_ask], axis=2)
+    low, high = np.unravel_index(int(np.argmin(apart)), apart.shape)
+    at = left_to_ask[high]
+    s.tried.add((len(s.layers), x[at].tobytes()))
+    return Lack(_lacking([*s.layers, made], s, x[at], gradient[at]), (x[clean[low]], x[at]))
+
+
+def _lacking(layers: Layers, s: Search, x: np.ndarray, gradient: np.ndarray) -> int:
+    """The number of the first layer whose rows that are on do not span the Jacobian at x."""
+    inner = gradient @ s.chart.place
+    for number, (z, slope) in enumerate(lift.tangents(layers, known.before(layers[:1], x)[0])):
+        if number and not all(lift.spanned(slope[z > 0], row) for row in inner if row.any()):
+            return number
+    return len(layers) - 1
 
 
 def _strays(s: Search, layer: Layer) -> int:

@@ -2,8 +2,9 @@
 
 z: of the last hidden layer, y: outputs of the one before.  Signs of z are not needed, as
 max(z, 0) - max(-z, 0) = z is linear in y; U takes that up, and units that are on everywhere.
-A unit that is missing, but is on at nearly all replies or at few, spoils few of them: least
-absolute deviations (by reweighting) meet the others exactly, and the rest tell where it switches.
+A unit that is missing, but is on at nearly all replies or at few, spoils few of them: these are
+left out one after the other, until the rest is met exactly (`most`); those left out tell where the
+unit switches.  Jacobians take part there: each is worth many values.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import known
+from recon.exact.deep import known, lift
 from recon.exact.deep.known import Layers
+from recon.replies import Reply
 
 EXACT = 1e-8  # of the largest value: what a fit may leave
 NEAR = 20.0  # times the median distance: replies from beyond are left out
 SPARE = 2  # replies more than unknowns, at least
 TURNS = 12  # of reweighting
+TRIMS = 8  # turns after these, in which the worst replies are left out
+SLOPES = 8  # directions in which Jacobians take part
 MOST_BAD = 0.3  # of the replies
 
 
@@ -44,39 +48,87 @@ class Fit(NamedTuple):
     bad: np.ndarray
 
 
-def fit(layers: Layers, x: np.ndarray, value: np.ndarray, robust: bool = True) -> Fit | None:
+def fit(layers: Layers, x: np.ndarray, value: np.ndarray) -> Fit | None:
     """The output layer behind these hidden layers; None where too few replies are met exactly."""
-    size = np.linalg.norm(x, axis=1)
-    (near,) = np.nonzero(size <= NEAR * np.median(size))
-    value = value[near]
-    z = known.before(layers, x[near])
-    hidden = np.maximum(z[-1], 0)
-    linear = np.maximum(z[-2], 0) if len(z) > 1 else np.zeros((len(near), 0))
-    scale = max(float(np.abs(value).max()), 1e-300)
+    (near,) = np.nonzero(_near(x))
+    hidden, linear, value = *_features(layers, x[near]), value[near]
     for slope in (linear[:, :0], linear):
         a = np.column_stack([hidden, slope, np.ones(len(near))])
-        length = np.linalg.norm(a, axis=0)
-        a = a / np.where(length > 0, length, 1.0)
-        even = 1 / np.linalg.norm(a, axis=1)  # far replies are to weigh no more than near ones
-        weight, rank = even, 0
-        for _ in range(TURNS if robust else 1):
-            solved, _, of, _ = np.linalg.lstsq(
-                a * weight[:, None], value * weight[:, None], rcond=1e-12
-            )
-            rank = int(of)
-            off = np.abs(a @ solved - value).max(1) / scale
-            if off.max() < EXACT:
-                break
-            weight = even / np.sqrt(np.maximum(off * even, 1e-10))
-            weight = weight / weight.max()
-        good = off < EXACT
-        if good.sum() < rank + SPARE or good.mean() < 1 - MOST_BAD:
-            continue
-        if not good.all() and good.sum() < 1.2 * rank + SPARE:
-            continue
-        solved = solved / np.where(length > 0, length, 1.0)[:, None]
-        count = hidden.shape[1]
-        full = np.zeros((value.shape[1], linear.shape[1]))
-        full[:, : slope.shape[1]] = solved[count:-1].T
-        return Fit(Output(solved[:count].T, full, solved[-1]), near[good], near[~good])
+        # far replies are to weigh no more than near ones
+        weight = 1 / np.linalg.norm(a / _lengths(a), axis=1)
+        solved, rank, off = _solved(a[:, None], value[:, None], weight)
+        if (off < EXACT).sum() >= rank + SPARE and (off < EXACT).mean() >= 1 - MOST_BAD:
+            return _split(solved, hidden.shape[1], linear.shape[1], near, off < EXACT)
     return None
+
+
+def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit | None:
+    """The output layer that meets most replies, if these are many enough.
+
+    place [d, h_1]: how x follows z_1 (`cells.Chart`), for which Jacobians take part.
+    """
+    (near,) = np.nonzero(_near(x) & ~known.beside(layers, x))
+    x, value, gradient = x[near], reply.value[near], reply.gradient[near]
+    hidden, linear = _features(layers, x)
+    z = known.before(layers, x)
+    _, slope = lift.slopes(layers[:-1], z[0])
+    slope = slope * (z[-2] > 0)[:, :, None]
+    last = (z[-1] > 0)[:, :, None] * (layers[-1].weights @ slope)
+    along = np.random.default_rng(0).standard_normal((place.shape[1], SLOPES))
+    none = np.zeros((len(near), 1, place.shape[1]))
+    slopes = np.concatenate([last, slope, none], 1) @ along
+    values = np.column_stack([hidden, linear, np.ones(len(near))])[:, None]
+    jump = (gradient @ (place @ along)).swapaxes(1, 2)
+    scale = max(float(np.abs(value).max()), 1e-300), max(float(np.abs(jump).max()), 1e-300)
+    a = np.concatenate([values / scale[0], slopes.swapaxes(1, 2) / scale[1]], 1)
+    b = np.concatenate([value[:, None] / scale[0], jump / scale[1]], 1)
+    weight = np.ones(len(near))
+    for turn in range(TURNS + TRIMS):
+        solved, rank, off = _solved(a, b, weight)
+        good = off < EXACT
+        if good.all():
+            break
+        if turn < TURNS:
+            weight = 1 / np.sqrt(np.maximum(off, 1e-10))
+        elif good.mean() >= 1 - MOST_BAD:
+            weight = good.astype(float)
+        else:
+            weight = (off <= np.quantile(off, 1 - MOST_BAD)).astype(float)
+    if good.sum() < rank + SPARE or good.mean() < 1 - MOST_BAD:
+        return None
+    return _split(solved, hidden.shape[1], linear.shape[1], near, good)
+
+
+def _near(x: np.ndarray) -> np.ndarray:
+    size = np.linalg.norm(x, axis=1)
+    return np.asarray(size <= NEAR * np.median(size))
+
+
+def _features(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    z = known.before(layers, x)
+    return np.maximum(z[-1], 0), np.maximum(z[-2], 0) if len(z) > 1 else np.zeros((len(x), 0))
+
+
+def _lengths(a: np.ndarray) -> np.ndarray:
+    """Of columns, of a [..., m]: [m], one for those of zeros."""
+    length = np.linalg.norm(a.reshape(-1, a.shape[-1]), axis=0)
+    return np.where(length > 0, length, 1.0)
+
+
+def _solved(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
+    """X of a X = b with a [n, e, m] and b [n, e, K], n weights [n]; the rank, and how far each of
+    the n is off, relative to the largest of b.
+    """
+    length = _lengths(a)
+    a = a / length
+    left, right = ((part * weight[:, None, None]).reshape(-1, part.shape[2]) for part in (a, b))
+    solved, _, rank, _ = np.linalg.lstsq(left, right, rcond=1e-12)
+    off = np.abs(a @ solved - b).max((1, 2)) / max(float(np.abs(b).max()), 1e-300)
+    return solved / length[:, None], int(rank), off
+
+
+def _split(solved: np.ndarray, count: int, before: int, near: np.ndarray, good: np.ndarray) -> Fit:
+    """The fit of these coefficients: of `count` units, of none or all outputs before, an offset."""
+    slope = np.zeros((solved.shape[1], before))
+    slope[:, : len(solved) - 1 - count] = solved[count:-1].T
+    return Fit(Output(solved[:count].T, slope, solved[-1]), near[good], near[~good])

@@ -115,9 +115,9 @@ def _layers(s: Search, fresh: int, others: np.ndarray) -> Last:
         try:
             found = layer.find(s, fresh, others)
         except Incomplete as lacks:
-            if lacks.number < 1:
+            s.back(lacks.number, lacks.ends)
+            if lacks.number == 0 and s.begin() is not None:
                 raise Stuck("Layer 1 lacks units.") from None
-            s.back(lacks.number)
             continue
         if isinstance(found, Last):
             return found

@@ -18,9 +18,10 @@ from recon.replies import Reply
 
 FAR = 1e3  # of a whole line, in t: kinks beyond are placed too badly to be used
 DOUBTS = 3  # kinks that a known layer cannot have, after which it is taken up again
-LINES = 3  # for the first layer
+LINES = 4  # for the first layer
 
 Seen = list[tuple[Partial, Kink]]
+Ends = tuple[np.ndarray, np.ndarray]  # two points [d]
 
 
 class Stuck(Exception):
@@ -28,11 +29,11 @@ class Stuck(Exception):
 
 
 class Incomplete(Exception):
-    """The layer of this number (0 for the first) lacks a unit."""
+    """The layer of this number (0 for the first) lacks a unit, which switches between `ends`."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, ends: Ends | None = None) -> None:
         super().__init__(number)
-        self.number = number
+        self.number, self.ends = number, ends
 
 
 @dataclass
@@ -111,6 +112,7 @@ class Search:
     doubts: dict[int, int] = field(default_factory=dict)
     deepest: int = -1  # the number of the layer that is known to be the last
     failed: int = 0  # tests on fresh points that a network did not pass
+    ends: Ends | None = None  # between which a unit of the layer under way switches
     rays: set[int] = field(default_factory=set)  # of the orthant, that were asked
     sure: set[int] = field(default_factory=set)  # kinks (by id) of units found missing (`aim`)
     _pieces: dict[tuple[int, int], rows.Pieces] = field(default_factory=dict)
@@ -133,22 +135,23 @@ class Search:
 
         Where it is wider than the input, only its planes.
         """
-        why = ""
-        for turn in range(LINES):
-            if turn or not self.tracks:
-                self.line()
-            layer, why = first.layer(self.log, self.tracks, self.rng)
-            if isinstance(layer, first.Planes):
-                if self.log.value[0].shape[1] > 1:
-                    return layer
-                why = f"wider than the {self.dim} inputs, which takes two outputs"
-            elif layer is not None:
+        if not self.tracks:
+            self.line()
+        found = first.layer(self.log, self.tracks, self.rng)
+        for _ in range(LINES - 1):
+            if found.layer is not None or found.wide:
                 break
-        else:
-            raise Stuck(f"Layer 1: {why}.")
-        self.layers, self.chart = [layer], cells.chart(layer)
+            planes = [Layer(found.planes.normal, found.planes.offset)]
+            u, v = self.rng.standard_normal((2, self.dim))
+            self.search(u, v, None, planes, {}, first.rank(self.tracks) // 3)
+            found = first.layer(self.log, self.tracks, self.rng, found.votes)
+        if found.wide:
+            return found.planes
+        if found.layer is None:
+            raise Stuck(f"Layer 1: {found.why}.")
+        self.layers, self.chart = [found.layer], cells.chart(found.layer)
         near = np.concatenate([track.x[np.abs(track.t) < 2] for track in self.tracks])
-        self.box = 2 * float(np.maximum(known.before([layer], near)[0], 0).max())
+        self.box = 2 * float(np.maximum(known.before(self.layers, near)[0], 0).max())
         return None
 
     def between(self, start: np.ndarray, end: np.ndarray, rows_: Rows) -> Track:
@@ -197,6 +200,8 @@ class Search:
         for kink in (kink for track in tracks for kink in track.kinks if abs(kink.t) < FAR):
             q, normal = self.local(kink)
             of = lift.owner(self.layers, q, normal)
+            if np.linalg.norm(kink.normal - normal @ self.layers[0].weights) > lift.SPAN:
+                of = lift.Owner(None, 0)
             if of.unit is not None:
                 continue
             if of.outside < number:
@@ -248,8 +253,9 @@ class Search:
                 self.tried.add(state)
         return made
 
-    def back(self, number: int) -> None:
-        """Take up the layer of this number again."""
+    def back(self, number: int, ends: Ends | None) -> None:
+        """Take up the layer of this number again, between these points first."""
+        self.ends = ends
         del self.layers[number:]
         self.seen = {k: v for k, v in self.seen.items() if k <= number}
         self.tried.clear()

@@ -234,14 +234,14 @@ class _Star:
         if len(layers) < 2:
             return None
         points, value = self.s.log.points, self.s.log.reply.value
-        whole = output.fit(layers, points, value, robust=False)
+        whole = output.fit(layers, points, value)
         if whole is not None:
             return whole
         x, on_lines = (
             np.concatenate(part)
             for part in zip(*((t.x, t.value) for t in self.tracks), strict=True)
         )
-        inner = output.fit(layers, x, on_lines, robust=False)
+        inner = output.fit(layers, x, on_lines)
         if inner is None:
             return None
         size = np.abs(value).max(1) + np.median(np.abs(value))

@@ -1,0 +1,63 @@
+"""Halving between a reply that the units found so far explain and one that they do not.
+
+What a Jacobian leaves outside of the span of all rows found comes from units that are missing and
+on.  Between a point that leaves nothing and one that does, a missing unit switches on; halving
+finds it, whatever other kinks lie between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from recon.exact.deep import segment
+from recon.exact.deep.track import Track
+from recon.replies import Reply
+
+LEFT = 1e-7  # of a Jacobian: what may lie outside of the span
+ALONE = 1e-7  # of the segment: halved no further
+BRACKET = 1e-4  # of it: two points so close bracket a kink
+
+Share = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def nearest(x: np.ndarray, share: np.ndarray) -> tuple[int, int] | None:
+    """The numbers of the two nearest points x [n, d] of which one leaves nothing, and the other
+    does; share [n]: what each leaves, nan where that is not told.  None where there are none.
+    """
+    (clean,), (foul,) = np.nonzero(share <= LEFT), np.nonzero(share > LEFT)
+    if not len(clean) or not len(foul):
+        return None
+    apart = np.linalg.norm(x[clean][:, None] - x[foul], axis=2)
+    i, j = np.unravel_index(int(np.argmin(apart)), apart.shape)
+    return int(clean[i]), int(foul[j])
+
+
+def halved(
+    log: Any, share: Share, low: np.ndarray, high: np.ndarray, at_low: Reply, at_high: Reply
+) -> Track | None:
+    """The kink between a point x [d] that leaves nothing and one that does, once it is alone.
+
+    share: of points [n, d] and Jacobians [n, K, d] there, what each leaves [n]; at_low, at_high:
+    the replies.
+    """
+    length, turn = float(np.linalg.norm(high - low)), 0
+    while (left := float(np.linalg.norm(high - low))) > ALONE * length:
+        both = Reply(*(np.stack(pair) for pair in zip(at_low, at_high, strict=True)))
+        found = segment.certain(low, high, both, log.eps, log.scale, left < BRACKET * length)
+        if isinstance(found, Track):
+            return found
+        turn += 1
+        x = low + (0.5 if turn % 3 == 0 else found) * (high - low)
+        reply = log(x[None])
+        here = Reply(reply.value[0], reply.gradient[0])
+        outside = share(x[None], reply.gradient)[0]
+        if np.isnan(outside):
+            return None
+        if outside <= LEFT:
+            low, at_low = x, here
+        else:
+            high, at_high = x, here
+    return None
