@@ -19,10 +19,13 @@ class Layer(NamedTuple):
 
 
 class Image(NamedTuple):
-    """y [h, w, c] at a point x [d], and the rows of its Jacobian [h w c, d], sparse."""
+    """y [h, w, c] at a point x [d], and the rows of its Jacobian [h w c, d], sparse; those of its
+    Jacobian in the biases of all layers, first one first [h w c, n].
+    """
 
     y: np.ndarray
     rows: Any
+    shifts: np.ndarray
 
 
 @lru_cache(maxsize=32)
@@ -61,12 +64,15 @@ def image(layers: Sequence[Layer], shape: Shape, x: np.ndarray) -> Image:
     from scipy import sparse
 
     y, rows = x.reshape(shape), sparse.eye_array(x.size, format="csr")
+    shifts = np.zeros((x.size, 0))
     for kernel, bias in layers:
         z = sums(kernel, y)
         top = z.max(2) + bias
-        rows = matrix(kernel, y.shape, z.argmax(2), top > 0) @ rows
+        step = matrix(kernel, y.shape, z.argmax(2), top > 0)
+        own = (top > 0)[..., None] * np.eye(len(bias))
+        rows, shifts = step @ rows, np.hstack([step @ shifts, own.reshape(-1, len(bias))])
         y = np.maximum(top, 0)
-    return Image(y, rows)
+    return Image(y, rows, shifts)
 
 
 def span(layers: Sequence[Layer], side: int) -> int:

@@ -22,6 +22,7 @@ DEPENDENT = 1e-8  # of the rows of R
 class Reading(NamedTuple):
     """value [K] and the features y [f] at x [d], M [K, f] where they are on, else zero.
 
+    rest [K] = f - J x: what biases add, those of the convolutions shift [K, n] times themselves.
     off: what the convolutions leave of the Jacobian, relative to it; nan where the features' rows
     depend on each other.
     """
@@ -30,6 +31,8 @@ class Reading(NamedTuple):
     value: np.ndarray
     y: np.ndarray
     slope: np.ndarray
+    rest: np.ndarray
+    shift: np.ndarray
     off: float
 
 
@@ -45,13 +48,14 @@ def _read(
     y = image.y.reshape(-1)
     slope = np.zeros((len(value), len(y)))
     (on,) = np.nonzero(y > 0)
+    left, length = jacobian, max(float(np.linalg.norm(jacobian)), 1e-300)
+    apart = True
     if len(on):
         q, triangle = np.linalg.qr(image.rows[on].toarray().T)
         size = np.abs(np.diag(triangle))
-        if len(size) < len(on) or size.min() < DEPENDENT * size.max():
-            return Reading(x, value, y, slope, np.nan)
-        slope[:, on] = np.linalg.solve(triangle, q.T @ jacobian.T).T
-        left = np.linalg.norm(jacobian - (jacobian @ q) @ q.T)
-    else:
-        left = np.linalg.norm(jacobian)
-    return Reading(x, value, y, slope, float(left) / max(float(np.linalg.norm(jacobian)), 1e-300))
+        apart = len(size) == len(on) and bool(size.min() >= DEPENDENT * size.max())
+        if apart:
+            slope[:, on] = np.linalg.solve(triangle, q.T @ jacobian.T).T
+            left = jacobian - (jacobian @ q) @ q.T
+    off = float(np.linalg.norm(left)) / length if apart else np.nan
+    return Reading(x, value, y, slope, value - jacobian @ x, slope @ image.shifts, off)

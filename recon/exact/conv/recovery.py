@@ -10,7 +10,7 @@ import numpy as np
 
 from recon import probe
 from recon.exact import asking
-from recon.exact.conv import layer, reading
+from recon.exact.conv import dense, layer, reading
 from recon.exact.conv.known import Layer, Shape
 from recon.exact.deep.recovery import FINEST, SHARE, points
 from recon.exact.deep.search import Log, Stuck
@@ -22,7 +22,8 @@ from recon.replies import Reply
 
 BUDGET = 3_000  # queries, where the caller does not say
 CONVOLUTIONS = 2
-ROWS = 32  # of the user's inputs, that are asked
+ROWS = 32  # of the user's inputs, that convolutions are held to
+MOVED = 1e-3  # of the inputs' spread: how far these are moved
 LEFT = 1e-8  # of a Jacobian, that convolutions may leave unexplained
 
 
@@ -30,9 +31,11 @@ LEFT = 1e-8  # of a Jacobian, that convolutions may leave unexplained
 class Convolutions(Recovery):
     """A Recovery with the convolutions found, first one first, kernels of length one.
 
-    With Status.CONVOLUTIONS both are right as far as `fresh` standard normal points can tell, where
-    they explain the Jacobians to rounding: with 95 % confidence they fail to on at most `share` of
-    such inputs.  The network is None.
+    Where `ok`, `network` is a `networks.Convolutional` that met `fresh` standard normal points and
+    up to ROWS inputs like the data, values to within `promise`(eps) of their rms and gradients to
+    1e-6: with 95 % confidence it fails to on at most `share` of standard normal inputs.  With
+    Status.CONVOLUTIONS it is None, and of the convolutions alone the same holds: they explain the
+    Jacobians.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -56,11 +59,13 @@ def convolutional(
 
     shape: (h, w, c) of its images, which x [d] holds row by row, channels last.  Kernels are
     square, of stride 1, without padding; their sizes, channels, signs and biases are found.  key:
-    a JAX key, consumed, or a whole number; budget: most queries to ask; data [n, d]: inputs that
-    it is held to besides; share: of standard normal inputs, the most that what is found may fail
+    a JAX key, consumed, or a whole number; budget: most queries to ask; data [n, d]: inputs like
+    which some are asked (moved a little, as pools of blank images tie), to find what these need,
+    and that it is held to besides; share: of standard normal inputs, the most that what is found may fail
     on, with 95 % confidence.  Raises what `exact.recover` does.
 
-    So far the convolutions come out, and not the dense layers: `ok` is never True.
+    Units of the dense layer that are on at every point met are part of a linear one, which passes
+    through units of its own; those that are off at every point met are lacking.
     """
     need(oracle, outputs=("logits", "values"), explanation="jacobian", shown="plain")
     dim, budget = int(np.prod(shape)), BUDGET if budget is None else budget
@@ -69,7 +74,7 @@ def convolutional(
     others = np.zeros((0, dim))
     if data is not None:
         of_data(data, dim)
-        others = np.asarray(data, np.float64)[:ROWS]
+        others = np.asarray(data, np.float64)
     if budget < 1 + probe.MOST:
         return Convolutions(None, Status.BUDGET, Cost(), detail="Nothing was asked.")
     with jax.enable_x64(True):
@@ -83,6 +88,7 @@ def _recover(
     victim, form = oracle.form(dim)
     rng = np.random.default_rng(seed)
     eps = max(float(np.finfo(name).eps) for name in (form.asked, form.replied))
+    others = others + MOVED * others.std() * rng.standard_normal(others.shape) if len(others) else others
     log, spent = Log(lambda x: more(x), eps), form.cost
 
     def more(x: np.ndarray) -> Reply:
@@ -97,19 +103,20 @@ def _recover(
 
     layers: tuple[Layer, ...] = ()
     try:
-        x = probe.points(rng, -np.ones(dim), np.ones(dim), eps).astype(form.asked)
-        found = probe.findings(x.astype(float), log(x.astype(float)), eps)
+        first = probe.points(rng, -np.ones(dim), np.ones(dim), eps).astype(form.asked)
+        found = probe.findings(first.astype(float), log(first.astype(float)), eps)
         if found.sentence or max(found.eps, eps) > FINEST:
             why = f"Convolutions need replies in float64, and these are off by {found.eps:.0e}."
             return ended(Status.UNFIT, found.sentence or why)
         if form.outputs < 2:
             return ended(Status.UNFIT, "Convolutions need two outputs at least, to be told apart.")
 
-        failed = 0
+        failed, x = 0, others[:0]
 
         def unmet(last: Layer) -> list[np.ndarray]:
-            nonlocal failed
-            x = np.concatenate([rng.standard_normal((repeated(fresh, failed), dim)), others])
+            nonlocal failed, x
+            x = rng.standard_normal((repeated(fresh, failed), dim))
+            x = np.concatenate([x, others[:ROWS]])
             readings = reading.read((*layers, last), shape, x, log(x))
             found = [of.x for of in readings if not of.off < LEFT]
             failed += bool(found)
@@ -118,11 +125,17 @@ def _recover(
         for number in range(CONVOLUTIONS):
             last = (unmet,) if number == CONVOLUTIONS - 1 else ()
             layers = (*layers, layer.find(log, shape, layers, rng, *last))
+        network, off = dense.found(log, layers, shape, rng, fresh, x, others)
     except _Spent:
         return ended(Status.BUDGET, _told(layers), layers)
     except Stuck as stuck:
-        return ended(Status.UNCERTIFIED, f"{_told(layers)} {stuck}".strip(), layers)
-    return replace(ended(Status.CONVOLUTIONS, _told(layers), layers), fresh=fresh)
+        why = f"{_told(layers)} {stuck}".strip()
+        if len(layers) < CONVOLUTIONS:
+            return ended(Status.UNCERTIFIED, why, layers)
+        return replace(ended(Status.CONVOLUTIONS, why, layers), fresh=fresh)
+    told = f"{_told(layers)} Dense layer of {network.head.widths[0]} units."
+    done = replace(ended(Status.RECOVERED, told, layers), network=network, fresh=fresh)
+    return replace(done, certificate=off)
 
 
 def _told(layers: tuple[Layer, ...]) -> str:
