@@ -1,7 +1,8 @@
 """Which inputs, of many, tell the most of what is open in the rows of the dense layer.
 
-At a point the equations of feature f are A = (1, s_j v_j), and what is open is a projection N_f: the
-point tells of it what |A N_f|^2 measures, summed over the features that are on.
+At a point the equations of feature f are A (`rows.parts`), and what is open is a projection N_f:
+the point tells |A N_f|^2 of it, summed over the features that are on.  What points T ask for weighs
+it, W_f the sum of their A^T A: |A N_f W_f^(1/2)|^2, up to a projection.
 """
 
 from __future__ import annotations

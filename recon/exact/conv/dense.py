@@ -54,7 +54,9 @@ def found(
         rms = max(float(np.sqrt(np.mean(value**2))), 1e-300)
         off = np.abs(network(x) - value).max(1) / rms
         slopes = np.linalg.norm(network.gradient(x) - gradient, axis=(1, 2))
-        bad = (off > promise(log.eps)) | (slopes > SLOPE * np.linalg.norm(gradient, axis=(1, 2)).max())
+        bad = (off > promise(log.eps)) | (
+            slopes > SLOPE * np.linalg.norm(gradient, axis=(1, 2)).max()
+        )
         if not bad.any():
             return network, float(off.max())
         head.take(x)

@@ -3,8 +3,8 @@
 f = V max(U y + c, 0) + P y + e in the features y, which are known everywhere, as are the columns of
 M = df/dy that are on.  Of readings that are explained it is known which units are on.  A further
 one is explained by the jump from one of these, or from what is made of it so far (`jumps`): units
-that differ, or a new one.  Where no jump tells, the middle between two points is asked.  All else is
-linear: rows (`rows`), and biases with those of the convolutions, from f - J x.
+that differ, or a new one.  Where no jump tells, the middle between two points is asked.  All else
+is linear: rows (`rows`), and biases with those of the convolutions, from f - J x.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Head:
         for right in waiting:
             for left in self.seen:
                 a, b = self.all[left].x, self.all[right].x
-                apart = np.linalg.norm(a - b) / (np.linalg.norm(a) + np.linalg.norm(b))
+                apart = float(np.linalg.norm(a - b) / (np.linalg.norm(a) + np.linalg.norm(b)))
                 if apart < CLOSE or (left, right) in self.halved:
                     continue
                 span = self.jump(left, right).span
@@ -211,15 +211,12 @@ class Head:
             bad = np.argwhere(z <= 0)
             for i, j in bad:
                 free = self.rows.open[:, :, a + j]
-                share = free[:, a + j]
-                use = (share > TOLD) & (y[i] > 0)
-                if not use.any():
+                use = (free[:, a + j] > TOLD) & (y[i] > 0)
+                lacks = y[i] @ least[j] + self.bias[j]
+                if not use.any() or lacks * self.sign[j] * side[i, j] > 0:
                     continue
-                move = np.zeros(len(share))
-                move[use] = y[i, use] / (y[i, use] @ y[i, use])
-                z_now = float(self.sign[j] * side[i, j] * (y[i] @ self.rows.least[j] + self.bias[j]))
-                move *= -BEYOND * min(z_now, 0.0) * self.sign[j] * side[i, j]
-                step = move[:, None] * free / np.where(use, share, 1.0)[:, None]
+                move = np.where(use, y[i], 0.0) * (-BEYOND * lacks / (y[i, use] @ y[i, use]))
+                step = (move / np.where(use, free[:, a + j], 1.0))[:, None] * free
                 slope += self.basis @ step[:, :a].T
                 least += step[:, a:].T
             if not len(bad):

@@ -11,6 +11,7 @@ from recon.exact.conv import channels, known
 from recon.exact.conv.channels import Kernel
 from recon.exact.conv.corner import STARTS, Changed, Corner, Point
 from recon.exact.conv.known import Layer, Shape
+from recon.exact.conv.reading import Reading
 from recon.exact.deep.search import Log, Stuck
 
 SILENT = 2  # lines in turn that show no new channel, before a layer is taken for complete
@@ -44,11 +45,11 @@ def find(
     shape: Shape,
     below: Sequence[Layer],
     rng: np.random.Generator,
-    more: Callable[[Layer], Sequence[np.ndarray]] = lambda _: (),
+    more: Callable[[Layer], Sequence[Reading]] = lambda _: (),
 ) -> Layer:
     """The next layer, kernels of length one; Stuck where it is not found.
 
-    more: points [d] at which the layer does not explain the Jacobian; its last word is none.
+    more: readings whose Jacobian the layer does not explain; its last word is none.
     """
     why = ""
     sides = (len(below[-1].kernel), len(below[-1].kernel) + 2) if below else SIDES
@@ -108,7 +109,7 @@ class _Layer:
         self.read: dict[int, State] = {}
         self.cut = (corner.side, corner.side, corner.shape[2])
 
-    def found(self, more: Callable[[Layer], Sequence[np.ndarray]]) -> Layer:
+    def found(self, more: Callable[[Layer], Sequence[Reading]]) -> Layer:
         corner = self.corner
         self.search(corner.rng.standard_normal(len(corner.window)), corner.direction())
         found = channels.side(corner, self.most)
@@ -117,13 +118,15 @@ class _Layer:
         self.side = found
         for _ in range(BACK):
             layer = self.settled()
-            points = more(layer)
-            if not len(points):
+            readings = more(layer)
+            if not readings:
                 return layer
             count = len(corner.names)
-            for x in points:
-                self.shown(x)
-            if len(corner.names) == count:
+            for of in readings:
+                self.shown(of)
+                if len(corner.names) > count:
+                    break
+            else:
                 break
         raise Stuck("a channel is missing, and does not show at the corner")
 
@@ -153,19 +156,22 @@ class _Layer:
         new[: old.shape[0], : old.shape[1]] = old
         return new.reshape(-1)
 
-    def shown(self, x: np.ndarray) -> None:
-        """Search lines through what each pixel of the layer sees at x, until one shows a channel
-        that is missing.
+    def shown(self, of: Reading) -> None:
+        """Search lines through what pixels of the layer see, until one shows a channel that is
+        missing, first where the most of the Jacobian is left unexplained.
         """
-        corner, image = self.corner, x.reshape(self.corner.shape)
+        corner, count = self.corner, len(self.corner.names)
         step = 2 ** (len(corner.below) + 1)
-        count = len(corner.names)
-        for i in range(0, image.shape[0] - corner.side + 1, step):
-            for j in range(0, image.shape[1] - corner.side + 1, step):
-                window = image[i : i + corner.side, j : j + corner.side].reshape(-1)
-                self.search(window, corner.direction())
-                if len(corner.names) > count:
-                    return
+        image, left = of.x.reshape(corner.shape), of.left.reshape(corner.shape) ** 2
+        places = [
+            (slice(i, i + corner.side), slice(j, j + corner.side))
+            for i in range(0, image.shape[0] - corner.side + 1, step)
+            for j in range(0, image.shape[1] - corner.side + 1, step)
+        ]
+        for place in sorted(places, key=lambda at: -float(left[at].sum())):
+            self.search(image[place].reshape(-1), corner.direction())
+            if len(corner.names) > count:
+                return
 
     def hints(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Lines like those on which channels that are open were seen to change."""

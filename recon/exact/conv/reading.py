@@ -24,7 +24,7 @@ class Reading(NamedTuple):
 
     rest [K] = f - J x: what biases add, those of the convolutions shift [K, n] times themselves.
     off: what the convolutions leave of the Jacobian, relative to it; nan where the features' rows
-    depend on each other.
+    depend on each other; left [d]: of each of its columns.
     """
 
     x: np.ndarray
@@ -34,6 +34,7 @@ class Reading(NamedTuple):
     rest: np.ndarray
     shift: np.ndarray
     off: float
+    left: np.ndarray
 
 
 def read(layers: Sequence[Layer], shape: Shape, x: np.ndarray, reply: Reply) -> list[Reading]:
@@ -58,4 +59,5 @@ def _read(
             slope[:, on] = np.linalg.solve(triangle, q.T @ jacobian.T).T
             left = jacobian - (jacobian @ q) @ q.T
     off = float(np.linalg.norm(left)) / length if apart else np.nan
-    return Reading(x, value, y, slope, value - jacobian @ x, slope @ image.shifts, off)
+    rest, shift, left = value - jacobian @ x, slope @ image.shifts, np.linalg.norm(left, axis=0)
+    return Reading(x, value, y, slope, rest, shift, off, left)

@@ -12,11 +12,13 @@ from recon import probe
 from recon.exact import asking
 from recon.exact.conv import dense, layer, reading
 from recon.exact.conv.known import Layer, Shape
+from recon.exact.conv.reading import Reading
 from recon.exact.deep.recovery import FINEST, SHARE, points
 from recon.exact.deep.search import Log, Stuck
 from recon.exact.inputs import of_data
 from recon.exact.recovery import Recovery, Status, repeated
 from recon.exact.two_layer import ask
+from recon.networks import Convolutional
 from recon.oracles import AnyOracle, Cost, need
 from recon.replies import Reply
 
@@ -38,6 +40,7 @@ class Convolutions(Recovery):
     Jacobians.
     """
 
+    network: Convolutional | None  # type: ignore[assignment]
     layers: tuple[Layer, ...] = ()
 
 
@@ -61,8 +64,8 @@ def convolutional(
     square, of stride 1, without padding; their sizes, channels, signs and biases are found.  key:
     a JAX key, consumed, or a whole number; budget: most queries to ask; data [n, d]: inputs like
     which some are asked (moved a little, as pools of blank images tie), to find what these need,
-    and that it is held to besides; share: of standard normal inputs, the most that what is found may fail
-    on, with 95 % confidence.  Raises what `exact.recover` does.
+    and that it is held to besides; share: of standard normal inputs, the most that what is found
+    may fail on, with 95 % confidence.  Raises what `exact.recover` does.
 
     Units of the dense layer that are on at every point met are part of a linear one, which passes
     through units of its own; those that are off at every point met are lacking.
@@ -88,7 +91,9 @@ def _recover(
     victim, form = oracle.form(dim)
     rng = np.random.default_rng(seed)
     eps = max(float(np.finfo(name).eps) for name in (form.asked, form.replied))
-    others = others + MOVED * others.std() * rng.standard_normal(others.shape) if len(others) else others
+    others = (
+        others + MOVED * others.std() * rng.standard_normal(others.shape) if len(others) else others
+    )
     log, spent = Log(lambda x: more(x), eps), form.cost
 
     def more(x: np.ndarray) -> Reply:
@@ -113,12 +118,12 @@ def _recover(
 
         failed, x = 0, others[:0]
 
-        def unmet(last: Layer) -> list[np.ndarray]:
+        def unmet(last: Layer) -> list[Reading]:
             nonlocal failed, x
             x = rng.standard_normal((repeated(fresh, failed), dim))
             x = np.concatenate([x, others[:ROWS]])
             readings = reading.read((*layers, last), shape, x, log(x))
-            found = [of.x for of in readings if not of.off < LEFT]
+            found = [of for of in readings if not of.off < LEFT]
             failed += bool(found)
             return found
 

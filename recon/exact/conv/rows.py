@@ -63,7 +63,7 @@ class Equations:
         system = np.zeros((len(on), n + len(slope), n + 1))
         system[:, :n, :n], system[:, :n, n] = self.triangle[on], self.right[on]
         system[:, n:, :n], system[:, n:, n] = parts(self.basis, names, state[None])[0], slope.T[on]
-        reduced = np.linalg.qr(system, mode="r")
+        reduced = np.asarray(np.linalg.qr(system, mode="r"))
         self.triangle[on], self.right[on] = reduced[:, :n, :n], reduced[:, :n, n]
         self.left[on] = np.hypot(self.left[on], reduced[:, n, n])
 
