@@ -15,6 +15,15 @@ from recon.experiments.common import Measured, Row, columns, timed
 from recon.networks import Deep
 from recon.victims.training import Training
 
+# Queries of an attack from predictions alone, Carlini, Jagielski and Mironov (2020): of their code,
+# measured on two cores, and of their paper, where it says 2^18.5 and 2^21.5.
+PREDICTIONS = {
+    "10-10-10-1": 42_595,
+    "10-15-15-1": 90_696,
+    "10-20-20-1": 200_566,
+    "80-40-20-1": round(2**18.5),
+    "784-128-1": round(2**21.5),
+}
 WRONG = 1e-6  # relative error above which an answer is a wrong one
 
 
@@ -40,14 +49,21 @@ SHAPES = (
     Shape((60, 40, 20, 10, 2)),
     Shape((100, 60, 30, 15, 4)),
     Shape((80, 40, 20, 10, 5, 3), 5),
+    Shape((128, 96, 64, 48, 32, 10), 2),
     Shape((10, 20, 20, 3)),
     Shape((20, 40, 20, 3)),
     Shape((10, 40, 20, 3)),
     Shape((10, 10, 10, 1)),
+    Shape((10, 15, 15, 1)),
+    Shape((10, 20, 20, 1)),
+    Shape((80, 40, 20, 1)),
     Shape((40, 20, 10, 10, 1)),
     Shape((784, 64, 32, 1), 5),
+    Shape((784, 128, 1), 5),
     Shape((64, 64, 32, 10), 10, "digits"),
+    Shape((64, 48, 32, 16, 10), 5, "digits"),
     Shape((784, 128, 64, 10), 5, "mnist"),
+    Shape((784, 256, 128, 64, 10), 2, "mnist"),
 )
 LAW = tuple(law(depth, width) for depth in (1, 2, 3) for width in (16, 32, 64, 128))
 
@@ -66,12 +82,13 @@ class Depth(Measured):
     The victim answers on the host, in float64; depth and widths are not told.  exact: `ok`, and
     within 1e-6 of the victim on all of 10,000 N(0, I) inputs (relative to the rms; the error of
     these is worst_error) and the test images of trained ones; beyond: `ok`, and wrong on more of
-    the inputs than `Recovery.share` says.  Queries and seconds are means.
+    the inputs than `Recovery.share` says.  Queries and seconds are means; predictions: what an
+    attack that sees no gradients asks in all (PREDICTIONS).
     """
 
     shown: ClassVar[tuple[str, ...]] = columns(
         "victim sizes hidden runs ok exact beyond queries_per_unit queries_per_unit_max "
-        "median_error worst_error seconds"
+        "median_error worst_error predictions seconds"
     )
     shapes: tuple[Shape, ...] = (*SHAPES, *LAW)
     steps: int = 4_000
@@ -123,6 +140,7 @@ class Depth(Measured):
             "queries_per_unit_max": max(queries),
             "median_error": float(np.median(errors)) if errors else None,
             "worst_error": max((e for e in errors if e <= WRONG), default=None),
+            "predictions": PREDICTIONS.get("-".join(map(str, shape.sizes))),
             "seconds": float(np.mean(seconds)),
         }
 
