@@ -6,12 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from recon import exact, victims
+from recon import exact, oracles, victims
 from recon.cli.attack import Attack
 from recon.exact.recovery import Recovery, Status
 from recon.experiments import EXACT
 from recon.experiments.recovery import Queries, Robust
+from recon.networks import TwoLayer
 from recon.oracles import Cost
+from recon.victims import odd
 
 
 def _and_a_far_unit(net):
@@ -42,11 +44,37 @@ def test_robust_believes_no_status(answer, counted, monkeypatch):
         return Recovery(network, status, Cost(gradients=12))
 
     monkeypatch.setattr(exact, "recover", recover)
-    for row in replace(Robust().small(), inside_runs=3, outside_runs=3).run():
+    for row in replace(Robust().small(), inside_runs=3, outside_runs=3, services=0).run():
         assert row[counted] == row["victims"] == 3
         assert row["queries_per_unit"] == 2
         assert sum(row[name] for name in ("exact", "near_only", "failed", "wrong")) == 3
         assert (row["failures"] is None) == (counted != "failed")
+
+
+def test_robust_holds_victims_of_all_sorts_to_their_own_values(monkeypatch):
+    def recover(oracle, dim, **_):
+        none = np.zeros((0, dim))
+        zero = TwoLayer(none, none[:, 0], np.zeros((2, 0)), np.zeros((2, dim)), np.ones(2))
+        return Recovery(zero, Status.RECOVERED, Cost(gradients=12))
+
+    monkeypatch.setattr(exact, "recover", recover)
+    few = replace(Robust().small(), inside=(), outside=(), services=96)
+    rows = list(few.run())
+    assert sum(row["victims"] for row in rows) == 96
+    assert sum(row["wrong"] for row in rows) > 90
+
+
+def test_a_victim_of_any_sort_shows_what_its_view_says():
+    for view in odd.VIEWS[1:21:3]:
+        victim = odd.random_odd(7, view)._replace(kind="relu", dtype="float64", decimals=None)
+        assert isinstance(victim.value, TwoLayer)
+        x = np.random.default_rng(0).normal(size=(4, victim.dim))
+        with jax.enable_x64(True):
+            service = oracles.from_jax(TwoLayer.__call__, victim.value, view)
+            for got, want in zip(victim.oracle()(x), service.asked(x, 0, 4), strict=True):
+                assert (got is None) == (want is None)
+                if want is not None:
+                    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
 
 
 def test_queries_counts_an_uncertified_network_as_not_ok(monkeypatch):

@@ -289,6 +289,7 @@ def _apart(rows: np.ndarray) -> float:
 
 @pytest.mark.parametrize("outputs", [1, 3])
 @settings(deadline=None, max_examples=25)
+@example(seed=188, view=INTEGRATED)  # all units that count are off where the rule is looked at
 @example(seed=1567, view=INTEGRATED)  # two of ten rows in the plane are parallel to 2e-7
 @given(seed=st.integers(0, 10_000), view=st.sampled_from([INTEGRATED, SMOOTH]))
 def test_no_network_is_wrong_and_ok(outputs, seed, view):

@@ -65,7 +65,8 @@ def fitting(
     """The rule by which a known network has the mean gradients [n, K, d] at x [n, d]: that of
     `path` or, from the same baseline, another; None where there is none.
     """
-    most = ROUNDING * eps * np.linalg.norm(mean)
+    size = np.linalg.norm(network.weights) + np.linalg.norm(network.slope)
+    most = ROUNDING * eps * max(np.linalg.norm(mean), size)  # where all units are off, of nothing
     for rule in (path, *(Path(n, name, path.baseline) for n in STEPS for name in RULES)):
         for average in declared(rule, x.shape[1]):
             if np.linalg.norm(average.of(network, x) - mean) <= most:

@@ -46,6 +46,7 @@ def points(average: Average, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([average.start[None], x.astype(np.float32).astype(np.float64)])
 
 
+@np.errstate(all="ignore")  # of probabilities that are zero nothing is told
 def told(view: View, path: Path, x: np.ndarray, reply: Reply, eps: float) -> Told:
     """What the replies to `points` x tell."""
     both = averages.declared(path, x.shape[1])
