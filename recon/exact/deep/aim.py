@@ -47,6 +47,7 @@ class Aim:
         self.s, self.tested, self.given_up = s, 0, False
         self.order = s.rng.permutation(len(s.layers[0].bias))
         self.asked = self.blind = 0
+        self.ends: set[bytes] = set()  # points that left something, halved towards
 
     @property
     def enough(self) -> bool:
@@ -70,8 +71,10 @@ class Aim:
         return s.chart.x(np.array(found).reshape(len(found), len(self.order)))
 
     def left(self, where: cells.Region, basis: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """What Jacobians leave at points [n, d] that were asked: [n]."""
-        return outside(self.s, where, basis, self.s.log.reply.gradient[self.s.log.at(x)])
+        """What Jacobians leave at points [n, d] that were asked: [n]; nan where one was an end."""
+        left = outside(self.s, where, basis, self.s.log.reply.gradient[self.s.log.at(x)])
+        used = np.array([point.tobytes() in self.ends for point in x], bool)
+        return np.where(used & (left > LEFT), np.nan, left)
 
     def find(self, rows: Rows, inside: list[np.ndarray]) -> Track | None:
         """A segment with a kink of a missing unit, or None: vertices were tested, or no use.
@@ -112,6 +115,7 @@ class Aim:
             self.no_use()
             return None
         low, high = points[list(pair)]
+        self.ends.add(high.tobytes())
         value, gradient = s.log(points[list(pair)])
 
         def share(_: np.ndarray, gradient: np.ndarray) -> np.ndarray:
