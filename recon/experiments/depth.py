@@ -49,7 +49,6 @@ SHAPES = (
     Shape((60, 40, 20, 10, 2)),
     Shape((100, 60, 30, 15, 4)),
     Shape((80, 40, 20, 10, 5, 3), 5),
-    Shape((128, 96, 64, 48, 32, 10), 2),
     Shape((10, 20, 20, 3)),
     Shape((20, 40, 20, 3)),
     Shape((10, 40, 20, 3)),
@@ -61,9 +60,8 @@ SHAPES = (
     Shape((784, 64, 32, 1), 5),
     Shape((784, 128, 1), 5),
     Shape((64, 64, 32, 10), 10, "digits"),
-    Shape((64, 48, 32, 16, 10), 5, "digits"),
+    Shape((64, 48, 32, 16, 10), 3, "digits"),
     Shape((784, 128, 64, 10), 5, "mnist"),
-    Shape((784, 256, 128, 64, 10), 2, "mnist"),
 )
 LAW = tuple(law(depth, width) for depth in (1, 2, 3) for width in (16, 32, 64, 128))
 
@@ -74,7 +72,7 @@ class Depth(Measured):
 
     Claim:   "does our theoretical result extend to depth-3 networks? ... a k-layer ReLU network
              with h units at each layer from only O~(kh) queries?" (section 1.1, open).
-    Time:    5 minutes on 1 CPU core.
+    Time:    8 minutes on 1 CPU core.
     Expect:  two hidden layers in 2 to 3 queries a unit from two outputs on, three in 3 to 6,
              4 to 7 where the first layer is two or four times as wide as the input; errors of
              1e-12; none with `ok` wrong on more inputs than its certificate says.
