@@ -275,7 +275,9 @@ def test_the_last_layer_is_found_where_a_unit_is_missing():
     reply = Reply(true(x), true.gradient(x))
     fit = output.most(less, x, reply, cells.chart(layers[0]).place)
     assert fit is not None
-    assert set(fit.bad) == set(np.flatnonzero(z[:, unit] <= 0))
+    off = np.flatnonzero(z[:, unit] <= 0)
+    assert set(off) <= set(fit.bad)
+    assert len(fit.bad) < 1.2 * len(off)  # few others are left out with them
 
 
 def test_what_a_slope_leaves_passes_through_units_of_its_own():
