@@ -21,6 +21,7 @@ from recon.replies import View
 
 Change = Callable[[np.ndarray, Reply], Reply]
 BINARY = 10.0  # the size of a single logit at most
+BLIND = 37.0  # the size at which 1 - p has no digits
 COARSER = 256.0  # times the rounding of replies, where a probability is computed anew
 SATURATED = (
     "The probabilities are those of one class alone, to all digits, where the search begins: no "
@@ -144,8 +145,8 @@ def lifted(view: View, reply: Reply) -> Reply:
     """
     if not hides(view):
         return reply
-    alone = reply.value.shape[1] == 1
-    return reply._replace(value=reply.value + (np.exp(np.abs(reply.value)).max() if alone else 1))
+    alone, most = reply.value.shape[1] == 1, min(float(np.abs(reply.value).max()), BLIND)
+    return reply._replace(value=reply.value + (np.exp(most) if alone else 1.0))
 
 
 def _divided(x: np.ndarray, reply: Reply) -> Reply:

@@ -19,6 +19,7 @@ from recon.networks import TwoLayer
 from recon.oracles import ReplyError, View
 from recon.victims import odd
 
+RARE = 1e-3  # of inputs
 FAR = 1e7  # scale of the points that see units which are off near the origin
 
 
@@ -105,7 +106,9 @@ class Robust(Measured):
       wrong      ok, and not even close on Gaussian points
     `fewer_units` counts those with status OTHER_WIDTH.
     The last rows are of small victims of all sorts (`victims.odd`), one row a view; many cannot be
-    identified through it.  There exact means as close as `Recovery` promises for the digits shown.
+    identified through it.  There exact means as close as `Recovery` promises for the digits shown,
+    and near_only that it is farther off on at most a thousandth of the inputs, where a unit is on
+    that no query met.
     """
 
     shown: ClassVar[tuple[str, ...]] = columns(
@@ -159,10 +162,12 @@ class Robust(Measured):
                 counts["failed"] += 1
                 failures[got.status.name] += 1
                 continue
-            error = victim.deviation(got.network, self.points)
-            good = error <= (promise(victim.eps) if view.axes == 3 else PROMISE)
-            worst = max(worst, error if good else 0.0)
-            counts["exact" if good else "wrong"] += 1
+            off = victim.deviations(got.network, self.points)
+            less = view.axes != 3 and view.outputs != "top"
+            bad = off > (PROMISE if less else promise(victim.eps))
+            worst = max(worst, float(off[~bad].max(initial=0.0)))
+            wrong = bad.sum() > RARE * len(bad)
+            counts["wrong" if wrong else "near_only" if bad.any() else "exact"] += 1
             counts["fewer_units"] += got.status is Status.OTHER_WIDTH
         return _row(f"any: {view}", known, len(seeds), counts, failures) | {
             "worst_error": worst,

@@ -93,32 +93,35 @@ class Odd(NamedTuple):
 
         return oracles.from_host(fn, view=self.view)
 
-    def deviation(self, network: Any, n: int) -> float:
-        """The worst error of a network over n fresh inputs, relative to the rms of the victim's
-        values, of what the view shows: of centred logits behind a softmax, where it is not certain,
-        or of the top one.
+    def deviations(self, network: Any, n: int) -> np.ndarray:
+        """The errors [m] of a network at n fresh inputs, relative to the rms of the victim's
+        values, of what the view shows, m <= n: of centred logits behind a softmax, where it is not
+        certain, or of the top one, where its class is one that was ever seen.
         """
         rng = np.random.default_rng(self.dim + 13 * self.width)
         x = self.scale * rng.standard_normal((n, self.dim))
         x = x if self.box is None else rng.uniform(*self.box, x.shape)
         true, found = self.value(x), np.asarray(network(x), np.float64)
-        if self.view.outputs in ODDS or self.view.of in ODDS:
-            part = np.abs(true[:, 0]) if self.outputs == 1 else np.ptp(true, 1)
-            shows = part < (20.0 if self.outputs == 1 else 600.0)
-            true, found = true[shows], found[shows]
-            if self.outputs > 1:
-                true, found = (z - z.mean(1, keepdims=True) for z in (true, found))
-        if self.view.outputs == "top":  # of classes nothing is known where they are not
-            top, at = true.argmax(1), np.arange(n)
-            if found.shape[1] <= top.max():
-                return float("inf")
+        if self.view.outputs == "top":
+            top = true.argmax(1)
+            seen = np.isin(top, np.flatnonzero(np.isfinite(found).all(0)))
+            true, found, top = true[seen], found[seen], top[seen]
+            at = np.arange(len(top))
             true, found = true[at, top][:, None], np.stack([found[at, top], found.max(1)], 1)
         elif true.shape != found.shape:
-            return float("inf")
-        error = np.abs(true - found).max(initial=0.0)
+            return np.array([np.inf])
+        shows = np.full(len(true), True)
+        if self.view.outputs in ODDS or self.view.of in ODDS:
+            part = np.abs(true[:, 0]) if self.outputs == 1 else np.ptp(true, 1)
+            deep = 20.0 if self.outputs == 1 else -0.8 * np.log(np.finfo(self.dtype).tiny)
+            if self.outputs == 1 or "probabilities" in (self.view.outputs, self.view.of):
+                shows = part < deep
+            if self.outputs > 1:
+                true, found = (z - z.mean(1, keepdims=True) for z in (true, found))
+        error = np.abs(true - found).max(1)[shows]
         size = float(np.abs(true).max(initial=0.0))
         rms = size * float(np.sqrt(np.mean((true / size) ** 2))) if size > 0 else 1.0
-        return float("inf") if np.isnan(error) else float(error) / rms
+        return np.where(np.isnan(error), np.inf, error) / rms
 
     def _shown(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         view, z = self.view, self.value(x)
