@@ -73,8 +73,8 @@ class Recovery:
     points are those of the scaled inputs.  Half precision is never `ok`.
 
     fresh: standard normal points that were asked once the network stood, and met: with 95 %
-    confidence it is wrong on at most `share` of such inputs.  Where gradients tell inputs of very
-    different scale apart, normal in units of these scales.
+    confidence it is wrong on at most `share` of such inputs.  With `data`, normal in units of its
+    spread.
     """
 
     network: Network | None

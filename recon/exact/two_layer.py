@@ -147,6 +147,7 @@ class _Task(NamedTuple):
     fresh: tuple[np.ndarray, Reply] | None  # points and replies there, for the certificate
     share: float | None  # of inputs that a deeper network may be wrong on; None: it has two layers
     told: list[str]  # why no deeper network was found
+    unit: np.ndarray | None  # [d] what one of the caller's units is here, where it is not one
 
 
 def recover(
@@ -170,7 +171,9 @@ def recover(
         if inputs is not None:  # standard normal points of the user's scale
             x = np.random.default_rng(place_seed).standard_normal((certify.SAMPLE, dim))
             places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
-        task = _Task(view, s, width, limit, promise(eps), places, victim.fresh(inputs), share, told)
+        unit = None if inputs is None else 1 / inputs.scale
+        fresh = victim.fresh(inputs)
+        task = _Task(view, s, width, limit, promise(eps), places, fresh, share, told, unit)
         outcome, seen = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
         if outcome.ok or outcome.status is Status.BUDGET:
             break
@@ -296,9 +299,10 @@ def _deeper(
     line = deep.Asked(u, v, t, Reply(value, np.asarray(state.gradient[:n])))
     rng = np.random.default_rng(seed)
     drawn = [certify.drawn(rng, place) for place in task.places if place.between]
+    unit = None if drawn else task.unit
     others = np.concatenate([np.zeros((0, s.dim)), *drawn])
     try:
-        found = deep.recover(more, s.dim, seed, s.eps, task.share or deep.SHARE, line, others)
+        found = deep.recover(more, s.dim, seed, s.eps, task.share or deep.SHARE, line, others, unit)
     except Spent:
         return task, Recovery(None, Status.BUDGET, before + spent), spent
     if found.network is None or found.deviation > task.promise / certify.SAFETY:

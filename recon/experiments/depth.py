@@ -75,9 +75,7 @@ class Depth(Measured):
     Time:    8 minutes on 1 CPU core.
     Expect:  two hidden layers in 2 to 3 queries a unit from two outputs on, three in 3 to 6,
              4 to 7 where the first layer is two or four times as wide as the input; errors of
-             1e-12; none with `ok` wrong on more inputs than its certificate says, but for some of
-             one output: where gradients make inputs look of different scale, which chance can,
-             the certificate is of normal inputs of that scale, and these here are not.
+             1e-12; none with `ok` wrong on more inputs than its certificate says.
 
     The victim answers on the host, in float64; depth and widths are not told.  exact: `ok`, and
     within 1e-6 of the victim on all of 10,000 N(0, I) inputs (relative to the rms; the error of

@@ -233,7 +233,7 @@ def disagreement(
     if len(fit.bad):
         bad = points[s.rng.choice(fit.bad)]
         return points[fit.good[np.argmin(np.linalg.norm(points[fit.good] - bad, axis=1))]], bad
-    x = s.rng.standard_normal((repeated(fresh, s.failed), s.dim))
+    x = s.unit * s.rng.standard_normal((repeated(fresh, s.failed), s.dim))
     x = np.concatenate([x, others])
     width = len(layers[0].bias)
     which: list[int] = []

@@ -78,17 +78,21 @@ def recover(
     share: float = SHARE,
     line: Asked | None = None,
     others: np.ndarray | None = None,
+    unit: np.ndarray | None = None,
 ) -> Found:
     """The network behind `ask`.
 
-    line: replies that were asked for already; others [m, d]: fresh points it must meet besides.
+    line: replies that were asked for already; others [m, d]: fresh points it must meet besides;
+    unit [d]: deviations of the normal inputs that are asked fresh, by default one.
 
     Exceptions of `ask`, as of a budget that is spent, pass through.
     """
     if eps > FINEST:
         why = f"More hidden layers need replies in float64, and these are off by {eps:.0e}."
         return Found(None, 0, math.inf, why)
-    s = Search(Log(ask, eps), dim, np.random.default_rng(seed))
+    s = Search(
+        Log(ask, eps), dim, np.random.default_rng(seed), np.ones(dim) if unit is None else unit
+    )
     try:
         if line is not None:
             s.line(line)

@@ -103,6 +103,7 @@ class Search:
     log: Log
     dim: int
     rng: np.random.Generator
+    unit: np.ndarray  # [d] deviations of the normal inputs that are asked fresh
     tracks: list[Track] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     chart: Chart = field(default_factory=lambda: Chart(np.zeros((0, 0)), np.zeros(0)))
