@@ -25,6 +25,11 @@ class Reply(NamedTuple):
     value: Any
     gradient: Any
 
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers are, where both parts are shown."""
+        return all(bool(np.isfinite(part).all()) for part in self)
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -174,7 +179,7 @@ def check(
 def _columns(value: np.ndarray, n: int) -> np.ndarray:
     """Values [n] or [n, K] as [n, K]."""
     value = value[:, None] if value.ndim == 1 else value
-    if value.ndim != 2 or value.shape[0] != n:
+    if value.ndim != 2 or value.shape[0] != n or not value.shape[1]:
         raise ReplyError(f"values have shape {value.shape}, expected ({n}, K) for {n} query rows")
     return value
 

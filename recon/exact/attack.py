@@ -135,10 +135,6 @@ def recover(
         return _recover(oracle, dim, key, width, budget, data, box, precision, deeper, whole)
 
 
-def _finite(reply: Reply) -> bool:
-    return all(bool(np.isfinite(part).all()) for part in reply)
-
-
 def _kind(oracle: AnyOracle) -> tuple[str, str, str]:
     need(oracle)
     view = oracle.view
@@ -174,7 +170,7 @@ def _recover(
         two_layer.check_memory(Settings(dim, form.outputs, two_layer.room(width), form.asked, eps))
     limit, coarser = derived.limits(oracle.view, form)
     saturated = Recovery(None, Status.UNCERTIFIED, cost, detail=derived.SATURATED)
-    if not _finite(Reply(form.value, form.gradient)):
+    if not Reply(form.value, form.gradient).finite:
         return saturated
     if eps <= COARSE and most >= cost.queries + probe.MOST:
         half = regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0
@@ -185,7 +181,7 @@ def _recover(
         x = x.astype(form.asked)
         cost = cost + Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
         reply = unchecked(logits, x)
-        if derived.hides(oracle.view) and len(form.value) and not _finite(reply):
+        if derived.hides(oracle.view) and len(form.value) and not reply.finite:
             return replace(saturated, cost=cost)  # what a service on the host answered was finite
         reply = check(reply, *x.shape)
         found = probe.findings(x.astype(float), derived.lifted(oracle.view, reply), eps)

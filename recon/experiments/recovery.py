@@ -15,7 +15,7 @@ from recon import exact, victims
 from recon.exact.less.by_values import PROMISE
 from recon.exact.recovery import Recovery, Status, promise
 from recon.experiments.common import EXACT, Measured, Row, columns, interval, relative_error
-from recon.networks import TwoLayer
+from recon.networks import Deep, TwoLayer
 from recon.oracles import ReplyError, View
 from recon.victims import odd
 
@@ -108,7 +108,7 @@ class Robust(Measured):
     The last rows are of small victims of all sorts (`victims.odd`), one row a view; many cannot be
     identified through it.  There exact means as close as `Recovery` promises for the digits shown,
     and near_only that it is farther off on at most a thousandth of the inputs, where a unit is on
-    that no query met.
+    that no query met, or on the `share` of them that a deep network states.
     """
 
     shown: ClassVar[tuple[str, ...]] = columns(
@@ -166,7 +166,8 @@ class Robust(Measured):
             less = view.axes != 3 and view.outputs != "top"
             bad = off > (PROMISE if less else promise(victim.eps))
             worst = max(worst, float(off[~bad].max(initial=0.0)))
-            wrong = bad.sum() > RARE * len(bad)
+            rare = max(RARE, got.share) if isinstance(got.network, Deep) else RARE
+            wrong = bad.sum() > rare * len(bad)
             counts["wrong" if wrong else "near_only" if bad.any() else "exact"] += 1
             counts["fewer_units"] += got.status is Status.OTHER_WIDTH
         return _row(f"any: {view}", known, len(seeds), counts, failures) | {

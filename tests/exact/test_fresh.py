@@ -130,6 +130,12 @@ def test_a_service_that_is_sure_everywhere_is_said_to_be(outputs):
     assert found.cost.queries == 1
 
 
+def test_values_of_no_output_are_refused():
+    nothing = oracles.from_host(lambda x: np.zeros((len(x), 0)), view=View("values", "none"))
+    with pytest.raises(ReplyError, match="shape"):
+        exact.recover(nothing, dim=3, key=0)
+
+
 def noisy(truth, rng):
     """The label and its logit, with noise, and the gradient of that."""
 

@@ -37,7 +37,7 @@ from recon.exact.less.odds import Log
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
 from recon.networks import TwoLayer
-from recon.oracles import AnyOracle, Cost, Reply, ReplyError, View
+from recon.oracles import AnyOracle, Cost, Reply, ReplyError, View, check
 
 SAMPLE = 64  # points at which the network itself is evaluated
 APART = 3.0  # times normal: where the rule of the path is looked at
@@ -125,9 +125,12 @@ class _Attack:
         """Replies to x [n, d] of an oracle, at the service's cost."""
         if self.cost.queries + len(x) > self.most:
             raise self.end(Status.BUDGET)
-        reply = two_layer.ask(self.oracle if oracle is None else oracle, x.astype(self.form.asked))
+        oracle, x = self.oracle if oracle is None else oracle, x.astype(self.form.asked)
+        reply = two_layer.unchecked(oracle, x)
         self.cost += Cost(len(x), 0, len(x) * self.form.outputs * (self.dim + 1), 1)
-        return reply
+        if derived.hides(self.view) and not self.oracle.traced and not reply.finite:
+            raise self.end(Status.UNCERTIFIED, derived.SATURATED)  # its own answer was finite
+        return check(reply, *x.shape)
 
     def settings(self, eps: float) -> Settings:
         room = two_layer.room(self.width)
