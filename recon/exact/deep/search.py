@@ -149,7 +149,10 @@ class Search:
         if found.wide:
             return found.planes
         if found.layer is None:
-            raise Stuck(f"Layer 1: {found.why}.")
+            wide = found.why
+            if len(found.planes.offset) > self.dim:
+                wide = f"wider than the {self.dim} inputs, which takes two outputs"
+            raise Stuck(f"Layer 1: {wide}.")
         self.layers, self.chart = [found.layer], cells.chart(found.layer)
         near = np.concatenate([track.x[np.abs(track.t) < 2] for track in self.tracks])
         self.box = 2 * float(np.maximum(known.before(self.layers, near)[0], 0).max())
