@@ -43,12 +43,13 @@ def _draw(figure: Any, rows: list[Row], title: str) -> None:
     failed = [row for row in rows if row["failure"] is not None]
     rows = [row for row in rows if row["failure"] is None]
     pairs = list(dict.fromkeys((row["victim"], row["student"]) for row in rows))
-    kinds = list(dict.fromkeys(_kind(row, rows[0]["queries"]) for row in rows))
+    usual = rows[0]["queries"]
+    kinds = list(dict.fromkeys(_kind(row, usual) for row in rows))
     axes = panels(figure, len(pairs), 2.4 + 2.7 * len(pairs), 3.6, sharey=True)
     for axis, (victim, student) in zip(axes, pairs, strict=True):
         mine = [row for row in rows if (row["victim"], row["student"]) == (victim, student)]
         for i, kind in enumerate(kinds):
-            of = [row for row in mine if _kind(row, rows[0]["queries"]) == kind]
+            of = [row for row in mine if _kind(row, usual) == kind]
             _curve(axis, of, *_look(*kind, i))
         own = 100 * mine[0]["victim_accuracy"]
         axis.axhline(own, color=INK, linestyle="--", linewidth=0.9, label="the victim itself")

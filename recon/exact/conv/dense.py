@@ -22,7 +22,7 @@ from recon.networks import Convolutional, Deep
 DRAWN = 200  # inputs of each kind that are chosen from
 AT_ONCE = 8  # asked before the next are chosen
 ROUNDS, TESTS = 60, 16
-ROWS = 32  # of the user's inputs, in a test
+ROWS = 32  # of the user's inputs, that convolutions and dense layers are held to in a test
 SLOPE = 1e-6  # of the largest gradient at fresh points: what gradients there may be off by
 SMOOTH = (0.5, 2.5)  # pixels over which noise is smoothed
 NONE = 1e-9  # of M: a linear part that is none

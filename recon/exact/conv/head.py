@@ -20,7 +20,6 @@ from recon.exact.conv.known import Layer, Shape
 from recon.exact.conv.reading import Reading
 from recon.exact.deep.search import Log, Stuck
 
-LEFT = 1e-8  # of a Jacobian, that convolutions may leave unexplained
 CLOSE = 1e-7  # relative: points that are not parted further
 TOLD = 1e-5  # of what is open in a feature, that a point may ask for
 AGREE = 1e-7  # of M, that equations may contradict each other by
@@ -65,7 +64,7 @@ class Head:
         found = [
             of
             for of in reading.read(self.layers, self.shape, x, self.log(x))
-            if of.off < LEFT and of.slope.any()
+            if of.off < reading.LEFT and of.slope.any()
         ]
         self.all += found
         return [*range(len(self.all) - len(found), len(self.all))]

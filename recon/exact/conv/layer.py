@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.conv import channels, known
+from recon.exact.conv import channels, known, states
 from recon.exact.conv.channels import Kernel
-from recon.exact.conv.corner import STARTS, Changed, Corner, Point
+from recon.exact.conv.corner import STARTS, Changed, Corner
 from recon.exact.conv.known import Layer, Shape
 from recon.exact.conv.reading import Reading
+from recon.exact.conv.states import State
 from recon.exact.deep.search import Log, Stuck
 
 SILENT = 2  # lines in turn that show no new channel, before a layer is taken for complete
@@ -21,23 +21,12 @@ STRONG, ENOUGH = 1e-3, 6  # of the largest jump; directions of jumps that are as
 UNREAD = 0.5  # of the points, at which channels may not be told apart
 DRAWS = 6  # of surroundings
 SCALES = (1.0, 2.0, 5.0, 0.5)  # of the pixels of windows
-WHOLE = 1e-6  # how far states may be from 0 and 1
-REST = 1e-9  # of the Jacobian at the corner, that channels may leave unexplained
+WHOLE = 1e-6  # of what is not told, in a bias that is
 WEAK = 1e-5  # of the largest singular value: biases below are not told
 CANDIDATES = 100  # windows tried for a line that is to show what is open
 STEPS, TURNS = 60, 5  # to a window in which a channel is off, and attempts
 OFF = 2.0  # how far below zero it is to be, biases apart
 SIDES = (3, 5, 7, 11)  # the largest kernels looked for in the first layer, in turn
-
-
-class State(NamedTuple):
-    """Which channels are on in the corner pixel at a point [o], and what biases of the layers
-    before add to each sum there [o]; off: what they leave of the Jacobian.
-    """
-
-    on: np.ndarray
-    before: np.ndarray
-    off: float
 
 
 def find(
@@ -295,46 +284,27 @@ class _Layer:
         """What each channel adds to the Jacobian, [o, K]."""
         return np.array([kernel.strength for kernel in self.kernels]) * self.signs[:, None]
 
-    def state(self, point: Point) -> State:
-        """Read off the Jacobian in the pixels that only the corner pixel of the layer sees."""
-        corner, image = self.corner, point.image
-        at = known.windows(image.y.shape, self.side)[0, 0]
-        sums = image.y.reshape(-1)[at] @ self.weights
-        position = sums.argmax(0)
-        rows = np.stack([image.rows[at[o]].T @ self.weights for o in range(4)])
-        rows = rows[position, :, np.arange(len(position))]
-        alone = corner.pixels(2 ** (len(corner.below) + 1))
-        parts = self.strengths[:, :, None] * rows[:, None, alone]
-        parts = parts.reshape(len(parts), -1).T
-        jacobian = point.gradient[:, alone].reshape(-1)
-        on, _, rank, _ = np.linalg.lstsq(parts, jacobian, rcond=1e-10)
-        if rank < len(on):  # not told apart here
-            on = np.full(len(on), np.nan)
-            return State(on, on, 0.0)
-        off = np.linalg.norm(parts @ on.round() - jacobian) / np.linalg.norm(point.gradient)
-        before = sums[position, np.arange(len(on))] - rows @ point.x
-        return State(on.round(), before, max(float(off), np.abs(on - on.round()).max() * REST))
-
     def complete(self) -> bool:
         """Whether the channels explain the Jacobian at the corner, at every point asked."""
+        corner, weights, strengths = self.corner, self.weights, self.strengths
         key = len(self.kernels), tuple(self.signs)
         if key != self.key:
             self.key, self.read = key, {}
-        for line in self.corner.lines:
-            for point in line.points:
-                if id(point) not in self.read:
-                    self.read[id(point)] = self.state(point)
-        self.states = [[self.read[id(p)] for p in line.points] for line in self.corner.lines]
-        doubts = []
-        for line, states in zip(self.corner.lines, self.states, strict=True):
-            for point, state in zip(line.points, states, strict=True):
-                if state.off > REST:
-                    doubts.append(point.x[self.corner.window])
+        for point in (point for line in corner.lines for point in line.points):
+            if id(point) not in self.read:
+                self.read[id(point)] = states.read(corner, point, self.side, weights, strengths)
+        self.states = [[self.read[id(p)] for p in line.points] for line in corner.lines]
+        doubts = [
+            point.x[corner.window]
+            for line in corner.lines
+            for point in line.points
+            if self.read[id(point)].off > states.REST
+        ]
         unread = np.mean([np.isnan(s.on).any() for line in self.states for s in line])
         if unread > UNREAD:
             raise Stuck("channels cannot be told apart by their rows at the corner")
         if doubts:
-            self.doubt = doubts[self.corner.rng.integers(len(doubts))]
+            self.doubt = doubts[corner.rng.integers(len(doubts))]
         return not doubts
 
     def told(self) -> bool:
@@ -357,22 +327,8 @@ class _Layer:
         return np.asarray(np.linalg.lstsq(*self.equations(), rcond=None)[0])
 
     def equations(self) -> tuple[np.ndarray, np.ndarray]:
-        """rows [m, o] and rest [m] with rows b = rest: f - J x changes by biases alone."""
-        rows, rest = [np.zeros((0, len(self.signs)))], [np.zeros(0)]
-        for line, of in zip(self.corner.lines, self.states, strict=True):
-            constant = [
-                point.value
-                - point.gradient @ point.x
-                - self.strengths.T @ (state.on * state.before)
-                for point, state in zip(line.points, of, strict=True)
-                if np.isfinite(state.on).all()
-            ]
-            of = [state for state in of if np.isfinite(state.on).all()]
-            for left, right, one, two in zip(constant, constant[1:], of, of[1:], strict=False):
-                if (one.on != two.on).any():
-                    rows.append(self.strengths.T * (two.on - one.on))
-                    rest.append(right - left)
-        return np.concatenate(rows), np.concatenate(rest)
+        """Of the biases, from all lines at the corner."""
+        return states.equations(self.corner.lines, self.states, self.strengths)
 
     def telling(self, rows: np.ndarray, loose: np.ndarray) -> bool:
         """Ask a line, of many drawn, that is to tell the most of the biases that are loose."""

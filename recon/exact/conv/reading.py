@@ -17,6 +17,7 @@ from recon.exact.conv.known import Layer, Shape
 from recon.replies import Reply
 
 DEPENDENT = 1e-8  # of the rows of R
+LEFT = 1e-8  # of a Jacobian, that convolutions may leave unexplained
 
 
 class Reading(NamedTuple):

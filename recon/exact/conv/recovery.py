@@ -24,9 +24,7 @@ from recon.replies import Reply
 
 BUDGET = 3_000  # queries, where the caller does not say
 CONVOLUTIONS = 2
-ROWS = 32  # of the user's inputs, that convolutions are held to
 MOVED = 1e-3  # of the inputs' spread: how far these are moved
-LEFT = 1e-8  # of a Jacobian, that convolutions may leave unexplained
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Convolutions(Recovery):
     """A Recovery with the convolutions found, first one first, kernels of length one.
 
     Where `ok`, `network` is a `networks.Convolutional` that met `fresh` standard normal points and
-    up to ROWS inputs like the data, values to within `promise`(eps) of their rms and gradients to
+    up to 32 inputs like the data, values to within `promise`(eps) of their rms and gradients to
     1e-6: with 95 % confidence it fails to on at most `share` of standard normal inputs.  With
     Status.CONVOLUTIONS it is None, and of the convolutions alone the same holds: they explain the
     Jacobians.
@@ -42,10 +40,6 @@ class Convolutions(Recovery):
 
     network: Convolutional | None  # type: ignore[assignment]
     layers: tuple[Layer, ...] = ()
-
-
-class _Spent(Exception):
-    """The budget is."""
 
 
 def convolutional(
@@ -99,7 +93,7 @@ def _recover(
     def more(x: np.ndarray) -> Reply:
         nonlocal spent
         if spent.queries + len(x) > budget:
-            raise _Spent
+            raise asking.Spent
         spent = spent + Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
         return ask(victim, x.astype(form.asked))
 
@@ -121,9 +115,9 @@ def _recover(
         def unmet(last: Layer) -> list[Reading]:
             nonlocal failed, x
             x = rng.standard_normal((repeated(fresh, failed), dim))
-            x = np.concatenate([x, others[:ROWS]])
+            x = np.concatenate([x, others[: dense.ROWS]])
             readings = reading.read((*layers, last), shape, x, log(x))
-            found = [of for of in readings if not of.off < LEFT]
+            found = [of for of in readings if not of.off < reading.LEFT]
             failed += bool(found)
             return found
 
@@ -131,7 +125,7 @@ def _recover(
             last = (unmet,) if number == CONVOLUTIONS - 1 else ()
             layers = (*layers, layer.find(log, shape, layers, rng, *last))
         network, off = dense.found(log, layers, shape, rng, fresh, x, others)
-    except _Spent:
+    except asking.Spent:
         return ended(Status.BUDGET, _told(layers), layers)
     except Stuck as stuck:
         why = f"{_told(layers)} {stuck}".strip()

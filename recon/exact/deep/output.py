@@ -9,6 +9,7 @@ unit switches.  Jacobians take part there: each is worth many values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +52,7 @@ class Fit(NamedTuple):
 def fit(layers: Layers, x: np.ndarray, value: np.ndarray) -> Fit | None:
     """The output layer behind these hidden layers; None where too few replies are met exactly."""
     (near,) = np.nonzero(_near(x))
-    hidden, linear, value = *_features(layers, x[near]), value[near]
+    hidden, linear, value = *_features(known.before(layers, x[near])), value[near]
     for slope in (linear[:, :0], linear):
         a = np.column_stack([hidden, slope, np.ones(len(near))])
         # far replies are to weigh no more than near ones
@@ -69,8 +70,8 @@ def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit 
     """
     (near,) = np.nonzero(_near(x) & ~known.beside(layers, x))
     x, value, gradient = x[near], reply.value[near], reply.gradient[near]
-    hidden, linear = _features(layers, x)
     z = known.before(layers, x)
+    hidden, linear = _features(z)
     _, slope = lift.slopes(layers[:-1], z[0])
     slope = slope * (z[-2] > 0)[:, :, None]
     last = (z[-1] > 0)[:, :, None] * (layers[-1].weights @ slope)
@@ -104,9 +105,10 @@ def _near(x: np.ndarray) -> np.ndarray:
     return np.asarray(size <= NEAR * np.median(size))
 
 
-def _features(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    z = known.before(layers, x)
-    return np.maximum(z[-1], 0), np.maximum(z[-2], 0) if len(z) > 1 else np.zeros((len(x), 0))
+def _features(z: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of the last hidden layer, and of the one before, if any."""
+    before = np.maximum(z[-2], 0) if len(z) > 1 else np.zeros((len(z[-1]), 0))
+    return np.maximum(z[-1], 0), before
 
 
 def _lengths(a: np.ndarray) -> np.ndarray:
