@@ -13,7 +13,7 @@ from recon.experiments import EXACT
 from recon.experiments.recovery import Queries, Robust
 from recon.networks import TwoLayer
 from recon.oracles import Cost
-from recon.victims import odd
+from recon.victims import draws, odd
 
 
 def _and_a_far_unit(net):
@@ -66,7 +66,7 @@ def test_robust_holds_victims_of_all_sorts_to_their_own_values(monkeypatch):
 
 def test_a_victim_of_any_sort_shows_what_its_view_says():
     for view in odd.VIEWS[1:21:3]:
-        victim = odd.random_odd(7, view)._replace(kind="relu", dtype="float64", decimals=None)
+        victim = draws.random_odd(7, view)._replace(kind="relu", dtype="float64", decimals=None)
         assert isinstance(victim.value, TwoLayer)
         x = np.random.default_rng(0).normal(size=(4, victim.dim))
         with jax.enable_x64(True):
