@@ -14,9 +14,10 @@ from recon import probe
 from recon.exact import asking, deep, derived, near, regions, two_layer
 from recon.exact.inputs import check_whole, of_box, of_data, of_gradients
 from recon.exact.less import averaged, by_values, top_logit, top_probability, top_value
+from recon.exact.less.odds import OneOutput
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
-from recon.exact.two_layer import Victim, unchecked
+from recon.exact.two_layer import Victim
 from recon.explanations import SHOWN
 from recon.oracles import AnyOracle, Cost, HostOracle, Reply, check, need
 
@@ -129,8 +130,16 @@ def recover(
                 raise ValueError(
                     "box, data, precision and whole need the gradients of all outputs, not means"
                 )
+            if dim == 1 and method in (top_logit.recover, top_probability.recover):
+                method = by_values.recover  # of one input, values tell all there is
             more = {"classes": classes} if method is top_value.recover else {}
-            return method(oracle, dim, key, width, budget, **more)
+            try:
+                return method(oracle, dim, key, width, budget, **more)
+            except OneOutput as one:
+                left = None if budget is None else budget - one.cost.queries
+                every = replace(oracle, view=replace(oracle.view, explanation="jacobian"))
+                got = recover(every, dim=dim, key=key, width=width, budget=left, depth=depth)
+                return replace(got, cost=one.cost + got.cost)
         deeper = None if depth == 1 else share
         return _recover(oracle, dim, key, width, budget, data, box, precision, deeper, whole)
 
@@ -163,9 +172,9 @@ def _recover(
         z = None if data is None else inputs.seen(np.asarray(data, np.float64))
     logits, form = target.form(dim, None if inputs is None else inputs.shift)
     cost, most = form.cost, np.iinfo(np.int32).max if budget is None else budget
-    units = (jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps, precision or 0.0)
-    eps = max(float(unit) for unit in units)
-    seed, seen = asking.seed(key), None
+    known = (jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps, precision or 0.0)
+    eps = max(float(unit) for unit in known)
+    seed, seen, replied = asking.seed(key), None, eps
     if eps <= COARSE:
         two_layer.check_memory(Settings(dim, form.outputs, two_layer.room(width), form.asked, eps))
     limit, coarser = derived.limits(oracle.view, form)
@@ -180,21 +189,28 @@ def _recover(
         x = x if inputs is None else inputs.shift[None] + inputs.scale[None] * x
         x = x.astype(form.asked)
         cost = cost + Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
-        reply = unchecked(logits, x)
-        if derived.hides(oracle.view) and len(form.value) and not reply.finite:
+        own, reply = derived.both(logits, x)
+        hides = derived.hides(oracle.view)
+        if hides and len(form.value) and not reply.finite:
             return replace(saturated, cost=cost)  # what a service on the host answered was finite
         reply = check(reply, *x.shape)
-        found = probe.findings(x.astype(float), derived.lifted(oracle.view, reply), eps)
+        replied = max(eps, probe.digits(own))
+        found = probe.findings(x.astype(float), derived.lifted(oracle.view, reply), replied)
         if found.sentence:
             return Recovery(None, Status.UNFIT, cost, detail=found.sentence)
-        eps = found.eps
+        eps, faint = found.eps, derived.faint(oracle.view, x, reply)
+        if eps <= COARSE < eps * faint:
+            return Recovery(None, Status.UNCERTIFIED, cost, detail=derived.FAINT)
+        coarser, replied = max(coarser, faint), replied if hides else eps
         fresh = [0, 3]
         seen = x[fresh].astype(float), Reply(*(part[fresh] for part in reply))
     if eps > COARSE:
         at = np.zeros((1, dim)) if inputs is None else inputs.shift[None]
         return two_layer.too_coarse(logits, at, form.asked, form.replied, cost)
     inputs = of_gradients(form.gradient) if inputs is None else inputs
-    victim = Victim(logits, dim, form.outputs, form.asked, eps * coarser, cost, inputs, z, seen)
+    units = (eps * coarser, replied)
+    floor = derived.FLOOR * replied if derived.hides(oracle.view) else 0.0
+    victim = Victim(logits, dim, form.outputs, form.asked, *units, cost, inputs, z, seen, floor)
     if bounds is not None:
         grid = inputs if whole else None
         region = regions.Box(bounds[0], bounds[1], limit, grid=grid)
