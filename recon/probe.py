@@ -25,7 +25,7 @@ MOST = 6  # queries
 FINE = 1e-10  # eps below which steps are short
 CLOSE = 1e-3  # relative, of a change that is as said
 ALIKE = 0.9  # cosine of two changes that are alike
-DECIMALS = range(1, 8)
+DECIMALS = range(1, 11)
 TINY = 1e-300
 FEW, MANY = 8, 6  # numbers that say nothing yet; outputs whose orders are tried
 SMALL, SAFETY = 1e-6, 8.0  # relative noise that is a lack of digits; how much more there may be
@@ -85,7 +85,7 @@ def few_digits(value: np.ndarray) -> float:
 
     Probabilities of almost 0 or 1 tell nothing of it.
     """
-    numbers = value[np.isfinite(value) & (np.abs(value) > SMALL)]
+    numbers = np.unique(value[np.isfinite(value) & (np.abs(value) > SMALL)])
     numbers = numbers[np.abs(numbers - np.round(numbers)) > SMALL]
     if len(numbers) < FEW:
         return 0.0

@@ -130,16 +130,8 @@ def recover(
                 raise ValueError(
                     "box, data, precision and whole need the gradients of all outputs, not means"
                 )
-            if dim == 1 and method in (top_logit.recover, top_probability.recover):
-                method = by_values.recover  # of one input, values tell all there is
             more = {"classes": classes} if method is top_value.recover else {}
-            try:
-                return method(oracle, dim, key, width, budget, **more)
-            except OneOutput as one:
-                left = None if budget is None else budget - one.cost.queries
-                every = replace(oracle, view=replace(oracle.view, explanation="jacobian"))
-                got = recover(every, dim=dim, key=key, width=width, budget=left, depth=depth)
-                return replace(got, cost=one.cost + got.cost)
+            return _less(oracle, method, dim, key, width, budget, depth, more)
         deeper = None if depth == 1 else share
         return _recover(oracle, dim, key, width, budget, data, box, precision, deeper, whole)
 
@@ -148,6 +140,36 @@ def _kind(oracle: AnyOracle) -> tuple[str, str, str]:
     need(oracle)
     view = oracle.view
     return view.outputs, view.explanation, view.of if view.axes else ""
+
+
+def _less(
+    oracle: AnyOracle,
+    method: Callable[..., Recovery],
+    dim: int,
+    key: Any,
+    width: int | None,
+    budget: int | None,
+    depth: int | None,
+    more: dict[str, Any],
+) -> Recovery:
+    """By a method of LESS; or by all gradients, where the top output is the only one; or by values
+    alone, where the gradients of top classes do not tell all.
+    """
+    values = method in (top_logit.recover, top_probability.recover)
+    if dim == 1 and values:
+        return by_values.recover(oracle, dim, key, width, budget)
+    try:
+        first = method(oracle, dim, key, width, budget, **more)
+    except OneOutput as one:
+        every = replace(oracle, view=replace(oracle.view, explanation="jacobian"))
+        left = None if budget is None else budget - one.cost.queries
+        got = recover(every, dim=dim, key=key, width=width, budget=left, depth=depth)
+        return replace(got, cost=one.cost + got.cost)
+    if not values or first.status is not Status.UNCERTIFIED or first.network is None:
+        return first
+    left = None if budget is None else budget - first.cost.queries
+    got = by_values.recover(oracle, dim, key, width, left)
+    return replace(got, cost=first.cost + got.cost)
 
 
 def _recover(
@@ -194,11 +216,14 @@ def _recover(
         if hides and len(form.value) and not reply.finite:
             return replace(saturated, cost=cost)  # what a service on the host answered was finite
         reply = check(reply, *x.shape)
-        replied = max(eps, probe.digits(own))
-        found = probe.findings(x.astype(float), derived.lifted(oracle.view, reply), replied)
+        numbers = np.concatenate([part.ravel() for part in own])
+        replied = max(eps, probe.few_digits(numbers)) if hides else eps
+        blurred = replied * derived.blurred(oracle.view, reply)
+        found = probe.findings(x.astype(float), derived.lifted(oracle.view, reply), blurred)
         if found.sentence:
             return Recovery(None, Status.UNFIT, cost, detail=found.sentence)
         eps, faint = found.eps, derived.faint(oracle.view, x, reply)
+        eps = replied if blurred > replied else eps
         if eps <= COARSE < eps * faint:
             return Recovery(None, Status.UNCERTIFIED, cost, detail=derived.FAINT)
         coarser, replied = max(coarser, faint), replied if hides else eps

@@ -168,7 +168,14 @@ def faint(view: View, x: np.ndarray, reply: Reply) -> float:
         return 1.0
     steep = float(np.linalg.norm(reply.gradient, axis=2).max(initial=0.0))
     size = float(np.abs(reply.value).max(initial=0.0)) + steep * np.linalg.norm(x, axis=1).max()
-    return float(max(1.0, 1.0 / max(size, np.finfo(float).tiny)))
+    return max(1.0, 1.0 / size) if size > 0 else 1.0  # nothing at all: no unit is on here
+
+
+def blurred(view: View, reply: Reply) -> float:
+    """How many times coarser gradients of a single logit are than those of its probability."""
+    if not hides(view) or reply.value.shape[1] > 1:
+        return 1.0
+    return 1.0 + float(np.exp(min(np.abs(reply.value).max(initial=0.0), BLIND)))
 
 
 def lifted(view: View, reply: Reply) -> Reply:
