@@ -2,8 +2,8 @@
 
 It looks at the victim and its view alone.  A network is marked where what `ok` promises can be
 asked for: it is a two-layer one; at least half of its inputs show its logits, as no class is
-certain there; every unit is on at some of these and off at others, as every class that is ever on
-top is, where only that one is shown; no two units are nearer to each other than digits tell; and
+certain there; every unit is on at some of these and off at others, and so it is where each class
+is on top, where only that one is shown; no two units are nearer to each other than digits tell; and
 the replies have these digits.  All bars are our own choice.
 """
 
@@ -42,12 +42,15 @@ def identified(victim: Odd) -> bool:
     used = np.linalg.norm(network.rows * victim.spread, axis=1) > 0
     used &= np.abs(network.weights).max(0) > 0
     rows, bias = network.rows[used] * victim.spread, network.bias[used]
-    share = (x @ network.rows[used].T + bias > 0).mean(0)
+    on = x @ network.rows[used].T + bias > 0
+    share = on.mean(0)
     if ((share < RARE) | (share > 1 - RARE)).any():
         return False
     if victim.view.outputs == "top":
-        top = np.bincount(z.argmax(1), minlength=victim.outputs) / len(z)
-        if ((top > 0) & (top < RARE)).any():
+        top = np.eye(victim.outputs)[z.argmax(1)]
+        some = top.any(0)
+        met = np.stack([top[:, some].T @ side for side in (on, ~on)]) / len(z)
+        if (top.mean(0)[some] < RARE).any() or (met < RARE).any():
             return False
     level = bias + network.rows[used] @ victim.shift
     blur = DIGITS * _rounding(victim, x[:FEW], z[:FEW]) / victim.promised
