@@ -282,7 +282,7 @@ def _clipped_inputs(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps:
     shown = gradient.any((1, 2))
     x, still = x[shown], (gradient[shown] == 0).all(1)  # [n, d]
     varies = still.any(0) & ~still.all(0)  # inputs that no unit reads are still everywhere
-    if varies.sum() < min(FEW, max(2, still.shape[1] // 4)):
+    if varies.sum() < min(FEW, max(3, still.shape[1] // 4)):
         return ""
     low, high = x[~still].min(), x[~still].max()
     seen = x[:, varies][still[:, varies]]

@@ -12,7 +12,7 @@ import numpy as np
 
 from recon import probe
 from recon.exact import asking, deep, derived, near, regions, two_layer
-from recon.exact.inputs import check_whole, of_box, of_data, of_gradients
+from recon.exact.inputs import Inputs, check_whole, of_box, of_data, of_gradients
 from recon.exact.less import averaged, by_values, top_logit, top_probability, top_value
 from recon.exact.less.odds import OneOutput
 from recon.exact.lines import Settings
@@ -24,6 +24,8 @@ from recon.oracles import AnyOracle, Cost, HostOracle, Reply, check, need
 ODDS = ("probabilities", "log_probabilities")
 # Forms that leave an explanation what it is: the others take signs, pixels or the scale away.
 ROUNDED = tuple(name for name, form in SHOWN.items() if form.match is SHOWN["plain"].match)
+
+NEARER = (1.0, 2.0**-6, 2.0**-12)  # sizes of the first points, until one class is not certain
 
 # The methods for services that show less than all gradients, by outputs, explanation and `of`.
 LESS: dict[tuple[str, str, str], Callable[..., Recovery]] = {
@@ -132,8 +134,15 @@ def recover(
                 )
             more = {"classes": classes} if method is top_value.recover else {}
             return _less(oracle, method, dim, key, width, budget, depth, more)
-        deeper = None if depth == 1 else share
-        return _recover(oracle, dim, key, width, budget, data, box, precision, deeper, whole)
+        deeper, cost = None if depth == 1 else share, Cost()
+        for size in NEARER[: 1 if box is not None else None]:
+            left = None if budget is None else budget - cost.queries
+            told = (width, left, data, box, precision, deeper, whole)
+            got = _recover(oracle, dim, key, *told, size)
+            cost = cost + got.cost
+            if got.detail != derived.SATURATED or (left is not None and left <= got.cost.queries):
+                break
+        return replace(got, cost=cost)
 
 
 def _kind(oracle: AnyOracle) -> tuple[str, str, str]:
@@ -183,7 +192,9 @@ def _recover(
     precision: float | None,
     deeper: float | None,
     whole: bool,
+    size: float,
 ) -> Recovery:
+    """By all gradients; size: of the first points, over those of usual inputs."""
     inputs, z = (None, None) if data is None else of_data(data, dim)
     bounds, target = None, derived.logits(oracle)
     if whole:
@@ -192,7 +203,9 @@ def _recover(
     if box is not None:
         inputs, *bounds = of_box(box, dim)
         z = None if data is None else inputs.seen(np.asarray(data, np.float64))
-    logits, form = target.form(dim, None if inputs is None else inputs.shift)
+    at = None if inputs is None else inputs.shift
+    at = size * np.ones(dim) if at is None and size < 1 else at
+    logits, form = target.form(dim, at)
     cost, most = form.cost, np.iinfo(np.int32).max if budget is None else budget
     known = (jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps, precision or 0.0)
     eps = max(float(unit) for unit in known)
@@ -204,7 +217,7 @@ def _recover(
     if not Reply(form.value, form.gradient).finite:
         return saturated
     if eps <= COARSE and most >= cost.queries + probe.MOST:
-        half = regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0
+        half = size * (regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0)
         low, high = (-half * np.ones(dim), half * np.ones(dim)) if bounds is None else bounds
         first = Reply(form.value, form.gradient)  # float32 behind JSON comes as float64
         x = probe.points(np.random.default_rng(seed), low, high, max(eps, probe.digits(first)))
@@ -232,6 +245,8 @@ def _recover(
     if eps > COARSE:
         at = np.zeros((1, dim)) if inputs is None else inputs.shift[None]
         return two_layer.too_coarse(logits, at, form.asked, form.replied, cost)
+    if inputs is None and size < 1:
+        inputs = Inputs(np.zeros(dim), np.full(dim, size))
     inputs = of_gradients(form.gradient) if inputs is None else inputs
     units = (eps * coarser, replied)
     floor = derived.FLOOR * replied if derived.hides(oracle.view) else 0.0

@@ -190,8 +190,11 @@ def lifted(view: View, reply: Reply) -> Reply:
 
 
 def _divided(x: np.ndarray, reply: Reply) -> Reply:
-    """Gradients of products with the inputs, which lose nothing but where an input is zero."""
-    return Reply(reply.value, reply.gradient / x.astype(np.float64)[:, None])
+    """Gradients of products with the inputs, which lose nothing but where an input is zero: there
+    they are taken for zero, as for an input that may not change.
+    """
+    x = np.where(x == 0, np.inf, x.astype(np.float64))
+    return Reply(reply.value, reply.gradient / x[:, None])
 
 
 def shown(view: View, reply: Reply) -> Reply:

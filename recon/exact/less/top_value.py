@@ -16,12 +16,13 @@ from recon.exact import asking
 from recon.exact.asking import Spent
 from recon.exact.less import top_classes
 from recon.exact.less.chords import Wild
+from recon.exact.less.odds import Unreadable
 from recon.exact.less.top_classes import Reading
 from recon.exact.less.top_line import Line, search
 from recon.exact.less.top_replies import Log
 from recon.exact.less.top_touch import Planes, beside, touched
 from recon.exact.less.top_unseen import unseen
-from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
+from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle
 
@@ -82,8 +83,6 @@ def _recover(
         while lines < LINES:
             if line is not None:
                 planes = planes.and_(search(log, line, planes, None if lines else width, rng))
-            if log.eps > COARSE:
-                return Recovery(None, Status.UNCERTIFIED, log.cost, detail=TOO_COARSE)
             planes = planes.distinct(log.eps)
             reading = _completed(log, planes, classes, rng)
             verdict = _judged(log, reading, verdict.fresh, rng)
@@ -102,6 +101,8 @@ def _recover(
                 more = _left_over(log, reading.network, verdict.fresh, rng)
                 planes = planes.and_(more)
                 line = None if len(more.bias) else _between(log, planes, rng)
+    except Unreadable as why:
+        return Recovery(None, Status.UNCERTIFIED, log.cost, detail=str(why))
     except Wild as why:
         network = None if reading is None else reading.network
         return Recovery(network, Status.NOISY, log.cost, detail=str(why))
