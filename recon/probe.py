@@ -21,7 +21,7 @@ from recon.replies import Reply
 
 STEP, COARSE_STEP = 2.0**-20, 2.0**-11  # of a point's size; where replies have float32's digits
 ROUNDING = 64.0  # eps: what rounding may explain
-MOST = 6  # queries
+MOST, FAR = 6, 2.0**20  # queries; times as far out, where nothing shows
 FINE = 1e-10  # eps below which steps are short
 CLOSE = 1e-3  # relative, of a change that is as said
 ALIKE = 0.9  # cosine of two changes that are alike
@@ -50,10 +50,13 @@ def points(rng: np.random.Generator, low: np.ndarray, high: np.ndarray, eps: flo
     return np.asarray((low + high)[None] / 2 + (high - low)[None] / 2 * z)
 
 
-def findings(x: np.ndarray, reply: Reply, eps: float) -> Finding:
-    """What replies to `points` x say, in float64: values [n, K] and gradients [n, K, d]."""
+def findings(x: np.ndarray, reply: Reply, eps: float, derived: bool = False) -> Finding:
+    """What replies to `points` x say, in float64: values [n, K] and gradients [n, K, d].
+
+    derived: from other replies, so that its numbers tell nothing of their digits.
+    """
     value, gradient = reply
-    eps = max(eps, digits(reply))
+    eps = eps if derived else max(eps, digits(reply))
     if (noise := _changes(gradient)[1]) <= SMALL:  # as of finite differences: few digits
         eps = max(eps, SAFETY * noise)
     for test in (odds, _clipped_inputs, products, _curved, unlike):
@@ -78,6 +81,13 @@ def digits(reply: Reply) -> float:
         coarse = 10.0**-places * gradient.shape[2] ** 0.5 / 16
         return max(eps, float(coarse / scale) if scale > 0 else eps)
     return eps
+
+
+def lost(reply: Reply) -> bool:
+    """Whether values of few decimals differ where all gradients are zero: these are rounded."""
+    values = np.asarray(reply.value, np.float64)
+    differ = bool(np.ptp(values, axis=0).any()) and not np.asarray(reply.gradient).any()
+    return differ and decimals(values) is not None
 
 
 def few_digits(value: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
 from recon.exact.two_layer import Victim
 from recon.explanations import SHOWN
+from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, Cost, HostOracle, Reply, check, need
 
 ODDS = ("probabilities", "log_probabilities")
@@ -26,6 +27,11 @@ ODDS = ("probabilities", "log_probabilities")
 ROUNDED = tuple(name for name, form in SHOWN.items() if form.match is SHOWN["plain"].match)
 
 NEARER = (1.0, 2.0**-6, 2.0**-12)  # sizes of the first points, until one class is not certain
+
+CONSTANT = (
+    "All replies are few digits, without a gradient: what the network says beside them may be lost "
+    "in rounding. Ask for more digits, or elsewhere."
+)
 
 # The methods for services that show less than all gradients, by outputs, explanation and `of`.
 LESS: dict[tuple[str, str, str], Callable[..., Recovery]] = {
@@ -126,12 +132,13 @@ def recover(
         raise ValueError(f"share must lie between 0 and 1, not {share!r}")
     if budget == 0:
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
-    with jax.enable_x64(True):
+    if method is not None and not (box is data is precision is None and not whole):
+        raise ValueError(
+            "box, data, precision and whole need the gradients of all outputs, not means"
+        )
+
+    def attack(oracle: AnyOracle, budget: int | None) -> Recovery:
         if method is not None:
-            if box is not None or data is not None or precision is not None or whole:
-                raise ValueError(
-                    "box, data, precision and whole need the gradients of all outputs, not means"
-                )
             more = {"classes": classes} if method is top_value.recover else {}
             return _less(oracle, method, dim, key, width, budget, depth, more)
         deeper, cost = None if depth == 1 else share, Cost()
@@ -143,6 +150,28 @@ def recover(
             if got.detail != derived.SATURATED or (left is not None and left <= got.cost.queries):
                 break
         return replace(got, cost=cost)
+
+    with jax.enable_x64(True):
+        try:
+            got = attack(oracle, budget)
+            return got if method is None and box is None else _constant(got)
+        except asking.OffScale as off:
+            left = None if budget is None else budget - off.cost.queries
+            got = attack(asking.in_units(oracle, off.unit), left)
+            network = asking.of_units(got.network, off.unit)
+            return replace(got, network=network, cost=off.cost + got.cost)
+
+
+def _constant(got: Recovery) -> Recovery:
+    """The same, but that a network of one number of few decimals is not certain, where it cannot be
+    asked so far out that rounding is nothing.
+    """
+    network = got.network
+    if not got.ok or not isinstance(network, TwoLayer) or network.width or network.slope.any():
+        return got
+    if probe.decimals(np.asarray(network.offset)) is None:
+        return got
+    return replace(got, status=Status.UNCERTIFIED, detail=CONSTANT)
 
 
 def _kind(oracle: AnyOracle) -> tuple[str, str, str]:
@@ -216,29 +245,37 @@ def _recover(
     saturated = Recovery(None, Status.UNCERTIFIED, cost, detail=derived.SATURATED)
     if not Reply(form.value, form.gradient).finite:
         return saturated
-    if eps <= COARSE and most >= cost.queries + probe.MOST:
+    if eps <= COARSE and most >= cost.queries + 2 * probe.MOST:
         half = size * (regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0)
         low, high = (-half * np.ones(dim), half * np.ones(dim)) if bounds is None else bounds
         first = Reply(form.value, form.gradient)  # float32 behind JSON comes as float64
         x = probe.points(np.random.default_rng(seed), low, high, max(eps, probe.digits(first)))
         x = x if inputs is None else inputs.shift[None] + inputs.scale[None] * x
         x = x.astype(form.asked)
-        cost = cost + Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
+        asked = Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
+        cost = cost + asked
         own, reply = derived.both(logits, x)
         hides = derived.hides(oracle.view)
+        if not hides:
+            asking.check_scale(reply.gradient, cost)
         if hides and len(form.value) and not reply.finite:
             return replace(saturated, cost=cost)  # what a service on the host answered was finite
         reply = check(reply, *x.shape)
+        if not (hides or reply.gradient.any()) and bounds is None:
+            far, cost = (probe.FAR * x).astype(form.asked), cost + asked
+            if probe.lost(derived.both(logits, far)[1]):
+                return Recovery(None, Status.UNCERTIFIED, cost, detail=CONSTANT)
         numbers = np.concatenate([part.ravel() for part in own])
         replied = max(eps, probe.few_digits(numbers)) if hides else eps
+        faint = derived.faint(oracle.view, x, reply)
+        if replied <= COARSE < replied * faint:
+            return Recovery(None, Status.UNCERTIFIED, cost, detail=derived.FAINT)
         blurred = replied * derived.blurred(oracle.view, reply)
-        found = probe.findings(x.astype(float), derived.lifted(oracle.view, reply), blurred)
+        shown = derived.lifted(oracle.view, reply)
+        found = probe.findings(x.astype(float), shown, blurred, derived=hides)
         if found.sentence:
             return Recovery(None, Status.UNFIT, cost, detail=found.sentence)
-        eps, faint = found.eps, derived.faint(oracle.view, x, reply)
-        eps = replied if blurred > replied else eps
-        if eps <= COARSE < eps * faint:
-            return Recovery(None, Status.UNCERTIFIED, cost, detail=derived.FAINT)
+        eps = replied if blurred > replied else found.eps
         coarser, replied = max(coarser, faint), replied if hides else eps
         fresh = [0, 3]
         seen = x[fresh].astype(float), Reply(*(part[fresh] for part in reply))

@@ -29,8 +29,9 @@ BLIND = 37.0  # the size at which 1 - p has no digits
 FLOOR = 16.0  # roundings of log p, however little it says of logits that hardly differ
 COARSER = 256.0  # times the rounding of replies, where a probability is computed anew
 SATURATED = (
-    "The probabilities are those of one class alone, to all digits, where the search begins: no "
-    "logits can be read there. Ask for the logits, or elsewhere (box=, data=)."
+    "The probabilities are those of one class alone, to all digits, wherever asked: no logits can "
+    "be read. Ask for the logits, or elsewhere (box=, data=); a softmax over one output tells "
+    "nothing."
 )
 SPREAD = 0.9  # of the smallest and the largest number, in logarithms: as far as logits may part
 

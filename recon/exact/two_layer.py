@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from recon import probe
 from recon.exact import arrays, certify, deep, lines, rounds, units
 from recon.exact.asking import Spent
 from recon.exact.inputs import Inputs, of_ends, of_gradients
 from recon.exact.lines import Settings, State
-from recon.exact.recovery import TOO_COARSE, Recovery, Status, promise
+from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
 from recon.networks import TwoLayer
 from recon.oracles import CHUNK, AnyOracle, Cost, Oracle, Reply, ReplyError, check
 
@@ -177,7 +178,9 @@ def recover(
             places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
         unit = None if inputs is None else 1 / inputs.scale
         fresh = victim.fresh(inputs)
-        task = _Task(view, s, width, limit, promise(replied), victim.floor, places, fresh, share, told, unit)
+        task = _Task(
+            view, s, width, limit, promise(replied), victim.floor, places, fresh, share, told, unit
+        )
         outcome, other = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
         if outcome.ok or outcome.status is Status.BUDGET:
             break
@@ -207,6 +210,8 @@ def _one_line(
     told = -1 if width is None else width
     state = lines.begin(s, begin_seed, told, limit - before.queries)
     outcome, other = Recovery(None, Status.BUDGET, before), None
+    if blind := task.fresh is not None and not task.fresh[1].gradient.any():
+        task = task._replace(share=None)  # nothing was seen yet, nor of how many digits
     for check_seed in check_seeds:
         doubt = BENT if task.share is not None and s.touches else None
         s, state = search(s, oracle, state, doubt)
@@ -227,6 +232,8 @@ def _one_line(
             reach = s.reach * float(np.linalg.norm(state.v))
             other = of_gradients(state.gradient[: int(state.filled)]) or of_ends(network, reach)
         found = f"Units found: {count}."
+        if blind and probe.digits(_seen(state)) > COARSE:
+            return Recovery(None, Status.UNCERTIFIED, cost, detail=TOO_COARSE), None
         if int(state.phase) != lines.DONE:
             status = Status.BUDGET if int(state.phase) == lines.SPENT else Status.NOISY
             detail = found if status is Status.BUDGET else f"Kinks seen: {count}.{_hint(state)}"
@@ -261,9 +268,7 @@ def _one_line(
         reply, points = ask(oracle, x, shapes(s)), points._replace(x=x.astype(float))
         before, cost = before + asked(s, len(x)), cost + asked(s, len(x))
         points, reply = certify.more(points, reply, task.fresh)
-        verdict = certify.judge(
-            network, points, *reply, line.scale, s.eps, places, task.floor
-        )
+        verdict = certify.judge(network, points, *reply, line.scale, s.eps, places, task.floor)
         detail = "" if expected else found
         if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
             status = Status.RECOVERED if expected else Status.OTHER_WIDTH
@@ -302,11 +307,8 @@ def _deeper(
         spent = spent + asked(s, len(x))
         return ask(task.oracle, x.astype(s.dtype), shapes(s))
 
-    n = int(state.filled)
-    t = np.tan(state.angle[:n])
-    value = state.along[:n, :, 0] + t[:, None] * state.along[:n, :, 1] + state.offset[:n]
     u, v = (np.asarray(a, float) for a in (state.u, state.v))
-    line = deep.Asked(u, v, t, Reply(value, np.asarray(state.gradient[:n])))
+    line = deep.Asked(u, v, np.tan(state.angle[: int(state.filled)]), _seen(state))
     rng = np.random.default_rng(seed)
     drawn = [certify.drawn(rng, place) for place in task.places if place.between]
     unit = None if drawn else task.unit
@@ -326,11 +328,17 @@ def _deeper(
     return task, Recovery(found.network, status, cost, found.deviation, detail, found.fresh), spent
 
 
-def _hint(state: State) -> str:
-    """What the replies look like: values that sum to one, or constant at both ends of the line."""
+def _seen(state: State) -> Reply:
+    """The replies on the line."""
     n = int(state.filled)
     t = np.tan(state.angle[:n])[:, None]
     value = state.along[:n, :, 0] + t * state.along[:n, :, 1] + state.offset[:n]
+    return Reply(value, np.asarray(state.gradient[:n]))
+
+
+def _hint(state: State) -> str:
+    """What the replies look like: values that sum to one, or constant at both ends of the line."""
+    n, value = int(state.filled), _seen(state).value
     if value.shape[1] > 1 and np.abs(value.sum(1) - 1).max(initial=0.0) < 1e-3:
         return " The values sum to one, as probabilities do: ask for logits."
     ends = state.gradient[[np.argmin(state.angle[:n]), np.argmax(state.angle[:n])]]

@@ -131,7 +131,9 @@ class Robust(Measured):
         """One narrow shape, one kind outside the assumptions."""
         shape, kinds = ((12, 6),), ("antiparallel",)
         few = replace(self, inside=shape, outside=shape, kinds=kinds, points=1_000)
-        return replace(few, inside_runs=2, outside_runs=2, services=len(odd.VIEWS), told=len(draws.TOLD))
+        return replace(
+            few, inside_runs=2, outside_runs=2, services=len(odd.VIEWS), told=len(draws.TOLD)
+        )
 
     def rows(self) -> Iterator[Row]:
         """One a kind, shape, and whether the width is known."""
@@ -163,7 +165,7 @@ class Robust(Measured):
             victim = draws.random_odd([self.seed, seed], view, told)
             marked = identified(victim)
             counts["identifiable"] += marked
-            more = {"width": victim.width} if known else {}
+            more: dict[str, Any] = {"width": victim.width} if known else {}
             try:
                 got = exact.recover(
                     victim.oracle(), dim=victim.dim, key=seed, **more, **victim.told

@@ -44,6 +44,8 @@ def identified(victim: Odd) -> bool:
     x, z = x[shows], z[shows]
     used = np.linalg.norm(network.rows * victim.spread, axis=1) > 0
     used &= np.abs(network.weights).max(0) > 0
+    if not used.any() and not network.slope.any():
+        return False  # nothing to tell
     rows, bias = network.rows[used] * victim.spread, network.bias[used]
     on = x @ network.rows[used].T + bias > 0
     share = on.mean(0)

@@ -16,7 +16,6 @@ from recon import oracles
 from recon.exact.less.by_values import PROMISE
 from recon.exact.recovery import promise
 from recon.explanations import SIGMA
-from recon.networks import TwoLayer
 from recon.oracles import View
 
 ODDS = ("probabilities", "log_probabilities")
@@ -115,7 +114,8 @@ class Odd(NamedTuple):
     def inputs(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """Fresh inputs [n, d] as its users have them."""
         x = self.shift + self.scale * rng.standard_normal((n, self.dim))
-        return rng.uniform(*self.told["box"], x.shape) if "box" in self.told else x
+        low, high = self.told.get("box", (x, x))
+        return np.asarray(rng.uniform(low, high, x.shape)) if "box" in self.told else x
 
     def shows(self, z: np.ndarray) -> np.ndarray:
         """Where logits [n, K] are not those of one class that is certain: a mask [n]."""
@@ -198,5 +198,3 @@ def _log(z: np.ndarray) -> np.ndarray:
         return -np.logaddexp(0, -z)
     z = z - z.max(1, keepdims=True)
     return np.asarray(z - np.log(np.exp(z).sum(1, keepdims=True)))
-
-

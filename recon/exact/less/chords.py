@@ -121,9 +121,7 @@ def no_hint(number: np.ndarray) -> np.ndarray:
     return np.full(len(number) - 1, OPEN)
 
 
-def explain(
-    r: Replies, hint: np.ndarray, joint: int = WINDOW
-) -> tuple[np.ndarray, np.ndarray]:
+def explain(r: Replies, hint: np.ndarray, joint: int = WINDOW) -> tuple[np.ndarray, np.ndarray]:
     """What each gap [n - 1] holds, by the lemma, and where its kink is (nan without one).
 
     joint: nodes of a relation at most.
@@ -204,7 +202,9 @@ def search(
         if not open_.any() or len(r.t) > most:
             break
         new = np.unique(
-            np.concatenate([_stretch(r, angle, state, a, b, line.tau, joint) for a, b in _runs(open_)])
+            np.concatenate(
+                [_stretch(r, angle, state, a, b, line.tau, joint) for a, b in _runs(open_)]
+            )
         )
         r = r.and_(ask(new))
     return r, _kinks(r, state, where)

@@ -15,7 +15,8 @@ import numpy as np
 
 from recon import oracles, probe
 from recon.exact import arrays
-from recon.exact.asking import Spent, roundoff
+from recon.exact.asking import Spent, check_scale, roundoff
+from recon.exact.derived import FAINT, SATURATED
 from recon.exact.less.chords import Line, Replies
 from recon.oracles import AnyOracle, Cost
 
@@ -24,11 +25,11 @@ SIGMOID = 25.0  # of a single logit whose probability is shown
 NOISE = 4.0  # eps: rounding of the victim's own sums, relative to what they add up
 REACH = 1e3  # ends of a line, in its tau, where nothing saturates
 LEAST, SHALLOW = 60.0, 4.0  # where something does: else the line is drawn nearer the origin
-SATURATED = "The probabilities are those of one class alone, to all digits, wherever asked."
 FEW_DIGITS = (
     "The values have float32's digits, or few decimals. Without the gradients of all outputs that "
     "is too few: ask the model in float64."
 )
+HARDLY = 1e4  # roundings by which log-odds must change along a line
 ROUGH = 1e-9  # eps from which that is so
 SMALL = 1e-2  # radius of a line below which it may be shorter than that
 SHRINK = 1.6
@@ -196,6 +197,11 @@ def begin(
             raise Unreadable(FEW_DIGITS)
         if log.outputs == 1 and log.oracle.view.axes:
             raise OneOutput(log.cost)
+        if not log.saturates:
+            check_scale(r.f, log.cost)
+        change = np.ptp(r.f, 0).max()
+        if log.saturates and 0 < change <= HARDLY * r.noise.min():
+            raise Unreadable(FAINT)
         strain = log.strain(r.number)
         far = _far(r.t, strain, radius) if (strain < 1).all() else 0.0
         if far >= least * radius or (radius < SMALL and far > r.t[-1]):
