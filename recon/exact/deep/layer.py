@@ -58,6 +58,8 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
     if number not in s.seen:
         s.seen[number] = []
         s.take(s.tracks)
+        if number == 1:
+            s.raise_()
     walk, aim_ = _Walk(s), aim.Aim(s)
     quiet, count, need, blind, deeper = 0, 0, True, 0, False
     good = s.candidates()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recon.exact.deep import cells, first, known, lift, rows, segment
+from recon.exact.deep import cells, first, known, lift, raised, rows, segment
 from recon.exact.deep.cells import Chart
 from recon.exact.deep.known import Layer
 from recon.exact.deep.lift import Partial
@@ -217,6 +217,12 @@ class Search:
             part = lift.partial(self.layers, q, normal)
             if part is not None:
                 self.seen[number].append((part, kink))
+
+    def raise_(self) -> None:
+        """See rows of the second layer whole, of which the lines searched so far have kinks."""
+        (first_,) = self.layers
+        for track in self.tracks:
+            self.seen[1] += raised.seen(self.log, first_, self.chart, self.candidates(), track)
 
     def candidates(self) -> Rows:
         """Rows of the next layer, merged from all that was seen and held against all lines."""
