@@ -61,16 +61,18 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         if number == 1:
             s.raise_()
     walk, aim_ = _Walk(s), aim.Aim(s)
-    quiet, count, need, blind, deeper = 0, 0, True, 0, False
-    good = s.candidates()
+    quiet, count, need, blind = 0, 0, True, 0
+    found = s.candidates()
+    good = fair = found.some(found.whole & found.right)
+    deeper = _false(found) > DEEPER
     lack, s.ends = s.ends, None
     for turn in range(SEGMENTS):
-        aims = turn >= FIRST and deeper and not aim_.given_up and count and not aim_.enough
+        aims = (turn >= FIRST or number == 1) and deeper and not aim_.given_up and not aim_.enough
         if lack is not None:
             s.take([s.between(*lack, good)])
             lack = None
         elif need and aims and blind == aim_.blind:
-            track = aim_.find(good, walk.inside)
+            track = aim_.find(fair, walk.inside)
             if track is not None:
                 s.sure.add(id(track.kinks[0]))
                 s.take([track])
@@ -81,7 +83,10 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
                 s.take([track])
         found = s.candidates()
         fair = found.some(found.whole & found.right)
-        good = fair.some((fair.kept >= 2) | aim.marked(s, fair))
+        fair = fair.some(aim.possible(s, fair))
+        good = fair
+        if len(aim.span(fair)) < len(fair.bias):  # some are of deeper units
+            good = fair.some((fair.kept >= 2) | aim.marked(s, fair))
         quiet, count = quiet + 1 if len(good.bias) == count else 0, len(good.bias)
         tries = [good, fair] if len(fair.bias) > count else [good]
         fitted = _best(s, [*tries, *(_gated(found, fair) if quiet >= 2 else [])], len(fair.bias))
@@ -94,8 +99,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             s.take([s.between(*ends, some)])
             need = not s.lift(s.candidates(), LIFTS)
             continue
-        false = np.sum(found.whole) - len(fair.bias)
-        deeper = bool(false > DEEPER * np.sum(found.whole))
+        deeper = _false(found) > DEEPER
         aims = deeper and not aim_.given_up and not aim_.enough
         if aims and turn + 1 >= FIRST and blind == aim_.blind:
             need = True
@@ -117,6 +121,11 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             return layer
         need = not (quiet and s.lift(found, LIFTS)) or quiet > 3
     raise Stuck(f"Layer {number + 1}: {count} units, and not all of them.")
+
+
+def _false(found: Rows) -> float:
+    """Of the candidates that are whole, the share that do not keep what they predict."""
+    return float(np.mean(~found.right[found.whole])) if found.whole.any() else 0.0
 
 
 class _Walk:
