@@ -142,6 +142,17 @@ class Aim:
         self.given_up = self.blind >= BLIND
 
 
+def inside(s: Search) -> np.ndarray:
+    """At which points asked all known units are on: [n]."""
+    return np.all([(z > 0).all(1) for z in known.before(s.layers, s.log.points)], axis=0)
+
+
+def rays(s: Search) -> int:
+    """How many rays of the orthant a network must meet."""
+    width = len(s.layers[0].bias)
+    return min(width, max(RAYS, width // 4) if len(s.layers) == 1 else FEW)
+
+
 def possible(s: Search, rows: Rows) -> np.ndarray:
     """Which candidates can be rows of the next layer, by Jacobians where all known units are on: [m].
 
@@ -149,17 +160,16 @@ def possible(s: Search, rows: Rows) -> np.ndarray:
     in the span of what was seen there, where rows are independent.  So nothing is told where
     Jacobians have full rank.
     """
-    x = s.log.points
-    z = known.before(s.layers, x)
-    inside = np.all([(part > 0).all(1) for part in z], axis=0)
+    there = inside(s)
+    z = known.before(s.layers, s.log.points[there])[-1]
     where = cells.region(s.layers, [np.ones(len(layer.bias), bool) for layer in s.layers])
-    inner = s.log.reply.gradient[inside] @ s.chart.place @ np.linalg.pinv(where.map)
+    inner = s.log.reply.gradient[there] @ s.chart.place @ np.linalg.pinv(where.map)
     size = np.linalg.norm(inner, axis=(1, 2))
     inner = inner / np.where(size > 0, size, 1.0)[:, None, None]
     if len(_basis(inner.reshape(-1, inner.shape[2]))) == inner.shape[2]:
         return np.ones(len(rows.bias), bool)
     layer = rows.layer()
-    side = z[-1][inside] @ layer.weights.T + layer.bias > 0
+    side = z @ layer.weights.T + layer.bias > 0
     return np.array(
         [
             any(_apart(inner[on == way].reshape(-1, inner.shape[2]), row) for way in (False, True))

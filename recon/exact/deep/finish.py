@@ -18,22 +18,15 @@ NEAR = 20.0  # times the median distance: replies from beyond sharpen nothing
 def plain(layers: Layers, out: Output) -> list[Layer]:
     """All layers, the output last, without a slope on the outputs before the last hidden layer.
 
-    A unit with the wrong sign leaves -V_j w_j in the slope, which tells it; one that is off at all
-    replies, as its sign is, leaves some v w_j, which tells V_j = -v as well.  What is left, of units
+    A unit with the wrong sign leaves -V_j w_j in the slope, which tells it.  What is left, of units
     that are on everywhere, passes through a unit of its own for each input: max(y, 0) = y.
     """
     hidden = layers[-1]
     weights, slope, offset = out
     if len(layers) > 1 and slope.any():
-        count = len(hidden.bias)
-        unseen = np.abs(weights).max(0) <= NOTHING * np.abs(weights).max()
-        each = np.eye(len(weights))[:, None, :, None] * hidden.weights[unseen][None, :, None, :]
-        system = (weights.T[:, :, None] * hidden.weights[:, None, :]).reshape(count, -1)
-        system = np.concatenate([system, each.reshape(-1, slope.size)])
+        system = (weights.T[:, :, None] * hidden.weights[:, None, :]).reshape(len(hidden.bias), -1)
         share = np.linalg.lstsq(system.T, slope.reshape(-1), rcond=1e-10)[0]
-        flip = (np.abs(share[:count] + 1) < WHOLE) | unseen
-        weights = weights.copy()
-        weights[:, unseen] = -share[count:].reshape(len(weights), -1)
+        flip = np.abs(share + 1) < WHOLE
         rest = slope + weights[:, flip] @ hidden.weights[flip]
         sign = np.where(flip, -1.0, 1.0)
         offset = offset + weights[:, flip] @ hidden.bias[flip]
@@ -87,7 +80,7 @@ def sharpened(layers: Sequence[Layer], x: np.ndarray, value: np.ndarray) -> list
 def of(layers: Layers, out: Output, x: np.ndarray, value: np.ndarray) -> list[Layer]:
     """The whole network: plain, its output fitted again with the right signs, and sharpened."""
     made = plain(layers, out)
-    again = output.fit(made[:-1], x, value)
+    again = output.fit(made[:-1], x, value, made[-1].weights)
     if again is not None and not again.output.slope.any() and not len(again.bad):
         made[-1] = Layer(again.output.weights, again.output.offset)
     return sharpened(made, x, value)
