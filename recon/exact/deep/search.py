@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recon.exact.deep import cells, first, known, lift, rows, segment
+from recon.exact.deep import cells, first, known, lift, raised, rows, segment
 from recon.exact.deep.cells import Chart
 from recon.exact.deep.known import Layer
 from recon.exact.deep.lift import Partial
@@ -109,7 +109,7 @@ class Search:
     chart: Chart = field(default_factory=lambda: Chart(np.zeros((0, 0)), np.zeros(0)))
     box: float = 1.0
     seen: dict[int, Seen] = field(default_factory=dict)
-    tried: set[tuple[int, bytes]] = field(default_factory=set)  # lifts that led to nothing
+    tried: set[tuple[int, bytes]] = field(default_factory=set)  # lifts that led to nothing; pairs (`peel`)
     doubts: dict[int, int] = field(default_factory=dict)
     deepest: int = -1  # the number of the layer that is known to be the last
     failed: int = 0  # tests on fresh points that a network did not pass
@@ -158,8 +158,10 @@ class Search:
         self.box = 2 * float(np.maximum(known.before(self.layers, near)[0], 0).max())
         return None
 
-    def between(self, start: np.ndarray, end: np.ndarray, rows_: Rows) -> Track:
-        """Search the segment from x [d] to x [d], where known units and these rows have kinks."""
+    def with_jumps(self, rows_: Rows) -> tuple[list[Layer], dict[tuple[int, int], np.ndarray]]:
+        """The layers with these rows as one more, and the jumps last seen of its units (layer,
+        unit), for a gradient of length one.
+        """
         layers, jumps = list(self.layers), dict[tuple[int, int], np.ndarray]()
         if len(rows_.bias):
             layers.append(rows_.layer())
@@ -167,6 +169,11 @@ class Search:
                 kink = parts[-1][1]
                 row = known.tangents(layers, kink.x)[-1][1][j]
                 jumps[len(layers) - 1, j] = kink.jump / np.linalg.norm(row)
+        return layers, jumps
+
+    def between(self, start: np.ndarray, end: np.ndarray, rows_: Rows) -> Track:
+        """Search the segment from x [d] to x [d], where known units and these rows have kinks."""
+        layers, jumps = self.with_jumps(rows_)
         # normals of deeper kinks lie in the span of the rows that are on: a third does not span it
         v, few = end - start, max(2, len(rows_.bias) // 3)
         last = (start + v)[None]  # the end, but for rounding
@@ -218,6 +225,12 @@ class Search:
             if part is not None:
                 self.seen[number].append((part, kink))
 
+    def raise_(self) -> None:
+        """See rows of the second layer whole, of which the lines searched so far have kinks."""
+        (first_,) = self.layers
+        for track in self.tracks:
+            self.seen[1] += raised.seen(self.log, first_, self.chart, self.candidates(), track)
+
     def candidates(self) -> Rows:
         """Rows of the next layer, merged from all that was seen and held against all lines."""
         seen = self.seen[len(self.layers)]
@@ -237,7 +250,7 @@ class Search:
 
     def lift(self, found: Rows, most: int) -> int:
         """See more of candidates that are known in part, at most so many; how many that gave."""
-        wanted = np.flatnonzero(~found.whole & (found.broken == 0))
+        wanted = np.flatnonzero(~found.whole & found.right)
         made = tried = 0
         for i in sorted(wanted, key=lambda i: (-found.kept[i], -found.seen[i].sum())):
             for part, kink in sorted(found.parts[i], key=lambda pair: -pair[0].seen.sum()):
