@@ -109,7 +109,9 @@ class Search:
     chart: Chart = field(default_factory=lambda: Chart(np.zeros((0, 0)), np.zeros(0)))
     box: float = 1.0
     seen: dict[int, Seen] = field(default_factory=dict)
-    tried: set[tuple[int, bytes]] = field(default_factory=set)  # lifts that led to nothing; pairs (`peel`)
+    tried: set[tuple[int, bytes]] = field(
+        default_factory=set
+    )  # lifts that led to nothing; pairs (`peel`)
     doubts: dict[int, int] = field(default_factory=dict)
     deepest: int = -1  # the number of the layer that is known to be the last
     failed: int = 0  # tests on fresh points that a network did not pass
