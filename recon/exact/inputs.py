@@ -16,6 +16,7 @@ import numpy as np
 from recon.networks import Deep, Network, TwoLayer
 
 INSIDE = 1 - 2.0**-20  # of a box's half side, for queries
+FARTHER = 8.0  # times standard normal, beyond which units are of inputs that lie farther
 SPREAD = 64.0  # between the gradients of inputs, above which these are of different scale
 
 
@@ -130,6 +131,34 @@ def of_gradients(gradient: np.ndarray) -> Inputs | None:
         return None
     median = np.median(size[used])
     return Inputs(np.zeros(len(size)), _power(median / np.where(used, size, median)))
+
+
+def of_units(network: TwoLayer) -> np.ndarray | None:
+    """Scales [d] for inputs by the units found, where these tell of others than one: inputs whose
+    weights differ by more than SPREAD, or units that switch farther than FARTHER from the origin.
+    """
+    strength = np.linalg.norm(network.weights, axis=0)
+    size = np.linalg.norm(network.rows * strength[:, None], axis=0)
+    used = size > 0
+    if not used.any():
+        return None
+    uneven = size.max() > SPREAD * size[used].min()
+    scale = np.median(size[used]) / np.where(used & uneven, size, np.median(size[used]))
+    length = np.linalg.norm(network.rows * scale[None], axis=1)
+    far = float(np.median(np.abs(network.bias) / np.where(length > 0, length, np.inf)))
+    if not uneven and far <= FARTHER:
+        return None
+    return _power(scale * (far if far > FARTHER else 1.0))
+
+
+def of_ends(network: TwoLayer, reach: float) -> Inputs | None:
+    """One scale for all inputs where half of the units switch so near to the end of a line, at
+    `reach` from the origin, that others may lie beyond; else None.
+    """
+    far = float(np.median(np.abs(network.bias))) if network.width else 0.0
+    if far <= max(FARTHER, reach / SPREAD):
+        return None
+    return Inputs(np.zeros(network.rows.shape[1]), _power(np.full(network.rows.shape[1], far)))
 
 
 def _power(scale: np.ndarray) -> np.ndarray:
