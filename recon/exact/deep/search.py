@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import cells, first, known, lift, rows, segment
+from recon.exact.deep import cells, first, known, lift, masked, presumed, rows, segment
 from recon.exact.deep.cells import Chart
 from recon.exact.deep.known import Layer
 from recon.exact.deep.lift import Partial
@@ -22,6 +23,15 @@ LINES = 4  # for the first layer
 
 Seen = list[tuple[Partial, Kink]]
 Ends = tuple[np.ndarray, np.ndarray]  # two points [d]
+
+
+class Asked(NamedTuple):
+    """Replies at places t [n] of the line u + t v."""
+
+    u: np.ndarray
+    v: np.ndarray
+    t: np.ndarray
+    reply: Reply
 
 
 class Stuck(Exception):
@@ -81,6 +91,10 @@ class Log:
         return [self._rows[point.tobytes()] for point in x]
 
     @property
+    def outputs(self) -> int:
+        return self.gradient[0].shape[1]
+
+    @property
     def points(self) -> np.ndarray:
         return _joined(self.x)
 
@@ -119,26 +133,34 @@ class Search:
     _pieces: dict[tuple[int, int], rows.Pieces] = field(default_factory=dict)
     _candidates: tuple[tuple[int, ...], Rows] | None = None  # of so many layers, kinks and lines
 
-    def line(self, asked: tuple[np.ndarray, np.ndarray, np.ndarray, Reply] | None = None) -> None:
-        """Search a whole line: a new one, or u, v and the replies at places t [n] of it."""
+    def line(self, asked: Asked | None) -> first.Found:
+        """Search a whole line for the first layer: a new one, or u, v and the replies at places
+        t [n] of it.
+        """
         if asked is None:
             u, v = self.rng.standard_normal((2, self.dim))
-            track = segment.search(self.log, u, v, None, self.log.eps, self.log.scale)
+            t = segment.grid()
+            reply = self.log(u + t[:, None] * v)
         else:
             u, v, t, reply = asked
             self.log.keep(u + t[:, None] * v, reply)
-            eps, scale = self.log.eps, self.log.scale
-            track = segment.search(self.log, u, v, None, eps, scale, asked=(t, reply))
+        where = self.log, u, v
+        eps, scale = self.log.eps, self.log.scale
+        if reply.gradient.shape[1] > 1:
+            self.tracks.append(segment.search(*where, None, eps, scale, asked=(t, reply)))
+            return first.layer(self.log, self.tracks, self.rng)
+        track, layer, votes = presumed.search(*where, eps, scale, (t, reply), self.rng)
         self.tracks.append(track)
+        if layer is not None:
+            return first.Found(layer, first.stacked([]), votes, "")
+        return first.layer(self.log, self.tracks, self.rng, votes)
 
-    def begin(self) -> first.Planes | None:
+    def begin(self, asked: Asked | None = None) -> first.Planes | None:
         """Find the first layer, and the scale of its outputs; Stuck where it is not found.
 
-        Where it is wider than the input, only its planes.
+        asked: replies on a line that were asked for already.  Where it is wider than the input, only its planes.
         """
-        if not self.tracks:
-            self.line()
-        found = first.layer(self.log, self.tracks, self.rng)
+        found = self.line(asked) if not self.tracks else first.layer(self.log, self.tracks, self.rng)
         for _ in range(LINES - 1):
             if found.layer is not None or found.wide:
                 break
@@ -217,6 +239,12 @@ class Search:
             part = lift.partial(self.layers, q, normal)
             if part is not None:
                 self.seen[number].append((part, kink))
+
+    def read(self) -> None:
+        """Read what lines show of the second layer, where there is one output."""
+        for i, track in enumerate(self.tracks):
+            self.tracks[i], found = masked.read(self.log, self.layers[0], self.chart, track)
+            self.seen[1] += [pair for pair in found if abs(pair[1].t) < FAR]
 
     def candidates(self) -> Rows:
         """Rows of the next layer, merged from all that was seen and held against all lines."""
