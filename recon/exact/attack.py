@@ -165,7 +165,7 @@ def _recover(
     cost, most = form.cost, np.iinfo(np.int32).max if budget is None else budget
     units = (jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps, precision or 0.0)
     eps = max(float(unit) for unit in units)
-    seed, seen = asking.seed(key), None
+    seed, seen, gradient = asking.seed(key), None, form.gradient
     if eps <= COARSE:
         two_layer.check_memory(Settings(dim, form.outputs, two_layer.room(width), form.asked, eps))
     limit, coarser = derived.limits(oracle.view, form)
@@ -188,12 +188,13 @@ def _recover(
         if found.sentence:
             return Recovery(None, Status.UNFIT, cost, detail=found.sentence)
         eps = found.eps
+        gradient = np.concatenate([gradient, reply.gradient])
         fresh = [0, 3]
         seen = x[fresh].astype(float), Reply(*(part[fresh] for part in reply))
     if eps > COARSE:
         at = np.zeros((1, dim)) if inputs is None else inputs.shift[None]
         return two_layer.too_coarse(logits, at, form.asked, form.replied, cost)
-    inputs = of_gradients(form.gradient) if inputs is None else inputs
+    inputs = of_gradients(gradient) if inputs is None else inputs
     victim = Victim(logits, dim, form.outputs, form.asked, eps * coarser, cost, inputs, z, seen)
     if bounds is not None:
         grid = inputs if whole else None

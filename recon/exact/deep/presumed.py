@@ -78,14 +78,18 @@ def search(
                 break
         cuts += [gap for gap in wide if real.get(gap.ends) is False]
         if not cuts:  # units are missing: two kinks of unlike sign may be on the shorter side
-            once = [gap for gap in wide if gap.ends not in real and not _beside(gap, True)]
-            cuts = sorted(once, key=lambda gap: gap.left.s - gap.right.s)[: -(-len(once) // PARTS)]
+            cuts = _widest([g for g in wide if g.ends not in real and not _beside(g, True)])
         if not cuts:
             made = None
             break
         points += line.ask(np.array([_cut(line, gap) for gap in cuts]))
     votes = np.array([real.get(gap.ends, False) for gap in gaps if gap.kink], float)
     return Found(line.track(points), made, votes)
+
+
+def _widest(gaps: list[_Gap]) -> list[_Gap]:
+    """The part of the gaps that is the likeliest to hold several kinks."""
+    return sorted(gaps, key=lambda gap: gap.left.s - gap.right.s)[: -(-len(gaps) // PARTS)]
 
 
 def _gaps(line: segment.Line, points: list[Point]) -> list[_Gap]:
