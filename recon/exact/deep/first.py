@@ -144,6 +144,11 @@ def signed(kinks: Sequence[Kink], tracks: Sequence[Track]) -> Layer | None:
     return made if outside < OUTSIDE and wrong < BOTH else None
 
 
+def too_many(count: int, of: int, track: Track) -> bool:
+    """Whether so many planes are more than the inputs, with Jacobians of rank `of`."""
+    return of == track.gradient.shape[2] and count > of + DOUBTFUL
+
+
 class Found(NamedTuple):
     """The first layer, or else the planes that are real as far as seen, and why they are none;
     votes [m]: of all candidates, in the order of kinks.

@@ -71,10 +71,11 @@ def search(
         new = [gap for gap in gaps if gap.kink and gap.ends not in real and not _beside(gap)]
         if not cuts and new:
             track = line.track(points)
-            _touch(ask, new, real, first.rank([track]), rng)
+            of = first.rank([track])
+            _touch(ask, new, real, of, rng)
             kinks = [gap.kink for gap in gaps if gap.kink and real.get(gap.ends)]
             made = first.signed(kinks, [track])
-            if made is not None:
+            if made is not None or first.too_many(len(kinks), of, track):
                 break
         cuts += [gap for gap in wide if real.get(gap.ends) is False]
         if not cuts:  # units are missing: two kinks of unlike sign may be on the shorter side

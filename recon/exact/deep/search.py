@@ -20,6 +20,7 @@ from recon.replies import Reply
 FAR = 1e3  # of a whole line, in t: kinks beyond are placed too badly to be used
 DOUBTS = 3  # kinks that a known layer cannot have, after which it is taken up again
 LINES = 4  # for the first layer
+WIDE = "Layer 1: wider than the {} inputs, which takes two outputs."
 
 Seen = list[tuple[Partial, Kink]]
 Ends = tuple[np.ndarray, np.ndarray]  # two points [d]
@@ -152,7 +153,9 @@ class Search:
         track, layer, votes = presumed.search(*where, eps, scale, (t, reply), self.rng)
         self.tracks.append(track)
         if layer is not None:
-            return first.Found(layer, first.stacked([]), votes, "")
+            return first.Found(layer, first.of_kinks([]), votes, "")
+        if first.too_many(int(votes.sum()), first.rank(self.tracks), track):
+            raise Stuck(WIDE.format(self.dim))
         return first.layer(self.log, self.tracks, self.rng, votes)
 
     def begin(self, asked: Asked | None = None) -> first.Planes | None:
@@ -171,10 +174,8 @@ class Search:
         if found.wide:
             return found.planes
         if found.layer is None:
-            wide = found.why
-            if len(found.planes.offset) > self.dim:
-                wide = f"wider than the {self.dim} inputs, which takes two outputs"
-            raise Stuck(f"Layer 1: {wide}.")
+            wide = len(found.planes.offset) > self.dim
+            raise Stuck(WIDE.format(self.dim) if wide else f"Layer 1: {found.why}.")
         self.layers, self.chart = [found.layer], cells.chart(found.layer)
         near = np.concatenate([track.x[np.abs(track.t) < 2] for track in self.tracks])
         self.box = 2 * float(np.maximum(known.before(self.layers, near)[0], 0).max())
