@@ -57,7 +57,10 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
     number = len(s.layers)
     if number not in s.seen:
         s.seen[number] = []
-        s.take(s.tracks)
+        if number == 1 and s.log.outputs == 1:
+            s.read()
+        else:
+            s.take(s.tracks)
     walk, aim_ = _Walk(s), aim.Aim(s)
     quiet, count, need, blind, deeper = 0, 0, True, 0, False
     good = s.candidates()
