@@ -172,4 +172,6 @@ def _agree(a: _Piece, b: _Piece) -> bool:
     """Whether no deeper unit switches between two pieces, as far as both show."""
     both = a.seen & b.seen
     size = max(float(np.linalg.norm(p.gradient)) for p in (a, b))
-    return bool(both.any()) and float(np.linalg.norm((a.gradient - b.gradient)[both])) <= AGREE * size
+    return (
+        bool(both.any()) and float(np.linalg.norm((a.gradient - b.gradient)[both])) <= AGREE * size
+    )

@@ -50,15 +50,24 @@ class Fit(NamedTuple):
     bad: np.ndarray
 
 
-def fit(layers: Layers, x: np.ndarray, value: np.ndarray) -> Fit | None:
-    """The output layer behind these hidden layers; None where too few replies are met exactly."""
+def fit(
+    layers: Layers, x: np.ndarray, value: np.ndarray, guess: np.ndarray | None = None
+) -> Fit | None:
+    """The output layer behind these hidden layers; None where too few replies are met exactly.
+
+    guess [K, h]: its weights, as jumps show them, where replies do not tell.
+    """
     (near,) = np.nonzero(_near(x, FAR))
     hidden, linear, value = *_features(known.before(layers, x[near])), value[near]
     for slope in (linear[:, :0], linear):
         a = np.column_stack([hidden, slope, np.ones(len(near))])
         # far replies are to weigh no more than near ones
         weight = 1 / np.linalg.norm(a / _lengths(a), axis=1)
-        solved, rank, off = _solved(a[:, None], value[:, None], weight)
+        start = np.zeros((a.shape[1], value.shape[1]))
+        start[: hidden.shape[1]] = 0 if guess is None else guess.T
+        solved, rank, off = _solved(a[:, None], (value - a @ start)[:, None], weight)
+        off = off * (np.abs(value - a @ start).max() / max(float(np.abs(value).max()), 1e-300))
+        solved = start + solved
         if (off < EXACT).sum() >= rank + SPARE and (off < EXACT).mean() >= 1 - MOST_BAD:
             return _split(solved, hidden.shape[1], linear.shape[1], near, off < EXACT)
     return None

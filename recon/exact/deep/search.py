@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import cells, first, known, lift, masked, presumed, rows, segment
+from recon.exact.deep import cells, first, known, lift, masked, presumed, raised, rows, segment
 from recon.exact.deep.cells import Chart
 from recon.exact.deep.known import Layer
 from recon.exact.deep.lift import Partial
@@ -124,7 +124,9 @@ class Search:
     chart: Chart = field(default_factory=lambda: Chart(np.zeros((0, 0)), np.zeros(0)))
     box: float = 1.0
     seen: dict[int, Seen] = field(default_factory=dict)
-    tried: set[tuple[int, bytes]] = field(default_factory=set)  # lifts that led to nothing
+    tried: set[tuple[int, bytes]] = field(
+        default_factory=set
+    )  # lifts that led to nothing; pairs (`peel`)
     doubts: dict[int, int] = field(default_factory=dict)
     deepest: int = -1  # the number of the layer that is known to be the last
     failed: int = 0  # tests on fresh points that a network did not pass
@@ -163,7 +165,9 @@ class Search:
 
         asked: replies on a line that were asked for already.  Where it is wider than the input, only its planes.
         """
-        found = self.line(asked) if not self.tracks else first.layer(self.log, self.tracks, self.rng)
+        found = (
+            self.line(asked) if not self.tracks else first.layer(self.log, self.tracks, self.rng)
+        )
         for _ in range(LINES - 1):
             if found.layer is not None or found.wide:
                 break
@@ -181,8 +185,10 @@ class Search:
         self.box = 2 * float(np.maximum(known.before(self.layers, near)[0], 0).max())
         return None
 
-    def between(self, start: np.ndarray, end: np.ndarray, rows_: Rows) -> Track:
-        """Search the segment from x [d] to x [d], where known units and these rows have kinks."""
+    def with_jumps(self, rows_: Rows) -> tuple[list[Layer], dict[tuple[int, int], np.ndarray]]:
+        """The layers with these rows as one more, and the jumps last seen of its units (layer,
+        unit), for a gradient of length one.
+        """
         layers, jumps = list(self.layers), dict[tuple[int, int], np.ndarray]()
         if len(rows_.bias):
             layers.append(rows_.layer())
@@ -190,6 +196,11 @@ class Search:
                 kink = parts[-1][1]
                 row = known.tangents(layers, kink.x)[-1][1][j]
                 jumps[len(layers) - 1, j] = kink.jump / np.linalg.norm(row)
+        return layers, jumps
+
+    def between(self, start: np.ndarray, end: np.ndarray, rows_: Rows) -> Track:
+        """Search the segment from x [d] to x [d], where known units and these rows have kinks."""
+        layers, jumps = self.with_jumps(rows_)
         # normals of deeper kinks lie in the span of the rows that are on: a third does not span it
         v, few = end - start, max(2, len(rows_.bias) // 3)
         last = (start + v)[None]  # the end, but for rounding
@@ -246,6 +257,12 @@ class Search:
         for i, track in enumerate(self.tracks):
             self.tracks[i], found = masked.read(self.log, self.layers[0], self.chart, track)
             self.seen[1] += [pair for pair in found if abs(pair[1].t) < FAR]
+
+    def raise_(self) -> None:
+        """See rows of the second layer whole, of which the lines searched so far have kinks."""
+        (first_,) = self.layers
+        for track in self.tracks:
+            self.seen[1] += raised.seen(self.log, first_, self.chart, self.candidates(), track)
 
     def candidates(self) -> Rows:
         """Rows of the next layer, merged from all that was seen and held against all lines."""
