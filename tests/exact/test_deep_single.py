@@ -64,7 +64,7 @@ def test_masks_show_whole_rows_of_the_second_layer_for_a_query_or_two_each():
     before = sum(map(len, asked))
     track, parts = masked.read(ask, found.layer, cells.chart(found.layer), found.track)
     spent = sum(map(len, asked)) - before
-    assert 5 <= len(parts)
+    assert len(parts) >= 5
     assert spent <= 2 * len(parts) + 2
     # the victim's rows for the inputs as they were found
     length = np.linalg.norm(true.weights[0], axis=1)

@@ -62,11 +62,11 @@ class Aim:
         width = len(self.order)
         return self.tested >= (min(width, FEW) if len(self.s.layers) == 1 else VERTICES)
 
-    def vertices(self, where: cells.Region, middle: np.ndarray | None) -> np.ndarray:
+    def vertices(self, where: cells.Region | None, middle: np.ndarray | None) -> np.ndarray:
         """The next points [m, d] to ask: rays of the orthant, or vertices of the region."""
         s, found = self.s, []
         for _ in range(AT_ONCE):
-            if middle is None:
+            if where is None or middle is None:
                 unit = self.order[self.asked % len(self.order)]
                 s.rays.add(int(unit))
                 found.append(cells.ray(len(self.order), int(unit), s.box, s.rng))
@@ -154,7 +154,7 @@ def rays(s: Search) -> int:
 
 
 def possible(s: Search, rows: Rows) -> np.ndarray:
-    """Which candidates can be rows of the next layer, by Jacobians where all known units are on: [m].
+    """Which candidates [m] can be rows of the next layer, by Jacobians where all units are on.
 
     On one of its sides a unit is off, and these lie in the span of the other rows: its own is not
     in the span of what was seen there, where rows are independent.  So nothing is told where

@@ -11,6 +11,7 @@ open is read once that is known (`masked`).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ def _widest(gaps: list[_Gap]) -> list[_Gap]:
 def _gaps(line: segment.Line, points: list[Point]) -> list[_Gap]:
     """Where neighbouring points differ."""
     gaps = []
-    for left, right in zip(points[:-1], points[1:], strict=True):
+    for left, right in pairwise(points):
         jump = right.gradient - left.gradient
         start, slope = right.start - left.start, right.slope - left.slope
         noise = left.noise + right.noise + 1e-300

@@ -12,7 +12,6 @@ was known before, of inputs that were on, tells whether it did.  (Our own constr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -152,7 +151,7 @@ def _solved(
     seen, weights = seen[rows], np.where(seen, weights, 0)[rows]
     rest = pair[1] - pair[0] - jumps @ weights
     for open_ in np.unique(~seen.T, axis=0):
-        here = (~seen.T == open_).all(1)
+        here = (open_ == ~seen.T).all(1)
         part = np.linalg.lstsq(jumps[:, open_], rest[:, here], rcond=None)[0]
         weights[np.ix_(open_, here)] = part
         rest[:, here] -= jumps[:, open_] @ part

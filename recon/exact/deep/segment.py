@@ -36,6 +36,8 @@ GRID = 4  # first points of a line between its ends
 
 
 class Point(NamedTuple):
+    """A reply at u + t v: s is t, or its arctan where the line is whole."""
+
     s: float
     t: float
     value: np.ndarray
