@@ -17,6 +17,7 @@ from recon.networks import Deep, Network, TwoLayer
 
 INSIDE = 1 - 2.0**-20  # of a box's half side, for queries
 FARTHER = 8.0  # times standard normal, beyond which units are of inputs that lie farther
+NOTHING = 1e-12  # of the largest weight of an input: what rounding leaves of one that is not used
 SPREAD = 64.0  # between the gradients of inputs, above which these are of different scale
 
 
@@ -139,7 +140,7 @@ def of_units(network: TwoLayer) -> np.ndarray | None:
     """
     strength = np.linalg.norm(network.weights, axis=0)
     size = np.linalg.norm(network.rows * strength[:, None], axis=0)
-    used = size > 0
+    used = size > NOTHING * size.max(initial=0.0)
     if not used.any():
         return None
     uneven = size.max() > SPREAD * size[used].min()

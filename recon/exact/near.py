@@ -26,7 +26,7 @@ from recon.exact.two_layer import Victim, ask, asked, room, search, shapes
 from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
 
-FARTHEST = 1e4  # of a line's ends, in t
+FARTHEST = 1e4  # of a line's ends, in t; or as far as half of the digits reach
 LEAST = 4  # fresh points that must show something
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
 SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it is shortened
@@ -202,7 +202,7 @@ def _measured(task: Task, ends: Ends, cost: Cost, first: bool) -> tuple[Ends, Co
         most, gradient = apart(u[None])
         u = u if most <= USUAL * limit else u / 2
     slope = float(spread(gradient @ ends.v)[0])
-    reach = min(USUAL * limit / max(slope, 1e-300), FARTHEST)
+    reach = min(USUAL * limit / max(slope, 1e-300), max(FARTHEST, task.s.eps**-0.5))
     for _ in range(ENDS):
         most, _ = apart(u[None] + reach * np.array([[-1.0], [1.0]]) * ends.v[None])
         if most <= limit:  # farther out the logits go on nearly as straight lines

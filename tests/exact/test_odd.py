@@ -87,6 +87,15 @@ def test_a_sigmoid_of_inputs_of_any_scale_is_held_where_its_units_switch():
     assert right >= 6
 
 
+def test_an_input_that_no_unit_reads_has_no_scale():
+    for seed in range(4):
+        truth = planted(seed, 6, 5, 1)
+        truth = replace(truth, rows=truth.rows * (np.arange(6) > 0))
+        got, error = attack(truth, View("log_probabilities", of="log_probabilities"), seed=seed)
+        assert got.ok, str(got)
+        assert error <= 1.5e-8
+
+
 @pytest.mark.parametrize("view", [View("values", "none"), View("logits", "top")])
 def test_kinks_of_one_input_are_told_apart_where_one_output_sees_them(view):
     """Both feed one output alone: taken for one they are wrong between them, and nowhere else."""
