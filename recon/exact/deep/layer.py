@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import aim, cells, lift, output, peel
+from recon.exact.deep import aim, cells, fill, lift, output, peel
 from recon.exact.deep.known import Layer, Layers
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
@@ -67,7 +67,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
     quiet, count, need, blind, peeling = 0, 0, True, 0, False
     found = s.candidates()
     good = fair = _fair(s)
-    deeper = _false(found) > DEEPER
+    deeper = _false(found, fair) > DEEPER
     lack, s.ends = s.ends, None
     for turn in range(SEGMENTS):
         aims = (turn >= FIRST or number == 1) and deeper and not aim_.given_up and not aim_.enough
@@ -87,6 +87,10 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             if track is not None:
                 s.take([track])
         found, fair = s.candidates(), _fair(s)
+        filled = fill.rows(s, fair, found.some(~found.whole))
+        if filled:
+            s.seen[number] += filled
+            found, fair = s.candidates(), _fair(s)
         good = fair
         if len(aim.span(fair)) < len(fair.bias):  # some are of deeper units
             good = fair.some((fair.kept >= 2) | aim.marked(s, fair))
@@ -104,7 +108,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             s.take([s.between(*ends, some)])
             need = not s.lift(s.candidates(), LIFTS)
             continue
-        deeper = _false(found) > DEEPER
+        deeper = _false(found, fair) > DEEPER
         aims = deeper and not aim_.given_up and not aim_.enough
         if aims and turn + 1 >= FIRST and blind == aim_.blind:
             need = True
@@ -142,24 +146,26 @@ def _peel(s: Search, aim_: aim.Aim) -> bool:
     """
     if s.log.reply.value.shape[1] == 1:
         return False
-    kinks, ask = 0, len(s.rays) < aim.rays(s)
+    fair, kinks, ask = _fair(s), 0, len(s.rays) < aim.rays(s)
     while True:
-        got = peel.find(s, _fair(s), s.log.points[aim.inside(s)], alone=bool(kinks) or ask)
+        got = peel.find(s, fair, s.log.points[aim.inside(s)], alone=bool(kinks) or ask)
         if not isinstance(got, Track):
             break
         s.tracks.append(got)
         s.take([got])
-        kinks += 1
+        before, fair, kinks = len(fair.bias), _fair(s), kinks + 1
+        if len(fair.bias) <= before:  # it was none of the last layer
+            return False
     if got is not None:
-        s.take([s.between(*got, _fair(s))])
+        s.take([s.between(*got, fair)])
     elif ask and not kinks:
         s.log(aim_.vertices(None, None))
     return bool(kinks) or ask or got is not None
 
 
-def _false(found: Rows) -> float:
-    """Of the candidates that are whole, the share that do not keep what they predict."""
-    return float(np.mean(~found.right[found.whole])) if found.whole.any() else 0.0
+def _false(found: Rows, fair: Rows) -> float:
+    """Of the candidates that are whole, the share that are no rows of the next layer."""
+    return 1 - len(fair.bias) / max(1, int(found.whole.sum()))
 
 
 class _Walk:

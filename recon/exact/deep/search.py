@@ -284,7 +284,7 @@ class Search:
 
     def lift(self, found: Rows, most: int) -> int:
         """See more of candidates that are known in part, at most so many; how many that gave."""
-        wanted = np.flatnonzero(~found.whole & (found.broken == 0))
+        wanted = np.flatnonzero(~found.whole & found.right)
         made = tried = 0
         for i in sorted(wanted, key=lambda i: (-found.kept[i], -found.seen[i].sum())):
             for part, kink in sorted(found.parts[i], key=lambda pair: -pair[0].seen.sum()):
