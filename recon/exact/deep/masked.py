@@ -1,18 +1,19 @@
 """Kinks of the second layer on a line of a victim of one output, from the first layer's masks.
 
-Behind the first layer, y = max(z_1, 0), the victim is a function of y whose gradient G [h_1] changes
-at deeper kinks alone.  A reply shows the entries of G of the inputs that are on there, however many
-units of the first layer switch between: neighbours that agree on what both show have no deeper
-kink between.  Replies that agree are one piece of the line, and what they leave open of its G is
-seen by one more: at max(z_1, delta), delta tiny, every input is on, and all deeper units are as they
-were.  Two pieces differ by the whole row of the unit that switches between, up to scale, and by its
-bias; so its place is known as well.  A reply of that kind just beside it tells one kink from two of
-equal sign.  (Our own construction.)
+Behind the first layer, y = max(z_1, 0), the victim is a function of y whose gradient G [h_1]
+changes at deeper kinks alone.  A reply shows the entries of G of the inputs that are on there,
+however many units of the first layer switch between: neighbours that agree on what both show have
+no deeper kink between.  Replies that agree are one piece of the line, and what they leave open of
+its G is seen by one more: at max(z_1, delta), delta tiny, every input is on, and all deeper units
+are as they were.  Two pieces differ by the whole row of the unit that switches between, up to
+scale, and by its bias; so its place is known as well.  A reply of that kind just beside it tells
+one kink from two of equal sign.  (Our own construction.)
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from recon.exact.deep.track import Kink, Track
 
 DELTA = 1e-8  # of the point's size: how far inputs are raised
 AGREE = 1e-7  # of G: what it differs by where no unit switches
-ROUNDS = 60
+ROUNDS = 60  # at most
 
 
 class _Piece(NamedTuple):
@@ -103,7 +104,7 @@ class _Line:
     def asked(self, pieces: list[_Piece]) -> np.ndarray:
         """Where to see more."""
         at = [p.t for p in pieces if not p.seen.all()]
-        for left, right in zip(pieces[:-1], pieces[1:], strict=True):
+        for left, right in pairwise(pieces):
             if not (left.seen.all() and right.seen.all()):
                 continue
             place = self.place(left, right)
@@ -140,7 +141,7 @@ class _Line:
         """What `read` returns."""
         kinks, found, lost = list[Kink](), list[tuple[Partial, Kink]](), 0
         on = np.ones(len(self.start), bool)
-        for left, right in zip(pieces[:-1], pieces[1:], strict=True):
+        for left, right in pairwise(pieces):
             place = self.place(left, right)
             if place is None or not (left.seen.all() and right.seen.all()):
                 lost += 1
@@ -172,4 +173,6 @@ def _agree(a: _Piece, b: _Piece) -> bool:
     """Whether no deeper unit switches between two pieces, as far as both show."""
     both = a.seen & b.seen
     size = max(float(np.linalg.norm(p.gradient)) for p in (a, b))
-    return bool(both.any()) and float(np.linalg.norm((a.gradient - b.gradient)[both])) <= AGREE * size
+    return (
+        bool(both.any()) and float(np.linalg.norm((a.gradient - b.gradient)[both])) <= AGREE * size
+    )

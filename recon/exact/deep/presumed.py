@@ -11,6 +11,7 @@ open is read once that is known (`masked`).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ def _widest(gaps: list[_Gap]) -> list[_Gap]:
 def _gaps(line: segment.Line, points: list[Point]) -> list[_Gap]:
     """Where neighbouring points differ."""
     gaps = []
-    for left, right in zip(points[:-1], points[1:], strict=True):
+    for left, right in pairwise(points):
         jump = right.gradient - left.gradient
         start, slope = right.start - left.start, right.slope - left.slope
         noise = left.noise + right.noise + 1e-300
@@ -136,7 +137,7 @@ def _touch(
     todo = [(group, 0) for group in _groups(planes.normal, most, rng)]
     while todo:
         group, turn = todo.pop()
-        found = first.touched(ask, planes, group, first.RADII[turn], rng)
+        found = first.touched(ask, planes, group, first.RADII[turn], rng, short=True)
         if found is None and turn + 1 < TRIES:
             todo += [(half, turn + 1) for half in np.array_split(group, min(2, len(group)))]
             continue
