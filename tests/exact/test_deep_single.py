@@ -92,7 +92,8 @@ def test_nearly_parallel_planes_are_crossed_by_a_short_step():
     rows = rng.standard_normal((6, 30))
     rows[3] = rows[0] + 0.02 * rng.standard_normal(30)
     rows /= np.linalg.norm(rows, axis=1)[:, None]
-    step = first._across(rows, np.ones(6, bool), np.linalg.inv(rows @ rows.T), rng)
+    inverse = np.linalg.inv(rows @ rows.T)
+    step = (first._short(rows, inverse, rng) @ inverse) @ rows
     assert np.allclose(np.abs(rows @ step), 1)
     assert np.linalg.norm(step) < 5  # either way it takes 20 or so, where these two are parted
 

@@ -52,7 +52,10 @@ def rows(s: Search, whole: Rows, part: Rows) -> list[tuple[Partial, Kink]]:
             first, kink = part.parts[j][0]
             length = float(np.linalg.norm(grown))
             found.append(
-                (first._replace(weights=grown / length, bias=float(bias) / length, seen=known_), kink)
+                (
+                    first._replace(weights=grown / length, bias=float(bias) / length, seen=known_),
+                    kink,
+                )
             )
     return found
 

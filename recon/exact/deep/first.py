@@ -79,14 +79,21 @@ def rank(tracks: Sequence[Track]) -> int:
 
 
 def touched(
-    ask: Ask, planes: Planes, which: np.ndarray, radius: float, rng: np.random.Generator
+    ask: Ask,
+    planes: Planes,
+    which: np.ndarray,
+    radius: float,
+    rng: np.random.Generator,
+    short: bool = False,
 ) -> np.ndarray | None:
     """Whether each of the planes `which` is real beside a random point on all of them.
 
-    Two queries; None where the jump is not a sum over them, or the victim is flat there.
+    Two queries; None where the jump is not a sum over them, or the victim is flat there.  short:
+    cross nearly parallel planes the same way (`_short`), not each in a random one.
     """
     rows, keep, inverse = touch.factor(planes.normal[which], np.ones(len(which), bool))
-    step = MARGIN * radius * _across(rows, keep, inverse, rng)
+    sign = _short(rows, inverse, rng) if short else rng.choice([-1.0, 1.0], len(which))
+    step = (np.where(keep, MARGIN * radius * sign, 0.0) @ inverse) @ rows
     foot = touch.pairs(
         rng.standard_normal((1, rows.shape[1])),
         rows,
@@ -105,17 +112,14 @@ def touched(
     return (np.linalg.norm(a, axis=0) > REAL * size) & keep
 
 
-def _across(
-    rows: np.ndarray, keep: np.ndarray, inverse: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """A short vector [d] with product 1 or -1 with each of the rows [m, d] kept.
+def _short(rows: np.ndarray, inverse: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Signs [m] of a short vector's products with rows [m, d], all of one size.
 
     Planes of one deeper unit can be nearly parallel; crossed the same way they take a short step,
     which no other plane is likely to cut.
     """
-    signs = np.where(rng.standard_normal((DRAWS, rows.shape[1])) @ rows.T > 0, 1.0, -1.0) * keep
-    steps = (signs @ inverse) @ rows
-    return np.asarray(steps[np.argmin(np.linalg.norm(steps, axis=1))])
+    signs = np.where(rng.standard_normal((DRAWS, rows.shape[1])) @ rows.T > 0, 1.0, -1.0)
+    return np.asarray(signs[np.argmin(((signs @ inverse) * signs).sum(1))])
 
 
 def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float]:

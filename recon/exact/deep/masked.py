@@ -27,7 +27,7 @@ from recon.exact.deep.track import Kink, Track
 
 DELTA = 1e-8  # of the point's size: how far inputs are raised
 AGREE = 1e-7  # of G: what it differs by where no unit switches
-ROUNDS = 60
+ROUNDS = 60  # at most
 
 
 class _Piece(NamedTuple):

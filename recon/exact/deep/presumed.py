@@ -137,7 +137,7 @@ def _touch(
     todo = [(group, 0) for group in _groups(planes.normal, most, rng)]
     while todo:
         group, turn = todo.pop()
-        found = first.touched(ask, planes, group, first.RADII[turn], rng)
+        found = first.touched(ask, planes, group, first.RADII[turn], rng, short=True)
         if found is None and turn + 1 < TRIES:
             todo += [(half, turn + 1) for half in np.array_split(group, min(2, len(group)))]
             continue

@@ -163,8 +163,8 @@ class Search:
     def begin(self, asked: Asked | None = None) -> first.Planes | None:
         """Find the first layer, and the scale of its outputs; Stuck where it is not found.
 
-        asked: replies on a line that were asked for already.  Where it is wider than the input,
-        only its planes.
+        asked: replies on a line that were asked for already.  Where the layer is wider than the
+        input, only its planes.
         """
         found = (
             self.line(asked) if not self.tracks else first.layer(self.log, self.tracks, self.rng)

@@ -36,7 +36,7 @@ GRID = 4  # first points of a line between its ends
 
 
 class Point(NamedTuple):
-    """A reply at u + t v: s is t, or its arctan where the line is whole."""
+    """A reply on the line: at t, s in the search's own coordinate, and its tangent."""
 
     s: float
     t: float
@@ -216,15 +216,7 @@ class Line:
             # What is left may look like one kink and be none: a deeper unit that switches here
             # changes the jumps before it along its own.  Only where to split is taken from it.
             guess = self.single(*rest, left, right, 1e3 * noise, 30.0)
-            if isinstance(guess, Kink) and len(jump) == 1:
-                where = self.bracket(guess, left, right)
-                if where is None:
-                    self.seen += list(at)
-                    self.kinks.append(guess)
-                    return None
-                if tries % 3 < 2:
-                    return where
-            elif isinstance(guess, Kink) and tries % 2 == 0:
+            if isinstance(guess, Kink) and tries % 2 == 0:
                 beside = at[np.argmin(np.abs(at - guess.t))]
                 return self.s_of((float(beside) + guess.t) / 2)
         found = self.single(jump, start, slope, left, right, noise)
@@ -290,16 +282,6 @@ class Line:
         normal = sign * row / length
         return Kink(meet, self.u + meet * self.v, normal, sign * weight * length)
 
-    def bracket(self, kink: Kink, left: Point, right: Point) -> float | None:
-        """Where to ask to tell a kink from several of equal sign: just beside it, on the longer
-        side; None where that was asked.
-        """
-        beside = BESIDE * ((1 + abs(kink.t)) if self.whole else self.ends[1] - self.ends[0])
-        if min(kink.t - left.t, right.t - kink.t) < 1.5 * beside:
-            return None
-        side = 1 if right.s - self.s_of(kink.t) > self.s_of(kink.t) - left.s else -1
-        return self.s_of(kink.t + side * beside)
-
     def one(
         self,
         left: Point,
@@ -319,9 +301,11 @@ class Line:
             good = left.s + 0.02 * width < at < right.s - 0.02 * width
             return at if good and tries % 3 < 2 else middle
         if max(left.rank, right.rank) < 2:
-            where = self.bracket(found, left, right)
-            if where is not None:
-                return where
+            beside = BESIDE * ((1 + abs(found.t)) if self.whole else self.ends[1] - self.ends[0])
+            if right.t - found.t > 1.5 * beside:
+                return self.s_of(found.t + beside)
+            if found.t - left.t > 1.5 * beside:
+                return self.s_of(found.t - beside)
         self.kinks.append(found)
         return None
 
