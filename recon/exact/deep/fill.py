@@ -3,8 +3,9 @@
 In the outputs y of the layer before, J is V_j w_j summed over the units that are on, on the inputs
 that are on, and a constant for signs that are not known yet.  With known units taken off, two
 replies differ, on the inputs that are on at both, by the units that are not known whole and switch
-between them.  Where the difference is that of one alone, V_j r^T with V_j as its kink showed it, and
-r is as known where w_j was seen, r shows the other weights too.  No query; it takes two outputs.
+between them.  Where the difference is that of one alone, V_j r^T with V_j as its kink showed it,
+and r is as known where w_j was seen, r shows the other weights too.  No query; it takes two
+outputs.
 (Our own construction.)
 """
 
@@ -66,8 +67,8 @@ def _strengths(s: Search, some: Rows) -> np.ndarray:
 
 
 def _inner(s: Search, whole: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Which inputs of the layer are on at replies [n, h], and the Jacobians in them [n, K, h] without
-    the units `whole`; zero where they are off.
+    """Which inputs of the layer are on at replies [n, h], and the Jacobians [n, K, h] in them, zero
+    where they are off, without the units `whole`.
     """
     points, gradient = s.log.points, s.log.reply.gradient
     size = np.linalg.norm(points, axis=1)
