@@ -82,6 +82,7 @@ def test_the_whole_network_comes_out(seed):
     got = attacked(true, seed)
     assert got.status is Status.RECOVERED, str(got)
     assert got.fresh == 30
+    assert 0 < got.searched.queries < got.cost.queries
     assert got.certificate < 1e-10
     assert "3 channels of 3x3, 6 channels of 3x3" in str(got)
     right(got, true)

@@ -24,12 +24,14 @@ from recon.replies import Reply
 
 BUDGET = 3_000  # queries, where the caller does not say
 CONVOLUTIONS = 2
+NOTHING = Cost()
 MOVED = 1e-3  # of the inputs' spread: how far these are moved
 
 
 @dataclass(frozen=True)
 class Convolutions(Recovery):
-    """A Recovery with the convolutions found, first one first, kernels of length one.
+    """A Recovery with the convolutions found, first one first, kernels of length one, and what
+    these cost until they explained fresh points.
 
     Where `ok`, `network` is a `networks.Convolutional` that met `fresh` standard normal points and
     up to 32 inputs like the data, values to within `promise`(eps) of their rms and gradients to
@@ -40,6 +42,7 @@ class Convolutions(Recovery):
 
     network: Convolutional | None  # type: ignore[assignment]
     layers: tuple[Layer, ...] = ()
+    searched: Cost = NOTHING
 
 
 def convolutional(
@@ -98,9 +101,11 @@ def _recover(
         return ask(victim, x.astype(form.asked))
 
     def ended(status: Status, detail: str, layers: tuple[Layer, ...] = ()) -> Convolutions:
-        return Convolutions(None, status, spent, detail=detail, layers=layers)
+        found = {"layers": layers, "searched": searched}
+        return Convolutions(None, status, spent, detail=detail, **found)
 
     layers: tuple[Layer, ...] = ()
+    searched = spent
     try:
         first = probe.points(rng, -np.ones(dim), np.ones(dim), eps).astype(form.asked)
         found = probe.findings(first.astype(float), log(first.astype(float)), eps)
@@ -124,6 +129,7 @@ def _recover(
         for number in range(CONVOLUTIONS):
             last = (unmet,) if number == CONVOLUTIONS - 1 else ()
             layers = (*layers, layer.find(log, shape, layers, rng, *last))
+            searched = spent
         network, off = dense.found(log, layers, shape, rng, fresh, x, others)
     except asking.Spent:
         return ended(Status.BUDGET, _told(layers), layers)

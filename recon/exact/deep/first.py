@@ -23,11 +23,14 @@ from recon.exact.deep.segment import Ask
 from recon.exact.deep.track import Kink, Track
 
 MARGIN = 1e-5  # how far beside a plane it is touched, relative to the radius
+DRAWS = 64  # of signs, of which the shortest step is taken
 RADII = (1.0, 3.0, 10.0, 0.3)  # of the touching points, in turn
 REAL = 1e-8  # of the gradients' size: a jump
 SAME = 1e-7  # planes that differ less are one
 DOUBTFUL = 2  # planes more than inputs that may be deeper kinks, until they are touched again
 TURNS = 6  # of touches, at most
+OUTSIDE = 1e-8  # of the Jacobians: what may lie outside of the layer's span
+BOTH = 1e-6  # of a unit's part in them where it is on: what it may have where it is off
 SPAN = 1e-9  # of the largest singular value: rank
 
 
@@ -37,6 +40,13 @@ class Planes(NamedTuple):
     normal: np.ndarray
     offset: np.ndarray
     votes: np.ndarray  # [m] touches passed less touches failed
+
+
+def stacked(kinks: Sequence[Kink]) -> Planes:
+    """The planes of kinks."""
+    normal = np.array([kink.normal for kink in kinks])
+    offset = -np.array([kink.normal @ kink.x for kink in kinks])
+    return Planes(normal, offset, np.zeros(len(kinks)))
 
 
 def of_kinks(kinks: Sequence[Kink]) -> Planes:
@@ -69,14 +79,21 @@ def rank(tracks: Sequence[Track]) -> int:
 
 
 def touched(
-    ask: Ask, planes: Planes, which: np.ndarray, radius: float, rng: np.random.Generator
+    ask: Ask,
+    planes: Planes,
+    which: np.ndarray,
+    radius: float,
+    rng: np.random.Generator,
+    short: bool = False,
 ) -> np.ndarray | None:
     """Whether each of the planes `which` is real beside a random point on all of them.
 
-    Two queries; None where the jump is not a sum over them, or the victim is flat there.
+    Two queries; None where the jump is not a sum over them, or the victim is flat there.  short:
+    cross nearly parallel planes the same way (`_short`), not each in a random one.
     """
     rows, keep, inverse = touch.factor(planes.normal[which], np.ones(len(which), bool))
-    level = np.where(keep, MARGIN * radius * rng.choice([-1.0, 1.0], len(which)), 0.0)
+    sign = _short(rows, inverse, rng) if short else rng.choice([-1.0, 1.0], len(which))
+    step = (np.where(keep, MARGIN * radius * sign, 0.0) @ inverse) @ rows
     foot = touch.pairs(
         rng.standard_normal((1, rows.shape[1])),
         rows,
@@ -84,7 +101,6 @@ def touched(
         np.where(keep, -planes.offset[which], 0.0)[None],
         np.array([radius]),
     )[0, 0]
-    step = (level @ inverse) @ rows
     reply = ask(np.stack([foot + step, foot - step]))
     size = float(np.linalg.norm(reply.gradient, axis=(1, 2)).sum())
     if size == 0:
@@ -94,6 +110,16 @@ def touched(
     if np.linalg.norm(jump - a @ rows) > SPAN * size:
         return None
     return (np.linalg.norm(a, axis=0) > REAL * size) & keep
+
+
+def _short(rows: np.ndarray, inverse: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Signs [m] of a short vector's products with rows [m, d], all of one size.
+
+    Planes of one deeper unit can be nearly parallel; crossed the same way they take a short step,
+    which no other plane is likely to cut.
+    """
+    signs = np.where(rng.standard_normal((DRAWS, rows.shape[1])) @ rows.T > 0, 1.0, -1.0)
+    return np.asarray(signs[np.argmin(((signs @ inverse) * signs).sum(1))])
 
 
 def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float]:
@@ -112,6 +138,19 @@ def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float
     sign = np.where(above > below, 1.0, -1.0)
     wrong = np.minimum(above, below) / np.maximum(np.maximum(above, below), 1e-300)
     return Layer(normal * sign[:, None], offset * sign), outside, float(wrong.max(initial=0.0))
+
+
+def signed(kinks: Sequence[Kink], tracks: Sequence[Track]) -> Layer | None:
+    """The layer whose planes these kinks show, if every Jacobian seen bears it out."""
+    if not 0 < len(kinks) <= rank(tracks):
+        return None
+    made, outside, wrong = orient(stacked(kinks), tracks)
+    return made if outside < OUTSIDE and wrong < BOTH else None
+
+
+def too_many(count: int, of: int, track: Track) -> bool:
+    """Whether so many planes are more than the inputs, with Jacobians of rank `of`."""
+    return of == track.gradient.shape[2] and count > of + DOUBTFUL
 
 
 class Found(NamedTuple):
@@ -180,7 +219,7 @@ def layer(
             continue
         made, outside, wrong = orient(whole, tracks)
         why = f"{why}, {outside:.0e} outside, {wrong:.0e} wrong"
-        if outside < 1e-8 and wrong < 1e-6:
+        if outside < OUTSIDE and wrong < BOTH:
             return Found(made, whole, votes, "")
         if idle and real.sum() < of:  # what is missing switches where the victim is flat
             break

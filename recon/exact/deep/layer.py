@@ -57,9 +57,12 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
     number = len(s.layers)
     if number not in s.seen:
         s.seen[number] = []
-        s.take(s.tracks)
-        if number == 1:
-            s.raise_()
+        if number == 1 and s.log.outputs == 1:
+            s.read()
+        else:
+            s.take(s.tracks)
+            if number == 1:
+                s.raise_()
     walk, aim_ = _Walk(s), aim.Aim(s)
     quiet, count, need, blind, peeling = 0, 0, True, 0, False
     found = s.candidates()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import cells, first, known, lift, raised, rows, segment
+from recon.exact.deep import cells, first, known, lift, masked, presumed, raised, rows, segment
 from recon.exact.deep.cells import Chart
 from recon.exact.deep.known import Layer
 from recon.exact.deep.lift import Partial
@@ -19,9 +20,19 @@ from recon.replies import Reply
 FAR = 1e3  # of a whole line, in t: kinks beyond are placed too badly to be used
 DOUBTS = 3  # kinks that a known layer cannot have, after which it is taken up again
 LINES = 4  # for the first layer
+WIDE = "Layer 1: wider than the {} inputs, which takes two outputs."
 
 Seen = list[tuple[Partial, Kink]]
 Ends = tuple[np.ndarray, np.ndarray]  # two points [d]
+
+
+class Asked(NamedTuple):
+    """Replies at places t [n] of the line u + t v."""
+
+    u: np.ndarray
+    v: np.ndarray
+    t: np.ndarray
+    reply: Reply
 
 
 class Stuck(Exception):
@@ -81,6 +92,10 @@ class Log:
         return [self._rows[point.tobytes()] for point in x]
 
     @property
+    def outputs(self) -> int:
+        return self.gradient[0].shape[1]
+
+    @property
     def points(self) -> np.ndarray:
         return _joined(self.x)
 
@@ -121,26 +136,39 @@ class Search:
     _pieces: dict[tuple[int, int], rows.Pieces] = field(default_factory=dict)
     _candidates: tuple[tuple[int, ...], Rows] | None = None  # of so many layers, kinks and lines
 
-    def line(self, asked: tuple[np.ndarray, np.ndarray, np.ndarray, Reply] | None = None) -> None:
-        """Search a whole line: a new one, or u, v and the replies at places t [n] of it."""
+    def line(self, asked: Asked | None) -> first.Found:
+        """Search a whole line for the first layer: a new one, or u, v and the replies at places
+        t [n] of it.
+        """
         if asked is None:
             u, v = self.rng.standard_normal((2, self.dim))
-            track = segment.search(self.log, u, v, None, self.log.eps, self.log.scale)
+            t = segment.grid()
+            reply = self.log(u + t[:, None] * v)
         else:
             u, v, t, reply = asked
             self.log.keep(u + t[:, None] * v, reply)
-            eps, scale = self.log.eps, self.log.scale
-            track = segment.search(self.log, u, v, None, eps, scale, asked=(t, reply))
+        where = self.log, u, v
+        eps, scale = self.log.eps, self.log.scale
+        if reply.gradient.shape[1] > 1:
+            self.tracks.append(segment.search(*where, None, eps, scale, asked=(t, reply)))
+            return first.layer(self.log, self.tracks, self.rng)
+        track, layer, votes = presumed.search(*where, eps, scale, (t, reply), self.rng)
         self.tracks.append(track)
+        if layer is not None:
+            return first.Found(layer, first.of_kinks([]), votes, "")
+        if first.too_many(int(votes.sum()), first.rank(self.tracks), track):
+            raise Stuck(WIDE.format(self.dim))
+        return first.layer(self.log, self.tracks, self.rng, votes)
 
-    def begin(self) -> first.Planes | None:
+    def begin(self, asked: Asked | None = None) -> first.Planes | None:
         """Find the first layer, and the scale of its outputs; Stuck where it is not found.
 
-        Where it is wider than the input, only its planes.
+        asked: replies on a line that were asked for already.  Where the layer is wider than the
+        input, only its planes.
         """
-        if not self.tracks:
-            self.line()
-        found = first.layer(self.log, self.tracks, self.rng)
+        found = (
+            self.line(asked) if not self.tracks else first.layer(self.log, self.tracks, self.rng)
+        )
         for _ in range(LINES - 1):
             if found.layer is not None or found.wide:
                 break
@@ -151,10 +179,8 @@ class Search:
         if found.wide:
             return found.planes
         if found.layer is None:
-            wide = found.why
-            if len(found.planes.offset) > self.dim:
-                wide = f"wider than the {self.dim} inputs, which takes two outputs"
-            raise Stuck(f"Layer 1: {wide}.")
+            wide = len(found.planes.offset) > self.dim
+            raise Stuck(WIDE.format(self.dim) if wide else f"Layer 1: {found.why}.")
         self.layers, self.chart = [found.layer], cells.chart(found.layer)
         near = np.concatenate([track.x[np.abs(track.t) < 2] for track in self.tracks])
         self.box = 2 * float(np.maximum(known.before(self.layers, near)[0], 0).max())
@@ -226,6 +252,12 @@ class Search:
             part = lift.partial(self.layers, q, normal)
             if part is not None:
                 self.seen[number].append((part, kink))
+
+    def read(self) -> None:
+        """Read what lines show of the second layer, where there is one output."""
+        for i, track in enumerate(self.tracks):
+            self.tracks[i], found = masked.read(self.log, self.layers[0], self.chart, track)
+            self.seen[1] += [pair for pair in found if abs(pair[1].t) < FAR]
 
     def raise_(self) -> None:
         """See rows of the second layer whole, of which the lines searched so far have kinks."""
