@@ -238,7 +238,7 @@ def _recover(
     cost, most = form.cost, np.iinfo(np.int32).max if budget is None else budget
     known = (jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps, precision or 0.0)
     eps = max(float(unit) for unit in known)
-    seed, seen, replied, gradient = asking.seed(key), None, eps, form.gradient
+    seed, seen, replied = asking.seed(key), None, eps
     if eps <= COARSE:
         two_layer.check_memory(Settings(dim, form.outputs, two_layer.room(width), form.asked, eps))
     limit, coarser = derived.limits(oracle.view, form)
@@ -277,7 +277,8 @@ def _recover(
             return Recovery(None, Status.UNFIT, cost, detail=found.sentence)
         eps = replied if blurred > replied else found.eps
         coarser, replied = max(coarser, faint), replied if hides else eps
-        gradient = np.concatenate([gradient, reply.gradient])
+        if inputs is None and size == 1:
+            inputs = of_gradients(reply.gradient)
         fresh = [0, 3]
         seen = x[fresh].astype(float), Reply(*(part[fresh] for part in reply))
     if eps > COARSE:
@@ -285,7 +286,6 @@ def _recover(
         return two_layer.too_coarse(logits, at, form.asked, form.replied, cost)
     if inputs is None and size < 1:
         inputs = Inputs(np.zeros(dim), np.full(dim, size))
-    inputs = of_gradients(gradient) if inputs is None else inputs
     units = (eps * coarser, replied)
     floor = derived.FLOOR * replied if derived.hides(oracle.view) else 0.0
     victim = Victim(logits, dim, form.outputs, form.asked, *units, cost, inputs, z, seen, floor)

@@ -19,6 +19,8 @@ INSIDE = 1 - 2.0**-20  # of a box's half side, for queries
 FARTHER = 8.0  # times standard normal, beyond which units are of inputs that lie farther
 NOTHING = 1e-12  # of the largest weight of an input: what rounding leaves of one that is not used
 SPREAD = 64.0  # between the gradients of inputs, above which these are of different scale
+LIKELY = 0.05  # probability that inputs of one scale are taken for others, where these are many
+LARGEST = 3.2  # of many normal numbers
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,17 @@ def check_whole(box: Any, data: Any) -> None:
                 raise ValueError(f"{name} must be whole numbers where the service takes no others")
 
 
-def of_gradients(gradient: np.ndarray) -> Inputs | None:
-    """Scales from gradients [n, K, d] that differ by more than SPREAD between inputs, else None.
+def of_gradients(gradient: np.ndarray, draws: int = 1) -> Inputs | None:
+    """Scales from gradients [n, K, d] that differ by more than SPREAD between inputs, and by more
+    than those of d inputs of one scale do by chance (normal numbers); else None.
 
+    draws: how many of the n say something of their own; gradients at points that lie close are one.
     An input without a gradient keeps the median scale, which is one.
     """
     size = np.maximum(gradient.max((0, 1), initial=0.0), -gradient.min((0, 1), initial=0.0))
     used = size > 0
-    if not used.any() or size.max() <= SPREAD * size[used].min():
+    chance = LARGEST * (len(size) / LIKELY) ** (1 / (draws * gradient.shape[1]))
+    if not used.any() or size.max() <= max(SPREAD, chance) * size[used].min():
         return None
     median = np.median(size[used])
     return Inputs(np.zeros(len(size)), _power(median / np.where(used, size, median)))

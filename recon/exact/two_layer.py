@@ -30,6 +30,7 @@ DEEP = 1024  # kinks up to which a victim that has no two layers is taken for a 
 DEEPER = 1e-6  # of the largest gradient: a value that two layers do not meet
 DEPENDENT = 1e-12  # smallest eigenvalue of the rows' Gram matrix
 BENT = 2  # touches that explain nothing, after which kinks are not taken for hyperplanes
+ON_LINE = 3  # gradients of a line that say something of their own: in the middle, and far out
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
 MEMORY = 8 << 30  # bytes of replies kept at most
@@ -230,7 +231,8 @@ def _one_line(
         count = network.width
         if watch:
             reach = s.reach * float(np.linalg.norm(state.v))
-            other = of_gradients(state.gradient[: int(state.filled)]) or of_ends(network, reach)
+            seen = state.gradient[: int(state.filled)]
+            other = of_gradients(seen, ON_LINE) or of_ends(network, reach)
         found = f"Units found: {count}."
         if blind and probe.digits(_seen(state)) > COARSE:
             return Recovery(None, Status.UNCERTIFIED, cost, detail=TOO_COARSE), None

@@ -9,7 +9,7 @@ from deep_planted import attacked, error, planted
 from recon.exact import Status
 from recon.exact.deep import cells, first, known, masked, output, presumed, segment
 from recon.exact.deep.known import Layer
-from recon.exact.inputs import SPREAD, of_gradients
+from recon.exact.inputs import of_gradients
 from recon.replies import Reply
 
 
@@ -105,12 +105,15 @@ def test_a_first_layer_wider_than_the_input_ends_soon_and_in_truth():
     assert counted.queries < 20 * 40
 
 
-def test_one_small_entry_of_a_gradient_says_nothing_of_the_scale_of_an_input():
-    rng = np.random.default_rng(1)
-    gradient = rng.standard_normal((5, 1, 100))
-    assert of_gradients(gradient[:1]) is not None  # chance alone exceeds SPREAD
-    assert of_gradients(gradient) is None
-    assert of_gradients(gradient * np.where(np.arange(100) < 50, 1, 100 * SPREAD)) is not None
+@pytest.mark.parametrize(("dim", "outputs", "draws"), [(784, 1, 1), (784, 1, 3), (100, 2, 1)])
+def test_chance_says_nothing_of_the_scale_of_an_input(dim, outputs, draws):
+    uneven = 10.0 ** np.where(np.arange(dim) < dim // 2, -3, 3)
+    taken = 0
+    for seed in range(100):
+        gradient = np.random.default_rng(seed).standard_normal((draws, outputs, dim))
+        taken += of_gradients(gradient, draws) is not None
+        assert of_gradients(gradient * uneven, draws) is not None
+    assert taken <= 10
 
 
 def test_far_replies_settle_a_unit_that_is_linear_near_the_origin():

@@ -49,20 +49,24 @@ def stacked(kinks: Sequence[Kink]) -> Planes:
     return Planes(normal, offset, np.zeros(len(kinks)))
 
 
-def of_kinks(kinks: Sequence[Kink]) -> Planes:
-    """The planes of kinks, each once; those on two lines have passed a touch."""
+def of_kinks(kinks: Sequence[Kink], passed: np.ndarray | None = None) -> Planes:
+    """The planes of kinks, each once; those on two lines have passed a touch.
+
+    passed [m]: the touches that each kink has passed, by default none.
+    """
     dim = len(kinks[0].x) if kinks else 0
     normal, offset, votes = np.zeros((0, dim)), np.zeros(0), np.zeros(0)
-    for kink in kinks:
+    passed = np.zeros(len(kinks)) if passed is None else passed
+    for kink, vote in zip(kinks, passed, strict=True):
         level = -float(kink.normal @ kink.x)
         cosine = normal @ kink.normal
         same = np.abs(np.abs(cosine) - 1) < SAME
         same &= np.abs(offset - np.sign(cosine) * level) < 10 * SAME * (1 + abs(level))
         if same.any():
-            votes[np.argmax(same)] += 2
+            votes[np.argmax(same)] += 2 + vote
             continue
         normal = np.concatenate([normal, kink.normal[None]])
-        offset, votes = np.append(offset, level), np.append(votes, 0.0)
+        offset, votes = np.append(offset, level), np.append(votes, vote)
     return Planes(normal, offset, votes)
 
 

@@ -158,7 +158,8 @@ class Search:
             return first.Found(layer, first.of_kinks([]), votes, "")
         if first.too_many(int(votes.sum()), first.rank(self.tracks), track):
             raise Stuck(WIDE.format(self.dim))
-        return first.layer(self.log, self.tracks, self.rng, votes)
+        passed = first.of_kinks(track.kinks, votes).votes
+        return first.layer(self.log, self.tracks, self.rng, passed)
 
     def begin(self, asked: Asked | None = None) -> first.Planes | None:
         """Find the first layer, and the scale of its outputs; Stuck where it is not found.

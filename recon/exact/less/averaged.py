@@ -104,7 +104,7 @@ class _Attack:
             if (network := search(far, inputs, far_seed)) is None:
                 return replace(outcome, cost=self.cost)
             sample = network.gradient(rng.standard_normal((SAMPLE, self.dim)))
-            inputs = of_gradients(sample)
+            inputs = of_gradients(sample, SAMPLE)
             scale = np.ones(self.dim) if inputs is None else inputs.scale
             solver = self.solver(scale, bias_seed)
             for solve in (solver.found, solver.sharper):
