@@ -21,6 +21,7 @@ NOTHING = 1e-12  # of the largest weight of an input: what rounding leaves of on
 SPREAD = 64.0  # between the gradients of inputs, above which these are of different scale
 LIKELY = 0.05  # probability that inputs of one scale are taken for others, where these are many
 LARGEST = 3.2  # of many normal numbers
+ALIKE = 1e-3  # of the largest entry: a difference between outputs
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,11 @@ def of_gradients(gradient: np.ndarray, draws: int = 1) -> Inputs | None:
     """
     size = np.maximum(gradient.max((0, 1), initial=0.0), -gradient.min((0, 1), initial=0.0))
     used = size > 0
-    chance = LARGEST * (len(size) / LIKELY) ** (1 / (draws * gradient.shape[1]))
-    if not used.any() or size.max() <= max(SPREAD, chance) * size[used].min():
+    if not used.any():
+        return None
+    outputs = max(np.linalg.matrix_rank(part, ALIKE * size.max()) for part in gradient)
+    chance = LARGEST * (len(size) / LIKELY) ** (1 / (draws * max(1, outputs)))
+    if size.max() <= max(SPREAD, chance) * size[used].min():
         return None
     median = np.median(size[used])
     return Inputs(np.zeros(len(size)), _power(median / np.where(used, size, median)))

@@ -49,6 +49,11 @@ def stacked(kinks: Sequence[Kink]) -> Planes:
     return Planes(normal, offset, np.zeros(len(kinks)))
 
 
+def joined(a: Planes | None, b: Planes) -> Planes:
+    """Both."""
+    return b if a is None else Planes(*(np.concatenate(both) for both in zip(a, b, strict=True)))
+
+
 def of_kinks(kinks: Sequence[Kink], passed: np.ndarray | None = None) -> Planes:
     """The planes of kinks, each once; those on two lines have passed a touch.
 
@@ -72,14 +77,35 @@ def of_kinks(kinks: Sequence[Kink], passed: np.ndarray | None = None) -> Planes:
 
 def rank(tracks: Sequence[Track]) -> int:
     """Of all Jacobians seen: the width of the first layer, where it is below d."""
+    return len(_span(_rows(tracks)))
+
+
+def toward(tracks: Sequence[Track], planes: Planes, v: np.ndarray) -> np.ndarray:
+    """The part of v [d] along which no plane is crossed, of what Jacobians seen span; all of it
+    where nothing is left.
+
+    On such a line the first layer's units that are missing switch, and none of those known.
+    """
+    known = _span(planes.normal)
+    rows = _rows(tracks)
+    missing = _span(rows - (rows @ known.T) @ known)
+    return (missing @ v) @ missing if len(missing) else v
+
+
+def _rows(tracks: Sequence[Track]) -> np.ndarray:
+    """All rows of Jacobians seen [n, d], of length one."""
     rows = np.concatenate([t.gradient.reshape(-1, t.gradient.shape[2]) for t in tracks])
     size = np.linalg.norm(rows, axis=1)
-    rows = rows[size > SPAN * size.max(initial=0.0)]
+    used = size > SPAN * size.max(initial=0.0)
+    return np.asarray(rows[used] / size[used, None])
+
+
+def _span(rows: np.ndarray) -> np.ndarray:
+    """An orthonormal basis [r, d] of rows [n, d], of length one or what was left of such."""
     if not len(rows):
-        return 0
-    rows = rows / np.linalg.norm(rows, axis=1)[:, None]
-    values = np.linalg.svd(rows, compute_uv=False)
-    return int(np.sum(values > SPAN * values[0]))
+        return rows
+    _, values, basis = np.linalg.svd(rows, full_matrices=False)
+    return np.asarray(basis[values > SPAN * max(values[0], 1.0)])
 
 
 def touched(
@@ -144,11 +170,11 @@ def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float
     return Layer(normal * sign[:, None], offset * sign), outside, float(wrong.max(initial=0.0))
 
 
-def signed(kinks: Sequence[Kink], tracks: Sequence[Track]) -> Layer | None:
-    """The layer whose planes these kinks show, if every Jacobian seen bears it out."""
-    if not 0 < len(kinks) <= rank(tracks):
+def signed(planes: Planes, tracks: Sequence[Track]) -> Layer | None:
+    """The layer of these planes, if every Jacobian seen bears it out."""
+    if not 0 < len(planes.offset) <= rank(tracks):
         return None
-    made, outside, wrong = orient(stacked(kinks), tracks)
+    made, outside, wrong = orient(planes, tracks)
     return made if outside < OUTSIDE and wrong < BOTH else None
 
 

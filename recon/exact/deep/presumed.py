@@ -11,6 +11,7 @@ open is read once that is known (`masked`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -58,8 +59,13 @@ def search(
     scale: float,
     asked: tuple[np.ndarray, Reply] | None,
     rng: np.random.Generator,
+    planes: first.Planes | None = None,
+    tracks: Sequence[Track] = (),
 ) -> Found:
-    """The whole line u + t v, where replies at places t [n] may have been asked for already."""
+    """The whole line u + t v, where replies at places t [n] may have been asked for already.
+
+    planes: of the first layer that are known, from these tracks, and that the line does not cross.
+    """
     line = segment.Line(ask, u, v, None, eps, scale, None, 0)
     points = line.first(asked)
     real: dict[tuple[float, float], bool] = {}  # kinks touched, by the replies around
@@ -71,12 +77,13 @@ def search(
         cuts = [gap for gap in wide if gap.kink is None]
         new = [gap for gap in gaps if gap.kink and gap.ends not in real and not _beside(gap)]
         if not cuts and new:
-            track = line.track(points)
-            of = first.rank([track])
+            every = [*tracks, line.track(points)]
+            of = first.rank(every)
             _touch(ask, new, real, of, rng)
             kinks = [gap.kink for gap in gaps if gap.kink and real.get(gap.ends)]
-            made = first.signed(kinks, [track])
-            if made is not None or first.too_many(len(kinks), of, track):
+            whole = first.joined(planes, first.stacked(kinks)) if kinks else planes
+            made = None if whole is None else first.signed(whole, every)
+            if made is not None or first.too_many(len(kinks), of, every[-1]):
                 break
         cuts += [gap for gap in wide if real.get(gap.ends) is False]
         if not cuts:  # units are missing: two kinks of unlike sign may be on the shorter side

@@ -136,30 +136,39 @@ class Search:
     _pieces: dict[tuple[int, int], rows.Pieces] = field(default_factory=dict)
     _candidates: tuple[tuple[int, ...], Rows] | None = None  # of so many layers, kinks and lines
 
-    def line(self, asked: Asked | None) -> first.Found:
+    def line(self, asked: Asked | None, before: first.Found | None = None) -> first.Found:
         """Search a whole line for the first layer: a new one, or u, v and the replies at places
         t [n] of it.
+
+        before: what other lines showed; planes known are not crossed again where others lack.
         """
         if asked is None:
             u, v = self.rng.standard_normal((2, self.dim))
+            v = v if before is None else first.toward(self.tracks, before.planes, v)
             t = segment.grid()
             reply = self.log(u + t[:, None] * v)
         else:
             u, v, t, reply = asked
             self.log.keep(u + t[:, None] * v, reply)
         where = self.log, u, v
-        eps, scale = self.log.eps, self.log.scale
+        eps, scale, votes = self.log.eps, self.log.scale, None if before is None else before.votes
+        known_ = None if before is None else before.planes
         if reply.gradient.shape[1] > 1:
-            self.tracks.append(segment.search(*where, None, eps, scale, asked=(t, reply)))
-            return first.layer(self.log, self.tracks, self.rng)
-        track, layer, votes = presumed.search(*where, eps, scale, (t, reply), self.rng)
+            planes = [] if known_ is None else [Layer(known_.normal, known_.offset)]
+            expected = known.expected(planes, {}, u, v, -segment.REACH, segment.REACH)
+            few = first.rank(self.tracks) // 3 if self.tracks else 0
+            track = segment.search(*where, None, eps, scale, expected, few, (t, reply))
+            self.tracks.append(track)
+            return first.layer(self.log, self.tracks, self.rng, votes)
+        more = self.rng, known_, self.tracks
+        track, layer, passed = presumed.search(*where, eps, scale, (t, reply), *more)
         self.tracks.append(track)
         if layer is not None:
-            return first.Found(layer, first.of_kinks([]), votes, "")
-        if first.too_many(int(votes.sum()), first.rank(self.tracks), track):
+            return first.Found(layer, first.of_kinks([]), passed, "")
+        if first.too_many(int(passed.sum()), first.rank(self.tracks), track):
             raise Stuck(WIDE.format(self.dim))
-        passed = first.of_kinks(track.kinks, votes).votes
-        return first.layer(self.log, self.tracks, self.rng, passed)
+        votes = first.of_kinks(track.kinks, passed).votes if votes is None else votes
+        return first.layer(self.log, self.tracks, self.rng, votes)
 
     def begin(self, asked: Asked | None = None) -> first.Planes | None:
         """Find the first layer, and the scale of its outputs; Stuck where it is not found.
@@ -173,10 +182,7 @@ class Search:
         for _ in range(LINES - 1):
             if found.layer is not None or found.wide:
                 break
-            planes = [Layer(found.planes.normal, found.planes.offset)]
-            u, v = self.rng.standard_normal((2, self.dim))
-            self.search(u, v, None, planes, {}, first.rank(self.tracks) // 3)
-            found = first.layer(self.log, self.tracks, self.rng, found.votes)
+            found = self.line(None, found)
         if found.wide:
             return found.planes
         if found.layer is None:
@@ -255,10 +261,12 @@ class Search:
                 self.seen[number].append((part, kink))
 
     def read(self) -> None:
-        """Read what lines show of the second layer, where there is one output."""
-        for i, track in enumerate(self.tracks):
-            self.tracks[i], found = masked.read(self.log, self.layers[0], self.chart, track)
-            self.seen[1] += [pair for pair in found if abs(pair[1].t) < FAR]
+        """Read what the first line shows of the second layer, where there is one output; others
+        were searched for the first layer alone.
+        """
+        track, found = masked.read(self.log, self.layers[0], self.chart, self.tracks[0])
+        self.tracks = [track]
+        self.seen[1] += [pair for pair in found if abs(pair[1].t) < FAR]
 
     def raise_(self) -> None:
         """See rows of the second layer whole, of which the lines searched so far have kinks."""
