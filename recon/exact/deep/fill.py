@@ -35,20 +35,21 @@ def rows(s: Search, whole: Rows, part: Rows) -> list[tuple[Partial, Kink]]:
     for j, (row, bias, seen) in enumerate(zip(*layer, part.seen, strict=True)):
         strength = float(np.linalg.norm(weights[:, j]))
         along = np.einsum("k,nkh->nh", weights[:, j] / strength**2, inner)
-        other = inner - weights[:, j][:, None] * along[:, None]
         grown, known_ = row.copy(), seen.copy()
         for i in range(len(on)):
-            both = on & on[i]
-            left = np.abs(np.where(both[:, None], other - other[i], 0)).max((1, 2))
-            step = np.where(both, along - along[i], 0)
-            old = step * seen
-            sign = np.sign(old @ row)
-            off = np.abs(old - sign[:, None] * np.where(both, row * seen, 0)).max(1) * strength
-            good = (np.maximum(left, off) < FITS * size) & (both & ~known_).any(1)
-            good &= ((both & seen & (np.abs(row) > LEAST)).sum(1) >= BOTH) & (sign != 0)
-            for k in np.flatnonzero(good)[:1]:
-                new = both[k] & ~known_
-                grown[new], known_ = sign[k] * step[k, new], known_ | new
+            (some,) = np.nonzero((on[i] & ~known_) @ on.T)
+            both = on[some] & on[i]
+            step = np.where(both, along[some] - along[i], 0)
+            sign = np.sign((step * seen) @ row)
+            off = np.abs((step - sign[:, None] * np.where(both, row, 0)) * seen).max(1) * strength
+            good = (off < FITS * size) & (sign != 0)
+            good &= (both & seen & (np.abs(row) > LEAST)).sum(1) >= BOTH
+            for k in np.flatnonzero(good):
+                rest = inner[some[k]] - inner[i] - np.outer(weights[:, j], step[k])
+                if np.abs(rest[:, both[k]]).max() < FITS * size:
+                    new = both[k] & ~known_
+                    grown[new], known_ = sign[k] * step[k, new], known_ | new
+                    break
         if (known_ & ~seen).any():
             first, kink = part.parts[j][0]
             length = float(np.linalg.norm(grown))
