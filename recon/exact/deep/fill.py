@@ -22,13 +22,14 @@ from recon.exact.deep.track import Kink
 NEAR = 20.0  # times the median distance: replies from beyond take no part
 FITS = 1e-7  # of the largest Jacobian: what may be left
 LEAST = 1e-3  # of a unit's jump: what is known of it, at least
+MOST = 64  # replies that are held against all others
 BOTH = 2  # inputs, at least, on which a row is as it was seen
 
 
 def rows(s: Search, whole: Rows, part: Rows) -> list[tuple[Partial, Kink]]:
     """More of the rows `part`, where replies show it; whole: the other rows of the layer."""
-    if not len(part.bias) or s.log.reply.value.shape[1] == 1:
-        return []
+    if not len(part.bias) or s.log.reply.value.shape[1] == 1 or len(s.layers) == 1:
+        return []  # those of the second layer are seen whole (`raised`)
     on, inner = _inner(s, whole)
     weights, size = _strengths(s, part), float(np.abs(inner).max(initial=0.0))
     layer, found = part.layer(), list[tuple[Partial, Kink]]()
@@ -36,7 +37,7 @@ def rows(s: Search, whole: Rows, part: Rows) -> list[tuple[Partial, Kink]]:
         strength = float(np.linalg.norm(weights[:, j]))
         along = np.einsum("k,nkh->nh", weights[:, j] / strength**2, inner)
         grown, known_ = row.copy(), seen.copy()
-        for i in range(len(on)):
+        for i in range(0, len(on), -(-len(on) // MOST)):
             (some,) = np.nonzero((on[i] & ~known_) @ on.T)
             both = on[some] & on[i]
             step = np.where(both, along[some] - along[i], 0)

@@ -87,7 +87,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             if track is not None:
                 s.take([track])
         found, fair = s.candidates(), _fair(s)
-        filled = fill.rows(s, fair, found.some(~found.whole))
+        filled = [] if deeper else fill.rows(s, fair, found.some(~found.whole))
         if filled:
             s.seen[number] += filled
             found, fair = s.candidates(), _fair(s)
