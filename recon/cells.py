@@ -15,7 +15,7 @@ import hashlib
 import json
 import platform
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -97,10 +97,12 @@ def surroundings() -> dict[str, str]:
     }
 
 
-def code(package: Path) -> str:
-    """A digest of what the files that measure do: comments and docstrings do not change it."""
+def code(package: Path, names: Sequence[str] = MEASURING) -> str:
+    """A digest of what files and folders of a package do, by default those that measure students:
+    comments and docstrings do not change it.
+    """
     total = hashlib.sha256()
-    for name in MEASURING:
+    for name in names:
         place = package / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -32,8 +32,12 @@ def test_comments_do_not_change_what_code_does_and_numbers_do(tmp_path):
     before = cells.code(tmp_path)
     (tmp_path / "models.py").write_text('"""Other."""\nx = 1  # one\n')
     assert cells.code(tmp_path) == before
+    few = cells.code(tmp_path, ["masks.py", "data"])
     (tmp_path / "models.py").write_text('"""Other."""\nx = 2\n')
     assert cells.code(tmp_path) != before
+    assert cells.code(tmp_path, ["masks.py", "data"]) == few
+    (tmp_path / "masks.py").write_text("x = 3\n")
+    assert cells.code(tmp_path, ["masks.py", "data"]) != few
 
 
 def doubled(cell, note):

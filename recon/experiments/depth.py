@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
-from recon import data, exact, oracles, victims
+from recon import cells, data, exact, oracles, victims, workers
+from recon.experiments import convolutional
 from recon.experiments.common import Measured, Row, columns, timed
+from recon.experiments.convolutional import PAPER, Cell, Sizes
 from recon.networks import Deep
-from recon.victims.training import Training
+from recon.victims import Training, random_deep
 
 # Queries of an attack from predictions alone, Carlini, Jagielski and Mironov (2020): of their code,
 # measured on two cores, and of their paper, where it says 2^18.5 and 2^21.5.
@@ -25,14 +28,23 @@ PREDICTIONS = {
     "784-128-1": round(2**21.5),
 }
 WRONG = 1e-6  # relative error above which an answer is a wrong one
+CODE = ("exact", "networks", "victims", "experiments/depth.py")
 
 
 class Shape(NamedTuple):
-    """Sizes (d, h_1, ..., K) of victims, how many, and what they are trained on, if anything."""
+    """Sizes (d, h_1, ..., K) of victims, how many, what they are trained on, if anything, or their
+    kind (`victims.UNUSUAL`); more: other sizes, in turn with these.
+    """
 
     sizes: tuple[int, ...]
     runs: int = 20
     images: str = ""
+    kind: str = ""
+    more: tuple[tuple[int, ...], ...] = ()
+
+    def of(self, run: int) -> tuple[int, ...]:
+        """The sizes of a victim."""
+        return (self.sizes, *self.more)[run % (1 + len(self.more))]
 
 
 def law(depth: int, width: int) -> Shape:
@@ -48,7 +60,8 @@ SHAPES = (
     Shape((40, 20, 10, 10, 3)),
     Shape((60, 40, 20, 10, 2)),
     Shape((100, 60, 30, 15, 4)),
-    Shape((80, 40, 20, 10, 5, 3), 5),
+    Shape((80, 40, 20, 10, 5, 3)),
+    Shape((128, 96, 64, 48, 32, 10), 2),
     Shape((10, 20, 20, 3)),
     Shape((20, 40, 20, 3)),
     Shape((10, 40, 20, 3)),
@@ -57,12 +70,27 @@ SHAPES = (
     Shape((10, 20, 20, 1)),
     Shape((80, 40, 20, 1)),
     Shape((40, 20, 10, 10, 1)),
-    Shape((784, 64, 32, 1), 5),
+    Shape((784, 64, 32, 1)),
     Shape((784, 128, 1), 5),
     Shape((64, 64, 32, 10), 10, "digits"),
     Shape((64, 48, 32, 16, 10), 3, "digits"),
     Shape((784, 128, 64, 10), 5, "mnist"),
 )
+CONVOLUTIONAL = ((PAPER, "", 20), (PAPER, "mnist", 20))
+MIXED = (
+    (40, 20, 10, 10, 3),
+    (60, 40, 20, 10, 2),
+    (80, 40, 20, 10, 5, 3),
+    (10, 20, 20, 3),
+    (20, 40, 20, 3),
+    (10, 40, 20, 3),
+    (10, 10, 10, 1),
+    (80, 40, 20, 1),
+    (40, 20, 10, 10, 1),
+    (64, 32, 16, 10),
+)
+EACH = 400  # victims of each kind
+UNUSUAL = tuple(Shape((80, 40, 20, 2), EACH, "", kind, MIXED) for kind in victims.UNUSUAL)
 LAW = tuple(law(depth, width) for depth in (1, 2, 3) for width in (16, 32, 64, 128))
 
 
@@ -72,63 +100,91 @@ class Depth(Measured):
 
     Claim:   "does our theoretical result extend to depth-3 networks? ... a k-layer ReLU network
              with h units at each layer from only O~(kh) queries?" (section 1.1, open).
-    Time:    8 minutes on 1 CPU core.
+    Time:    40 minutes on 1 CPU core, 30 of them for convolutional networks.
     Expect:  two hidden layers in 2 to 3 queries a unit from two outputs on, three in 3 to 6,
              4 to 7 where the first layer is two or four times as wide as the input; errors of
-             1e-12; none with `ok` wrong on more inputs than its certificate says.
+             1e-12; none with `ok` wrong on more inputs than its certificate says.  Convolutional
+             networks: both convolutions of all, and nearly all whole.
 
     The victim answers on the host, in float64; depth and widths are not told.  exact: `ok`, and
     within 1e-6 of the victim on all of 10,000 N(0, I) inputs (relative to the rms; the error of
     these is worst_error) and the test images of trained ones; beyond: `ok`, and wrong on more of
     the inputs than `Recovery.share` says.  Queries and seconds are means; predictions: what an
     attack that sees no gradients asks in all (PREDICTIONS).
+
+    Kinds of `victims.UNUSUAL` are of mixed sizes (MIXED).  The last rows are of convolutional
+    networks with two max-pools, the trained ones with 1,000 images of the attacker's; a channel
+    counts as a unit.  convolutions: victims of which both came
+    out (kernel_error: the most that an entry of their kernels is off by), in conv_queries on
+    average; agreement: of labels of the test images, the least over trained victims that are `ok`.
     """
 
     shown: ClassVar[tuple[str, ...]] = columns(
         "victim sizes hidden runs ok exact beyond queries_per_unit queries_per_unit_max "
-        "median_error worst_error predictions seconds"
+        "median_error worst_error predictions seconds convolutions kernel_error conv_queries "
+        "conv_queries_max agreement"
     )
-    shapes: tuple[Shape, ...] = (*SHAPES, *LAW)
+    shapes: tuple[Shape, ...] = (*SHAPES, *UNUSUAL, *LAW)
+    convolutional: tuple[tuple[Sizes, str, int], ...] = CONVOLUTIONAL  # images, victims
     steps: int = 4_000
+    conv_steps: int = 1_000
+    inputs: int = 1_000
     points: int = 10_000
     seed: int = 0
 
     def small(self) -> Depth:
         """Two narrow shapes, and one trained on digits."""
-        few = (Shape((12, 8, 6, 3), 2), Shape((8, 6, 4, 1), 1), Shape((64, 8, 6, 10), 1, "digits"))
-        return replace(self, shapes=few, steps=300, points=1_000)
+        few = [Shape((12, 8, 6, 3), 2), Shape((8, 6, 4, 1), 1), Shape((64, 8, 6, 10), 1, "digits")]
+        pooled = ((Sizes((18, 18, 1), ((3, 3), (3, 6)), (12, 5)), "", 2),)
+        few.append(Shape((12, 8, 6, 3), 2, "", "rare", ((8, 6, 4, 1),)))
+        return replace(self, shapes=tuple(few), convolutional=pooled, steps=300, points=1_000)
 
     def rows(self) -> Iterator[Row]:
-        """One a shape."""
-        for shape in self.shapes:
-            yield self._cell(shape)
+        """One a shape; of convolutional networks every victim is a cell."""
+        measure = lambda shape, _: [self._cell(shape)]  # noqa: E731
+        for rows in workers.map_cells(measure, self.shapes, self._named):
+            yield from rows
+        for sizes, images, runs in self.convolutional:
+            rest = self.conv_steps, self.points, self.inputs
+            todo = [Cell(sizes, images, self.seed, run, *rest) for run in range(runs)]
+            each = workers.map_cells(convolutional.measure, todo, convolutional.settings)
+            yield convolutional.summary(sizes, images, [row for rows in each for row in rows])
+
+    def _named(self, shape: Shape) -> Any:
+        """Plain data that names a cell, and the code that it is measured by."""
+        code = cells.code(Path(__file__).parents[1], CODE)
+        return ["depth", *shape, self.steps, self.points, self.seed, code]
 
     def _cell(self, shape: Shape) -> Row:
         images = data.load(shape.images) if shape.images else None
-        hidden = sum(shape.sizes[1:-1])
         queries, errors, shares, seconds, beyond = [], list[float](), list[float](), [], 0
-        for key in jax.random.split(jax.random.key(self.seed), shape.runs):
+        hidden, agreement = [], list[float]()
+        for run, key in enumerate(jax.random.split(jax.random.key(self.seed), shape.runs)):
             victim_key, attack_key, point_key = jax.random.split(key, 3)
-            victim = self.victim(victim_key, shape.sizes, images)
+            victim = self.victim(victim_key, shape, run, images)
             oracle = oracles.from_host(partial(_answer, victim))
-            took, got = timed(partial(exact.recover, oracle, dim=shape.sizes[0], key=attack_key))
-            queries.append(got.cost.queries / hidden)
+            took, got = timed(partial(exact.recover, oracle, dim=victim.dim, key=attack_key))
+            hidden.append(sum(victim.widths))
+            queries.append(got.cost.queries / hidden[-1])
             seconds.append(took)
             if not got.ok:
                 continue
-            x = np.asarray(jax.random.normal(point_key, (self.points, shape.sizes[0])))
+            x = np.asarray(jax.random.normal(point_key, (self.points, victim.dim)))
             x = x if images is None else np.concatenate([x, images.test.x])
-            truth = victim(x)
-            off = np.abs(got.network(x) - truth).max(1) / np.sqrt(np.mean(truth**2))
+            truth, answer = victim(x), got.network(x)
+            off = np.abs(answer - truth).max(1) / np.sqrt(np.mean(truth**2))
             errors.append(float(off.max()))
             shares.append(float(np.mean(off > WRONG)))
             beyond += shares[-1] > got.share
+            if images is not None:
+                same = answer[self.points :].argmax(1) == truth[self.points :].argmax(1)
+                agreement.append(float(np.mean(same)))
         return {
-            "victim": shape.images or "random",
-            "sizes": "-".join(map(str, shape.sizes)),
-            "depth": len(shape.sizes) - 2,
-            "hidden": hidden,
-            "outputs": shape.sizes[-1],
+            "victim": shape.images or shape.kind or "random",
+            "sizes": "mixed" if shape.more else "-".join(map(str, shape.sizes)),
+            "depth": None if shape.more else len(shape.sizes) - 2,
+            "hidden": round(np.mean(hidden)),
+            "outputs": None if shape.more else shape.sizes[-1],
             "runs": shape.runs,
             "ok": len(errors),
             "exact": sum(error <= WRONG for error in errors),
@@ -140,16 +196,16 @@ class Depth(Measured):
             "worst_error": max((e for e in errors if e <= WRONG), default=None),
             "predictions": PREDICTIONS.get("-".join(map(str, shape.sizes))),
             "seconds": float(np.mean(seconds)),
+            "agreement": min(agreement, default=None),
         }
 
-    def victim(self, key: Any, sizes: tuple[int, ...], images: data.Dataset | None) -> Deep:
+    def victim(self, key: Any, shape: Shape, run: int, images: data.Dataset | None) -> Deep:
         """A random network, or one trained on images, as NumPy arrays in float64."""
-        if images is None:
-            return jax.tree.map(
-                lambda a: np.asarray(a, np.float64), victims.random_deep(key, sizes)
-            )
-        training = Training(steps=self.steps)
-        return victims.deep_classifier(key, images, sizes[1:-1], training)[0]
+        if images is not None:
+            training = Training(steps=self.steps)
+            return victims.deep_classifier(key, images, shape.sizes[1:-1], training)[0]
+        drawn = partial(victims.random_unusual, kind=shape.kind) if shape.kind else random_deep
+        return jax.tree.map(lambda a: np.asarray(a, np.float64), drawn(key, sizes=shape.of(run)))
 
 
 def _answer(victim: Deep, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,16 +14,19 @@ from recon.victims.digits import (
 )
 from recon.victims.planted import (
     KINDS,
+    UNUSUAL,
     oracle_of,
     random_convolutional,
     random_deep,
     random_network,
     random_outside,
+    random_unusual,
 )
 from recon.victims.training import Training, schedule
 
 __all__ = [
     "KINDS",
+    "UNUSUAL",
     "Classifier",
     "Deep",
     "Trained",
@@ -39,6 +42,7 @@ __all__ = [
     "random_deep",
     "random_network",
     "random_outside",
+    "random_unusual",
     "schedule",
     "sizes",
 ]

@@ -63,6 +63,40 @@ def random_deep(key: Any, sizes: Sequence[int], bias: float = 0.5) -> Deep:
     )
 
 
+def random_unusual(key: Any, kind: str, sizes: Sequence[int]) -> Deep:
+    """A `random_deep` network of sizes (d, h_1, ..., K) with biases or units out of the common; the
+    kinds are our own choice.
+
+    no biases, large biases: of size 0 and 2; dead, rare, always on: by its bias one unit of each
+    hidden layer is on at none of 1,000 standard normal inputs, at one in a hundred, at all.
+    """
+    if kind not in UNUSUAL:
+        raise ValueError(f"no kind {kind!r}; there are {', '.join(UNUSUAL)}")
+    bias, share = UNUSUAL[kind]
+    network_key, key = jax.random.split(key)
+    network = random_deep(network_key, sizes, bias)
+    if share is None:
+        return network
+    y, biases = jax.random.normal(key, (1_000, network.dim)), list[Any]()
+    for weights, bias_ in zip(network.weights[:-1], network.biases[:-1], strict=True):
+        z = y @ weights.T + bias_
+        spread = z[:, 0].std() * (0.0 if 0 < share < 1 else 1.0 - 2.0 * share)
+        by = -jnp.quantile(z[:, 0], 1 - share) - spread
+        biases.append(bias_.at[0].add(by))
+        y = jnp.maximum(z.at[:, 0].add(by), 0)
+    return replace(network, biases=(*biases, network.biases[-1]))
+
+
+# Of `random_unusual`: the size of biases, and the share of inputs that a unit is on at, if told.
+UNUSUAL: dict[str, tuple[float, float | None]] = {
+    "no biases": (0.0, None),
+    "large biases": (2.0, None),
+    "dead": (0.5, 0.0),
+    "rare": (0.5, 0.01),
+    "always on": (0.5, 1.0),
+}
+
+
 def random_convolutional(
     key: Any,
     shape: Shape = (28, 28, 1),
