@@ -79,7 +79,7 @@ def random_unusual(key: Any, kind: str, sizes: Sequence[int]) -> Deep:
         return network
     y, biases = jax.random.normal(key, (1_000, network.dim)), list[Any]()
     for weights, bias_ in zip(network.weights[:-1], network.biases[:-1], strict=True):
-        z = y @ weights.T + bias_
+        z = y @ weights.T + bias_[None]
         spread = z[:, 0].std() * (0.0 if 0 < share < 1 else 1.0 - 2.0 * share)
         by = -jnp.quantile(z[:, 0], 1 - share) - spread
         biases.append(bias_.at[0].add(by))
