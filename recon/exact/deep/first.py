@@ -77,7 +77,9 @@ def of_kinks(kinks: Sequence[Kink], passed: np.ndarray | None = None) -> Planes:
 
 def rank(tracks: Sequence[Track]) -> int:
     """Of all Jacobians seen: the width of the first layer, where it is below d."""
-    return len(_span(_rows(tracks)))
+    rows = _rows(tracks)
+    values = np.linalg.svd(rows, compute_uv=False) if len(rows) else np.zeros(0)
+    return int(np.sum(values > SPAN * max(values.max(initial=0.0), 1.0)))
 
 
 def toward(tracks: Sequence[Track], planes: Planes, v: np.ndarray) -> np.ndarray:

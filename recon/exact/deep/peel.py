@@ -47,7 +47,8 @@ def find(s: Search, rows: Rows, x: np.ndarray, alone: bool) -> Track | Ends | No
     value, gradient = rest(s, rows, x)
     eps, scale = BLUR * s.log.eps, s.log.scale
     pairs = np.stack(np.triu_indices(len(x), 1), 1)
-    jump = gradient[pairs[:, 1]] - gradient[pairs[:, 0]]
+    inner = gradient @ np.linalg.qr(s.layers[0].weights.T)[0]  # all lie in the span of its rows
+    jump = inner[pairs[:, 1]] - inner[pairs[:, 0]]
     sizes = np.linalg.svd(jump, compute_uv=False)
     count = (sizes > segment.ROUNDING * eps * scale).sum(1)
     apart = np.linalg.norm(x[pairs[:, 1]] - x[pairs[:, 0]], axis=1)
