@@ -19,6 +19,7 @@ from recon.victims import Training
 
 WRONG = 1e-6  # relative error above which an answer is a wrong one
 EXACT = 1e-9  # error of kernels of length one, below which a convolution is the victim's
+AT_ONCE = 200  # inputs that a network is evaluated at
 CODE = ("exact", "networks", "victims", "experiments/convolutional.py")
 
 
@@ -83,7 +84,8 @@ def measure(cell: Cell, _: Any = None) -> list[Row]:
     if images is not None:
         x = np.asarray(images.test.x, np.float64)
         off = np.concatenate([off, _off(got.network, victim, x)])
-        row["agreement"] = float(np.mean(got.network(x).argmax(1) == victim(x).argmax(1)))
+        same = _values(got.network, x).argmax(1) == _values(victim, x).argmax(1)
+        row["agreement"] = float(np.mean(same))
     return [row | {"error": float(off.max())}]
 
 
@@ -155,8 +157,13 @@ def _victim(cell: Cell, key: Any, images: data.Dataset | None) -> Convolutional:
 
 def _off(network: Convolutional, victim: Convolutional, x: np.ndarray) -> np.ndarray:
     """By how much the answer to each of x [n, d] is off, beside the rms."""
-    truth = victim(x)
-    return np.abs(network(x) - truth).max(1) / np.sqrt(np.mean(truth**2))
+    truth = _values(victim, x)
+    return np.abs(_values(network, x) - truth).max(1) / np.sqrt(np.mean(truth**2))
+
+
+def _values(network: Convolutional, x: np.ndarray) -> np.ndarray:
+    """At x [n, d], a few at once: an image takes a megabyte."""
+    return np.concatenate([network(x[i : i + AT_ONCE]) for i in range(0, len(x), AT_ONCE)])
 
 
 def _answer(victim: Convolutional, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import pytest
 
 from recon import exact, oracles, victims
 from recon.exact import Status
-from recon.exact.conv import jumps, known, orient, reading
+from recon.exact.conv import corner, jumps, known, orient, reading
 from recon.exact.conv.known import Layer
 from recon.networks import Convolutional, Deep
 from recon.replies import Reply
@@ -252,6 +252,48 @@ def test_a_reply_shows_the_gradients_in_the_features():
         one = of.x[None]
         (lacking,) = reading.read(less, true.shape, one, Reply(true(one), true.gradient(one)))
         assert lacking.off > 1e-3
+
+
+def test_a_missing_channel_shows_where_it_is_on():
+    true, met = planted(3, **SMALL), 0
+    first, second = (Layer(*pair) for pair in zip(true.kernels, true.shifts, strict=True))
+    for channel in range(6):
+        less = [first, Layer(*(np.delete(a, channel, -1) for a in second))]
+        x = np.random.default_rng(channel).standard_normal((40, true.dim))
+        for of in reading.read(less, true.shape, x, Reply(true(x), true.gradient(x))):
+            y = known.outputs([first], of.x.reshape(true.shape))
+            z = known.sums(second.kernel, y)[..., channel]
+            cells = np.argwhere(z.max(2) + second.bias[channel] > 0)
+            on = {
+                (int(4 * p + o // 2 * 2), int(4 * q + o % 2 * 2))
+                for p, q in cells
+                for o in [z[p, q].argmax()]
+            }
+            if len(on) < 5:
+                assert set(reading.places(of, less, true.shape)) == on
+                met += bool(on)
+            else:  # as many rows as outputs tell no place
+                assert not reading.places(of, less, true.shape)
+    assert met > 10
+
+
+def test_known_channels_are_taken_off_a_jump():
+    rng = np.random.default_rng(4)
+    before = np.linalg.qr(rng.standard_normal((60, 3)))[0]
+    changes = [(rng.standard_normal(5), rng.standard_normal(60)) for _ in range(6)]
+    name, row = rng.standard_normal(5), rng.standard_normal(60)
+    across = np.eye(60) - before @ before.T
+    kept = np.outer(name, row) @ across
+    jump = kept + sum(np.outer(*changes[i]) * s for i, s in ((0, 1), (3, -1))) @ across
+    found, span = corner._unsettled(jump, before, changes, 1e-9)
+    assert np.abs(found - kept).max() < 1e-12
+    assert span is before
+    half = jump + np.outer(*changes[1]) @ across / 2  # no change of theirs: known less well
+    found, span = corner._unsettled(half, before, changes, 1e-9)
+    assert span.shape == (60, 9)
+    assert np.abs(found @ span).max() < 1e-12
+    assert np.linalg.matrix_rank(found, 1e-9) == 1
+    assert np.abs(found - np.outer(name, row) @ (np.eye(60) - span @ span.T)).max() < 1e-12
 
 
 def test_what_windows_see():
