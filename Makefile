@@ -1,6 +1,6 @@
 # Every target sets up .venv itself; python3, pip, make and git are all it takes.
 #   make demo        recover networks trained on digits, in about a minute
-#   make test        the test suite; test-slow: the rest of it
+#   make test        the test suite; test-slow: the rest of it; test-notebooks: they run
 #   make test-torch  the tests that hold ours against PyTorch and Captum, which it installs
 #   make test-brought  the tests of other libraries' models and files, which it installs
 #   make test-newest the test suite with the newest versions there are, in .venv-newest
@@ -16,7 +16,7 @@ INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check -c constrai
 # NumPy's threads beside JAX's own can stall both on few cores.
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: install demo test test-slow test-torch test-brought test-newest lint notebooks bench figures clean
+.PHONY: install demo test test-slow test-notebooks test-torch test-brought test-newest lint notebooks bench figures clean
 
 install: $(VENV)/installed
 
@@ -27,18 +27,22 @@ demo: install
 # has left.  PyTorch has threads of its own, so test-torch is one process.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist worksteal
 
+TESTS := test test-slow test-notebooks test-torch test-brought test-newest
 # What tests compile is kept for the next run, which then takes less than half the CPU time.
-test test-slow test-torch test-brought test-newest: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
-test test-slow test-torch test-brought test-newest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test test-slow test-torch test-brought test-newest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+$(TESTS): export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
+$(TESTS): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+$(TESTS): export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
 # On a fresh clone half of the time was LLVM's; test-slow has its optimizations, as users do.
-test test-torch test-brought test-newest: export JAX_DISABLE_MOST_OPTIMIZATIONS := 1
+$(filter-out test-slow,$(TESTS)): export JAX_DISABLE_MOST_OPTIMIZATIONS := 1
 
 test: install
-	@$(RUN) -m pytest $(PARALLEL) -m "not slow" --nbmake tests notebooks
+	@$(RUN) -m pytest $(PARALLEL) -m "not slow" tests
 
 test-slow: install
 	@$(RUN) -m pytest $(PARALLEL) -m slow
+
+test-notebooks: install
+	@$(RUN) -m pytest $(PARALLEL) --nbmake notebooks
 
 test-torch: $(VENV)/installed-bench
 	@$(RUN) -m pytest tests/test_explanations.py tests/test_steps.py \

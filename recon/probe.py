@@ -21,11 +21,11 @@ from recon.replies import Reply
 
 STEP, COARSE_STEP = 2.0**-20, 2.0**-11  # of a point's size; where replies have float32's digits
 ROUNDING = 64.0  # eps: what rounding may explain
-MOST = 6  # queries
+MOST, FAR = 6, 2.0**20  # queries; times as far out, where nothing shows
 FINE = 1e-10  # eps below which steps are short
 CLOSE = 1e-3  # relative, of a change that is as said
 ALIKE = 0.9  # cosine of two changes that are alike
-DECIMALS = range(1, 8)
+DECIMALS = range(1, 11)
 TINY = 1e-300
 FEW, MANY = 8, 6  # numbers that say nothing yet; outputs whose orders are tried
 SMALL, SAFETY = 1e-6, 8.0  # relative noise that is a lack of digits; how much more there may be
@@ -50,10 +50,13 @@ def points(rng: np.random.Generator, low: np.ndarray, high: np.ndarray, eps: flo
     return np.asarray((low + high)[None] / 2 + (high - low)[None] / 2 * z)
 
 
-def findings(x: np.ndarray, reply: Reply, eps: float) -> Finding:
-    """What replies to `points` x say, in float64: values [n, K] and gradients [n, K, d]."""
+def findings(x: np.ndarray, reply: Reply, eps: float, derived: bool = False) -> Finding:
+    """What replies to `points` x say, in float64: values [n, K] and gradients [n, K, d].
+
+    derived: from other replies, so that its numbers tell nothing of their digits.
+    """
     value, gradient = reply
-    eps = max(eps, digits(reply))
+    eps = eps if derived else max(eps, digits(reply))
     if (noise := _changes(gradient)[1]) <= SMALL:  # as of finite differences: few digits
         eps = max(eps, SAFETY * noise)
     for test in (odds, _clipped_inputs, products, _curved, unlike):
@@ -80,12 +83,19 @@ def digits(reply: Reply) -> float:
     return eps
 
 
+def lost(reply: Reply) -> bool:
+    """Whether values of few decimals differ where all gradients are zero: these are rounded."""
+    values = np.asarray(reply.value, np.float64)
+    differ = bool(np.ptp(values, axis=0).any()) and not np.asarray(reply.gradient).any()
+    return differ and decimals(values) is not None
+
+
 def few_digits(value: np.ndarray) -> float:
     """The rounding unit of values that are plainly float32's, or end after few decimals; else 0.
 
     Probabilities of almost 0 or 1 tell nothing of it.
     """
-    numbers = value[np.isfinite(value) & (np.abs(value) > SMALL)]
+    numbers = np.unique(value[np.isfinite(value) & (np.abs(value) > SMALL)])
     numbers = numbers[np.abs(numbers - np.round(numbers)) > SMALL]
     if len(numbers) < FEW:
         return 0.0
@@ -282,7 +292,7 @@ def _clipped_inputs(x: np.ndarray, value: np.ndarray, gradient: np.ndarray, eps:
     shown = gradient.any((1, 2))
     x, still = x[shown], (gradient[shown] == 0).all(1)  # [n, d]
     varies = still.any(0) & ~still.all(0)  # inputs that no unit reads are still everywhere
-    if varies.sum() < min(FEW, max(2, still.shape[1] // 4)):
+    if varies.sum() < min(FEW, max(3, still.shape[1] // 4)):
         return ""
     low, high = x[~still].min(), x[~still].max()
     seen = x[:, varies][still[:, varies]]

@@ -1,4 +1,4 @@
-"""The notebooks are generated from their sources; `make test` runs them."""
+"""The notebooks are generated from their sources; `make test-notebooks` runs them."""
 
 from pathlib import Path
 

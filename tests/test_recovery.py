@@ -13,7 +13,7 @@ from recon.experiments import EXACT
 from recon.experiments.recovery import Queries, Robust
 from recon.networks import TwoLayer
 from recon.oracles import Cost
-from recon.victims import odd
+from recon.victims import draws, odd
 
 
 def _and_a_far_unit(net):
@@ -44,7 +44,7 @@ def test_robust_believes_no_status(answer, counted, monkeypatch):
         return Recovery(network, status, Cost(gradients=12))
 
     monkeypatch.setattr(exact, "recover", recover)
-    for row in replace(Robust().small(), inside_runs=3, outside_runs=3, services=0).run():
+    for row in replace(Robust().small(), inside_runs=3, outside_runs=3, services=0, told=0).run():
         assert row[counted] == row["victims"] == 3
         assert row["queries_per_unit"] == 2
         assert sum(row[name] for name in ("exact", "near_only", "failed", "wrong")) == 3
@@ -58,15 +58,15 @@ def test_robust_holds_victims_of_all_sorts_to_their_own_values(monkeypatch):
         return Recovery(zero, Status.RECOVERED, Cost(gradients=12))
 
     monkeypatch.setattr(exact, "recover", recover)
-    few = replace(Robust().small(), inside=(), outside=(), services=96)
+    few = replace(Robust().small(), inside=(), outside=(), services=96, told=8)
     rows = list(few.run())
-    assert sum(row["victims"] for row in rows) == 96
+    assert sum(row["victims"] for row in rows) == 104
     assert sum(row["wrong"] for row in rows) > 90
 
 
 def test_a_victim_of_any_sort_shows_what_its_view_says():
     for view in odd.VIEWS[1:21:3]:
-        victim = odd.random_odd(7, view)._replace(kind="relu", dtype="float64", decimals=None)
+        victim = draws.random_odd(7, view)._replace(kind="relu", dtype="float64", decimals=None)
         assert isinstance(victim.value, TwoLayer)
         x = np.random.default_rng(0).normal(size=(4, victim.dim))
         with jax.enable_x64(True):

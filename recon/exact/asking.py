@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -13,11 +14,62 @@ import numpy as np
 
 from recon.exact import arrays
 from recon.exact.recovery import Recovery, Status
-from recon.oracles import AnyOracle, Cost, check
+from recon.networks import Deep, Network, TwoLayer
+from recon.oracles import AnyOracle, Cost, HostOracle, check
+
+LARGE = 1e60  # outputs beyond, or below one over it, are asked in another unit
 
 
 class Spent(Exception):
     """The budget does not cover the next queries; none of them was asked."""
+
+
+class OffScale(Exception):
+    """Outputs so large or small that squares are no numbers; unit: the power of two nearest to
+    their size, cost: what it took to see.
+    """
+
+    def __init__(self, unit: float, cost: Cost) -> None:
+        self.unit, self.cost = unit, cost
+
+
+def check_scale(numbers: np.ndarray, cost: Cost) -> None:
+    """OffScale where the numbers, in float64, are; zeros tell nothing."""
+    size = float(np.abs(numbers).max(initial=0.0))
+    if 0 < size < np.inf and not 1 / LARGE < size < LARGE:
+        raise OffScale(float(2.0 ** np.round(np.log2(size))), cost)
+
+
+def in_units(oracle: AnyOracle, unit: float) -> AnyOracle:
+    """The oracle with its outputs and gradients divided by a power of two."""
+    if isinstance(oracle, HostOracle):
+        values = None if oracle.value_fn is None else _Divided(oracle.value_fn, unit)
+        return replace(oracle, fn=_Divided(oracle.fn, unit), value_fn=values)
+    return replace(oracle, f=_Divided(oracle.f, unit))
+
+
+def of_units(network: Network | None, unit: float) -> Network | None:
+    """The network of outputs that were divided by a unit."""
+    if isinstance(network, TwoLayer):
+        parts = ("weights", "slope", "offset")
+        return replace(network, **{name: getattr(network, name) * unit for name in parts})
+    if isinstance(network, Deep):
+        weights = (*network.weights[:-1], network.weights[-1] * unit)
+        return replace(
+            network, weights=weights, biases=(*network.biases[:-1], network.biases[-1] * unit)
+        )
+    return network
+
+
+@dataclass(frozen=True)
+class _Divided:
+    """f with what it returns over a unit."""
+
+    f: Any
+    unit: float
+
+    def __call__(self, *given: Any) -> Any:
+        return jax.tree.map(lambda a: a / self.unit, self.f(*given))
 
 
 def theorem2_constants(width: int, delta: float, separation: float) -> tuple[float, float]:

@@ -12,17 +12,26 @@ import numpy as np
 
 from recon import probe
 from recon.exact import asking, deep, derived, near, regions, two_layer
-from recon.exact.inputs import check_whole, of_box, of_data, of_gradients
+from recon.exact.inputs import Inputs, check_whole, of_box, of_data, of_gradients
 from recon.exact.less import averaged, by_values, top_logit, top_probability, top_value
+from recon.exact.less.odds import OneOutput
 from recon.exact.lines import Settings
 from recon.exact.recovery import COARSE, Recovery, Status
-from recon.exact.two_layer import Victim, unchecked
+from recon.exact.two_layer import Victim
 from recon.explanations import SHOWN
+from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, Cost, HostOracle, Reply, check, need
 
 ODDS = ("probabilities", "log_probabilities")
 # Forms that leave an explanation what it is: the others take signs, pixels or the scale away.
 ROUNDED = tuple(name for name, form in SHOWN.items() if form.match is SHOWN["plain"].match)
+
+NEARER = (1.0, 2.0**-6, 2.0**-12)  # sizes of the first points, until one class is not certain
+
+CONSTANT = (
+    "All replies are few digits, without a gradient: what the network says beside them may be lost "
+    "in rounding. Ask for more digits, or elsewhere."
+)
 
 # The methods for services that show less than all gradients, by outputs, explanation and `of`.
 LESS: dict[tuple[str, str, str], Callable[..., Recovery]] = {
@@ -123,22 +132,82 @@ def recover(
         raise ValueError(f"share must lie between 0 and 1, not {share!r}")
     if budget == 0:
         return Recovery(None, Status.BUDGET, Cost(), detail="The budget allows no query.")
-    with jax.enable_x64(True):
+    if method is not None and not (box is data is precision is None and not whole):
+        raise ValueError(
+            "box, data, precision and whole need the gradients of all outputs, not means"
+        )
+
+    def attack(oracle: AnyOracle, budget: int | None) -> Recovery:
         if method is not None:
-            if box is not None or data is not None or precision is not None or whole:
-                raise ValueError(
-                    "box, data, precision and whole need the gradients of all outputs, not means"
-                )
             more = {"classes": classes} if method is top_value.recover else {}
-            return method(oracle, dim, key, width, budget, **more)
-        deeper = None if depth == 1 else share
-        return _recover(oracle, dim, key, width, budget, data, box, precision, deeper, whole)
+            return _less(oracle, method, dim, key, width, budget, depth, more)
+        deeper, cost = None if depth == 1 else share, Cost()
+        for size in NEARER[: 1 if box is not None else None]:
+            left = None if budget is None else budget - cost.queries
+            told = (width, left, data, box, precision, deeper, whole)
+            got = _recover(oracle, dim, key, *told, size)
+            cost = cost + got.cost
+            if got.detail != derived.SATURATED or (left is not None and left <= got.cost.queries):
+                break
+        return replace(got, cost=cost)
+
+    with jax.enable_x64(True):
+        try:
+            got = attack(oracle, budget)
+            return got if method is None and box is None else _constant(got)
+        except asking.OffScale as off:
+            left = None if budget is None else budget - off.cost.queries
+            got = attack(asking.in_units(oracle, off.unit), left)
+            network = asking.of_units(got.network, off.unit)
+            return replace(got, network=network, cost=off.cost + got.cost)
+
+
+def _constant(got: Recovery) -> Recovery:
+    """The same, but that a network of one number of few decimals is not certain, where it cannot be
+    asked so far out that rounding is nothing.
+    """
+    network = got.network
+    if not got.ok or not isinstance(network, TwoLayer) or network.width or network.slope.any():
+        return got
+    if probe.decimals(np.asarray(network.offset)) is None:
+        return got
+    return replace(got, status=Status.UNCERTIFIED, detail=CONSTANT)
 
 
 def _kind(oracle: AnyOracle) -> tuple[str, str, str]:
     need(oracle)
     view = oracle.view
     return view.outputs, view.explanation, view.of if view.axes else ""
+
+
+def _less(
+    oracle: AnyOracle,
+    method: Callable[..., Recovery],
+    dim: int,
+    key: Any,
+    width: int | None,
+    budget: int | None,
+    depth: int | None,
+    more: dict[str, Any],
+) -> Recovery:
+    """By a method of LESS; or by all gradients, where the top output is the only one; or by values
+    alone, where the gradients of top classes do not tell all.
+    """
+    values = method in (top_logit.recover, top_probability.recover)
+    if dim == 1 and values:
+        return by_values.recover(oracle, dim, key, width, budget)
+    try:
+        first = method(oracle, dim, key, width, budget, **more)
+    except OneOutput as one:
+        every = replace(oracle, view=replace(oracle.view, explanation="jacobian"))
+        left = None if budget is None else budget - one.cost.queries
+        got = recover(every, dim=dim, key=key, width=width, budget=left, depth=depth)
+        return replace(got, cost=one.cost + got.cost)
+    if not values or first.status is not Status.UNCERTIFIED or first.network is None:
+        return first
+    left = None if budget is None else budget - first.cost.queries
+    got = by_values.recover(oracle, dim, key, width, left)
+    return replace(got, cost=first.cost + got.cost)
 
 
 def _recover(
@@ -152,7 +221,9 @@ def _recover(
     precision: float | None,
     deeper: float | None,
     whole: bool,
+    size: float,
 ) -> Recovery:
+    """By all gradients; size: of the first points, over those of usual inputs."""
     inputs, z = (None, None) if data is None else of_data(data, dim)
     bounds, target = None, derived.logits(oracle)
     if whole:
@@ -161,40 +232,63 @@ def _recover(
     if box is not None:
         inputs, *bounds = of_box(box, dim)
         z = None if data is None else inputs.seen(np.asarray(data, np.float64))
-    logits, form = target.form(dim, None if inputs is None else inputs.shift)
+    at = None if inputs is None else inputs.shift
+    at = size * np.ones(dim) if at is None and size < 1 else at
+    logits, form = target.form(dim, at)
     cost, most = form.cost, np.iinfo(np.int32).max if budget is None else budget
-    units = (jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps, precision or 0.0)
-    eps = max(float(unit) for unit in units)
-    seed, seen = asking.seed(key), None
+    known = (jnp.finfo(form.asked).eps, jnp.finfo(form.replied).eps, precision or 0.0)
+    eps = max(float(unit) for unit in known)
+    seed, seen, replied = asking.seed(key), None, eps
     if eps <= COARSE:
         two_layer.check_memory(Settings(dim, form.outputs, two_layer.room(width), form.asked, eps))
     limit, coarser = derived.limits(oracle.view, form)
     saturated = Recovery(None, Status.UNCERTIFIED, cost, detail=derived.SATURATED)
     if not Reply(form.value, form.gradient).finite:
         return saturated
-    if eps <= COARSE and most >= cost.queries + probe.MOST:
-        half = regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0
+    if eps <= COARSE and most >= cost.queries + 2 * probe.MOST:
+        half = size * (regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0)
         low, high = (-half * np.ones(dim), half * np.ones(dim)) if bounds is None else bounds
         first = Reply(form.value, form.gradient)  # float32 behind JSON comes as float64
         x = probe.points(np.random.default_rng(seed), low, high, max(eps, probe.digits(first)))
         x = x if inputs is None else inputs.shift[None] + inputs.scale[None] * x
         x = x.astype(form.asked)
-        cost = cost + Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
-        reply = unchecked(logits, x)
-        if derived.hides(oracle.view) and len(form.value) and not reply.finite:
+        asked = Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
+        cost = cost + asked
+        own, reply = derived.both(logits, x)
+        hides = derived.hides(oracle.view)
+        if not hides:
+            asking.check_scale(reply.gradient, cost)
+        if hides and len(form.value) and not reply.finite:
             return replace(saturated, cost=cost)  # what a service on the host answered was finite
         reply = check(reply, *x.shape)
-        found = probe.findings(x.astype(float), derived.lifted(oracle.view, reply), eps)
+        if not (hides or reply.gradient.any()) and bounds is None:
+            far, cost = (probe.FAR * x).astype(form.asked), cost + asked
+            if probe.lost(derived.both(logits, far)[1]):
+                return Recovery(None, Status.UNCERTIFIED, cost, detail=CONSTANT)
+        numbers = np.concatenate([part.ravel() for part in own])
+        replied = max(eps, probe.few_digits(numbers)) if hides else eps
+        faint = derived.faint(oracle.view, x, reply)
+        if replied <= COARSE < replied * faint:
+            return Recovery(None, Status.UNCERTIFIED, cost, detail=derived.FAINT)
+        blurred = replied * derived.blurred(oracle.view, reply)
+        shown = derived.lifted(oracle.view, reply)
+        found = probe.findings(x.astype(float), shown, blurred, derived=hides)
         if found.sentence:
             return Recovery(None, Status.UNFIT, cost, detail=found.sentence)
-        eps = found.eps
+        eps = replied if blurred > replied else found.eps
+        coarser, replied = max(coarser, faint), replied if hides else eps
+        if inputs is None and size == 1:
+            inputs = of_gradients(reply.gradient)
         fresh = [0, 3]
         seen = x[fresh].astype(float), Reply(*(part[fresh] for part in reply))
     if eps > COARSE:
         at = np.zeros((1, dim)) if inputs is None else inputs.shift[None]
         return two_layer.too_coarse(logits, at, form.asked, form.replied, cost)
-    inputs = of_gradients(form.gradient) if inputs is None else inputs
-    victim = Victim(logits, dim, form.outputs, form.asked, eps * coarser, cost, inputs, z, seen)
+    if inputs is None and size < 1:
+        inputs = Inputs(np.zeros(dim), np.full(dim, size))
+    units = (eps * coarser, replied)
+    floor = derived.FLOOR * replied if derived.hides(oracle.view) else 0.0
+    victim = Victim(logits, dim, form.outputs, form.asked, *units, cost, inputs, z, seen, floor)
     if bounds is not None:
         grid = inputs if whole else None
         region = regions.Box(bounds[0], bounds[1], limit, grid=grid)

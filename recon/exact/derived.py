@@ -20,12 +20,18 @@ from recon.oracles import CHUNK, AnyOracle, Form, Reply
 from recon.replies import View
 
 Change = Callable[[np.ndarray, Reply], Reply]
+FAINT = (
+    "The probabilities hardly differ from input to input: by less than their rounding shows. Ask "
+    "for the logits, or in float64."
+)
 BINARY = 10.0  # the size of a single logit at most
 BLIND = 37.0  # the size at which 1 - p has no digits
+FLOOR = 16.0  # roundings of log p, however little it says of logits that hardly differ
 COARSER = 256.0  # times the rounding of replies, where a probability is computed anew
 SATURATED = (
-    "The probabilities are those of one class alone, to all digits, where the search begins: no "
-    "logits can be read there. Ask for the logits, or elsewhere (box=, data=)."
+    "The probabilities are those of one class alone, to all digits, wherever asked: no logits can "
+    "be read. Ask for the logits, or elsewhere (box=, data=); a softmax over one output tells "
+    "nothing."
 )
 SPREAD = 0.9  # of the smallest and the largest number, in logarithms: as far as logits may part
 
@@ -42,20 +48,27 @@ class Derived:
     change: Change
     scaling: tuple[np.ndarray, np.ndarray] | None = None  # shift and scale [d]
 
+    def points(self, z: np.ndarray) -> np.ndarray:
+        """Where `inner` is asked [n, d]."""
+        if self.scaling is None:
+            return z
+        shift, scale = self.scaling
+        return np.asarray(shift[None] + scale[None] * z.astype(np.float64)).astype(z.dtype)
+
+    def answer(self, z: np.ndarray, reply: Reply) -> Reply:
+        """The reply, unchecked, to z [n, d], by that of `inner`."""
+        with np.errstate(all="ignore"):  # what is not finite is found out where it is used
+            value, gradient = self.change(z, reply)
+        scaled = 1.0 if self.scaling is None else self.scaling[1][None, None]
+        return Reply(value, gradient * scaled)
+
     def stream(self, z: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> Iterator[Reply]:
         """Unchecked replies to z [n, d] in float64, in the parts in which `inner` gives them."""
-        x = z
-        if self.scaling is not None:
-            shift, scale = self.scaling
-            x = (shift[None] + scale[None] * z.astype(np.float64)).astype(z.dtype)
         first = 0
-        for part in self.inner.stream(x, shapes):
+        for part in self.inner.stream(self.points(z), shapes):
             here = slice(first, first + len(part.value))
             first = here.stop
-            with np.errstate(all="ignore"):  # what is not finite is found out where it is used
-                value, gradient = self.change(z[here], part)
-            scaled = 1.0 if self.scaling is None else self.scaling[1][None, None]
-            yield Reply(value, gradient * scaled)
+            yield self.answer(z[here], part)
 
     def form(self, dim: int, at: np.ndarray | None = None) -> tuple[Derived, Form]:
         """The oracle, and what it answers; asks what `inner` asks, at `at` [d], or at ones."""
@@ -77,19 +90,29 @@ class Whole(Derived):
     From there its reply goes on along its gradient: exact, but where a kink lies between.
     """
 
-    def stream(self, z: np.ndarray, shapes: Sequence[int] = (CHUNK,)) -> Iterator[Reply]:
-        """Replies to z [n, d], asked at the whole numbers nearest to it."""
-        x, first = z.astype(np.float64), 0
-        at = np.rint(x)
-        for value, gradient in self.inner.stream(at.astype(z.dtype), shapes):
-            here = slice(first, first + len(value))
-            first = here.stop
-            yield Reply(value + np.einsum("nkd,nd->nk", gradient, (x - at)[here]), gradient)
+    def points(self, z: np.ndarray) -> np.ndarray:
+        """The whole numbers nearest to z [n, d]."""
+        return np.rint(z)
+
+    def answer(self, z: np.ndarray, reply: Reply) -> Reply:
+        """The reply to z [n, d], on along the gradient."""
+        step = z.astype(np.float64) - np.rint(z.astype(np.float64))
+        value, gradient = reply
+        return Reply(value + np.einsum("nkd,nd->nk", gradient, step), gradient)
 
     def form(self, dim: int, at: np.ndarray | None = None) -> tuple[Derived, Form]:
         """The oracle, and what it answers, asked at whole numbers."""
         inner, form = self.inner.form(dim, np.ones(dim) if at is None else np.rint(at))
         return replace(self, inner=inner), form
+
+
+def both(oracle: Any, z: np.ndarray) -> tuple[Reply, Reply]:
+    """Replies to z [n, d], unchecked: the service's own, and what the oracle makes of them."""
+    if not isinstance(oracle, Derived):
+        reply = Reply(*(np.concatenate(a) for a in zip(*oracle.stream(z), strict=True)))
+        return reply, reply
+    own, reply = both(oracle.inner, oracle.points(z))
+    return own, oracle.answer(z, reply)
 
 
 def whole(oracle: Any) -> Whole:
@@ -138,6 +161,24 @@ def limits(view: View, form: Form) -> tuple[float, float]:
     return limit, 1.0 if view.outputs == "probabilities" else COARSER
 
 
+def faint(view: View, x: np.ndarray, reply: Reply) -> float:
+    """How many times coarser (centred) logits are at x [n, d] than the probabilities shown, where
+    these hardly differ: log p is exact to eps, however little it changes.
+    """
+    if not hides(view):
+        return 1.0
+    steep = float(np.linalg.norm(reply.gradient, axis=2).max(initial=0.0))
+    size = float(np.abs(reply.value).max(initial=0.0)) + steep * np.linalg.norm(x, axis=1).max()
+    return max(1.0, 1.0 / size) if size > 0 else 1.0  # nothing at all: no unit is on here
+
+
+def blurred(view: View, reply: Reply) -> float:
+    """How many times coarser gradients of a single logit are than those of its probability."""
+    if not hides(view) or reply.value.shape[1] > 1:
+        return 1.0
+    return 1.0 + float(np.exp(min(np.abs(reply.value).max(initial=0.0), BLIND)))
+
+
 def lifted(view: View, reply: Reply) -> Reply:
     """Values as large as what their rounding goes by: log p is exact to eps, log (1 - p) to less.
 
@@ -150,8 +191,11 @@ def lifted(view: View, reply: Reply) -> Reply:
 
 
 def _divided(x: np.ndarray, reply: Reply) -> Reply:
-    """Gradients of products with the inputs, which lose nothing but where an input is zero."""
-    return Reply(reply.value, reply.gradient / x.astype(np.float64)[:, None])
+    """Gradients of products with the inputs, which lose nothing but where an input is zero: there
+    they are taken for zero, as for an input that may not change.
+    """
+    x = np.where(x == 0, np.inf, x.astype(np.float64))
+    return Reply(reply.value, reply.gradient / x[:, None])
 
 
 def shown(view: View, reply: Reply) -> Reply:

@@ -16,7 +16,12 @@ import numpy as np
 from recon.networks import Deep, Network, TwoLayer
 
 INSIDE = 1 - 2.0**-20  # of a box's half side, for queries
+FARTHER = 8.0  # times standard normal, beyond which units are of inputs that lie farther
+NOTHING = 1e-12  # of the largest weight of an input: what rounding leaves of one that is not used
 SPREAD = 64.0  # between the gradients of inputs, above which these are of different scale
+LIKELY = 0.05  # probability that inputs of one scale are taken for others, where these are many
+LARGEST = 3.2  # of many normal numbers
+ALIKE = 1e-3  # of the largest entry: a difference between outputs
 
 
 @dataclass(frozen=True)
@@ -119,17 +124,51 @@ def check_whole(box: Any, data: Any) -> None:
                 raise ValueError(f"{name} must be whole numbers where the service takes no others")
 
 
-def of_gradients(gradient: np.ndarray) -> Inputs | None:
-    """Scales from gradients [n, K, d] that differ by more than SPREAD between inputs, else None.
+def of_gradients(gradient: np.ndarray, draws: int = 1) -> Inputs | None:
+    """Scales from gradients [n, K, d] that differ by more than SPREAD between inputs, and by more
+    than those of d inputs of one scale do by chance (normal numbers); else None.
 
+    draws: how many of the n say something of their own; gradients at points that lie close are one.
     An input without a gradient keeps the median scale, which is one.
     """
     size = np.maximum(gradient.max((0, 1), initial=0.0), -gradient.min((0, 1), initial=0.0))
     used = size > 0
-    if not used.any() or size.max() <= SPREAD * size[used].min():
+    if not used.any():
+        return None
+    outputs = max(np.linalg.matrix_rank(part, ALIKE * size.max()) for part in gradient)
+    chance = LARGEST * (len(size) / LIKELY) ** (1 / (draws * max(1, outputs)))
+    if size.max() <= max(SPREAD, chance) * size[used].min():
         return None
     median = np.median(size[used])
     return Inputs(np.zeros(len(size)), _power(median / np.where(used, size, median)))
+
+
+def of_units(network: TwoLayer) -> np.ndarray | None:
+    """Scales [d] for inputs by the units found, where these tell of others than one: inputs whose
+    weights differ by more than SPREAD, or units that switch farther than FARTHER from the origin.
+    """
+    strength = np.linalg.norm(network.weights, axis=0)
+    size = np.linalg.norm(network.rows * strength[:, None], axis=0)
+    used = size > NOTHING * size.max(initial=0.0)
+    if not used.any():
+        return None
+    uneven = size.max() > SPREAD * size[used].min()
+    scale = np.median(size[used]) / np.where(used & uneven, size, np.median(size[used]))
+    length = np.linalg.norm(network.rows * scale[None], axis=1)
+    far = float(np.median(np.abs(network.bias) / np.where(length > 0, length, np.inf)))
+    if not uneven and far <= FARTHER:
+        return None
+    return _power(scale * (far if far > FARTHER else 1.0))
+
+
+def of_ends(network: TwoLayer, reach: float) -> Inputs | None:
+    """One scale for all inputs where half of the units switch so near to the end of a line, at
+    `reach` from the origin, that others may lie beyond; else None.
+    """
+    far = float(np.median(np.abs(network.bias))) if network.width else 0.0
+    if far <= max(FARTHER, reach / SPREAD):
+        return None
+    return Inputs(np.zeros(network.rows.shape[1]), _power(np.full(network.rows.shape[1], far)))
 
 
 def _power(scale: np.ndarray) -> np.ndarray:

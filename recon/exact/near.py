@@ -18,6 +18,7 @@ import numpy as np
 from recon.exact import certify, lines, units
 from recon.exact.certify import Place, Points
 from recon.exact.derived import less
+from recon.exact.inputs import Inputs, of_units
 from recon.exact.lines import Settings
 from recon.exact.recovery import Recovery, Status, promise
 from recon.exact.regions import HALF, SEEN, USUAL, Anywhere, Box, Ends, Softmax, spread
@@ -25,7 +26,7 @@ from recon.exact.two_layer import Victim, ask, asked, room, search, shapes
 from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
 
-FARTHEST = 1e4  # of a line's ends, in t
+FARTHEST = 1e4  # of a line's ends, in t; or as far as half of the digits reach
 LEAST = 4  # fresh points that must show something
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
 SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it is shortened
@@ -59,39 +60,61 @@ class Known(NamedTuple):
 
 
 class Task(NamedTuple):
-    """An attack: the victim as a function of z, where to ask, and what to stop at."""
+    """An attack: the victim as a function of z, where to ask, and what to stop at.
+
+    replied: rounding unit of the replies, from which logits are made.
+    """
 
     oracle: Any
     s: Settings
     region: Softmax | Box | Anywhere
     width: int | None
     budget: int
-    promise: float
+    replied: float
     places: list[Place]  # of the user's, to certify
     start: tuple[np.ndarray, Reply] | None  # the first is a point of the first line
+    floor: float = 0.0  # rounding of values that are made of probabilities
 
 
 def recover(
     victim: Victim, region: Softmax | Box, seed: np.ndarray, width: int | None, most: int
 ) -> Recovery:
-    """The network, from lines until a certificate holds."""
-    oracle, dim, outputs, dtype, eps, cost, inputs, z, _ = victim
-    places = [] if z is None else [Place(z, certify.ROWS, region.between)]
-    if inputs is not None:
-        oracle, eps = oracle.scaled(inputs.shift, inputs.scale, dtype), eps * inputs.blur
-        if isinstance(region, Softmax):  # standard normal points of the user's scale
-            x = np.random.default_rng(seed).standard_normal((certify.SAMPLE, dim))
-            places.append(Place(inputs.seen(x), certify.UNSCALED))
-    s = Settings(dim, outputs, room(width), dtype, eps)
-    got = _recover(
-        Task(oracle, s, region, width, most, promise(eps), places, victim.fresh(inputs)), seed, cost
-    )
+    """The network, from lines until a certificate holds.
+
+    Where the user tells nothing of the inputs, the units of the first line may tell of other
+    scales than were guessed: then it begins anew in these.
+    """
+    dim, z, cost = victim.dim, victim.z, victim.cost
+    told, inputs = z is not None or isinstance(region, Box), victim.inputs
+    while True:
+        oracle, eps = victim.oracle, victim.eps
+        places = [] if z is None else [Place(z, certify.ROWS, region.between)]
+        if inputs is not None:
+            oracle = oracle.scaled(inputs.shift, inputs.scale, victim.dtype)
+            eps = eps * inputs.blur
+            if isinstance(region, Softmax):  # standard normal points of the user's scale
+                x = np.random.default_rng(seed).standard_normal((certify.SAMPLE, dim))
+                places.append(Place(inputs.seen(x), certify.UNSCALED))
+        s = Settings(dim, victim.outputs, room(width), victim.dtype, eps)
+        fresh = victim.fresh(inputs)
+        task = Task(oracle, s, region, width, most, victim.replied, places, fresh, victim.floor)
+        got, scale = _recover(task, seed, cost, watch=not told)
+        if scale is None:
+            break
+        shift, before = (0.0, 1.0) if inputs is None else (inputs.shift, inputs.scale)
+        told, cost = True, got.cost
+        inputs = Inputs(np.zeros(dim) + shift, before * scale)
     if inputs is not None and got.network is not None:
         got = replace(got, network=inputs.restored(got.network))
     return got
 
 
-def _recover(task: Task, seed: np.ndarray, cost: Cost) -> Recovery:
+def _recover(
+    task: Task, seed: np.ndarray, cost: Cost, watch: bool
+) -> tuple[Recovery, np.ndarray | None]:
+    """The outcome; or scales [d] of the inputs that the first line tells of, if one is to `watch`
+    for these.
+    """
     rng = np.random.default_rng(seed)
     d, k = task.s.dim, task.s.outputs
     none = np.zeros((0, d))
@@ -103,7 +126,10 @@ def _recover(task: Task, seed: np.ndarray, cost: Cost) -> Recovery:
             known, found, cost = _line(task, rng, known, cost)
         except _Ended as ended:
             detail = f"Units found: {known.network.width}."
-            return Recovery(known.network, ended.status, ended.cost, detail=detail)
+            return Recovery(known.network, ended.status, ended.cost, detail=detail), None
+        if watch and (scale := of_units(known.network)) is not None:
+            return replace(outcome, cost=cost), scale
+        watch = False
         more = isinstance(task.region, Box) and found > 0
         more = more or known.network.width < (task.width or 0)
         if left and (more or known.two(task.s.eps) is not None):
@@ -112,7 +138,7 @@ def _recover(task: Task, seed: np.ndarray, cost: Cost) -> Recovery:
         if outcome.ok or outcome.status is Status.BUDGET:
             break
         cost = outcome.cost
-    return outcome
+    return outcome, None
 
 
 class _Ended(Exception):
@@ -176,7 +202,7 @@ def _measured(task: Task, ends: Ends, cost: Cost, first: bool) -> tuple[Ends, Co
         most, gradient = apart(u[None])
         u = u if most <= USUAL * limit else u / 2
     slope = float(spread(gradient @ ends.v)[0])
-    reach = min(USUAL * limit / max(slope, 1e-300), FARTHEST)
+    reach = min(USUAL * limit / max(slope, 1e-300), max(FARTHEST, task.s.eps**-0.5))
     for _ in range(ENDS):
         most, _ = apart(u[None] + reach * np.array([[-1.0], [1.0]]) * ends.v[None])
         if most <= limit:  # farther out the logits go on nearly as straight lines
@@ -203,9 +229,9 @@ def certified(
     owner = [np.full(len(x), len(places) - len(more) + i) for i, x in enumerate(more)]
     x = np.concatenate([points.x, *more]).astype(s.dtype)
     apart, most = spread(network(x.astype(float))), task.region.limit
-    noise = np.zeros(len(x))
+    noise = np.full(len(x), task.floor)
     if s.outputs == 1 and most < np.inf:  # 1 - p still tells something of a logit beyond the limit
-        noise, most = 4 * s.eps * np.exp(np.minimum(apart, SEEN)), SEEN
+        noise, most = 4 * task.replied * np.exp(np.minimum(apart, SEEN)), SEEN
     shows = apart <= most
     x, noise = x[shows], noise[shows]
     points = Points(x.astype(float), np.concatenate([points.place, *owner])[shows])
@@ -222,7 +248,7 @@ def certified(
         return outcome, known
     cost = cost + asked(s, len(x))
     verdict = certify.judge(network, points, *reply, known.scale, s.eps, places, noise)
-    if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
+    if verdict.rounding <= 1 and verdict.error <= promise(task.replied) / certify.SAFETY:
         status = Status.RECOVERED if expected else Status.OTHER_WIDTH
         said = [found] * (not expected)
         usual = places[0].sample

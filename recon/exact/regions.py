@@ -18,6 +18,7 @@ FEW, MANY = 3, 48  # inputs up to which, and points that are asked there, or of 
 USUAL = 0.35  # of the limit: how far logits part at a line's first ends, and at fresh points
 BESIDE = 0.2  # of a usual distance: how far from the origin lines pass, so that few kinks are far
 HALF = 3.0  # of a line in a box, in t: its ends lie at angles of 72 degrees
+INWARD = 0.1  # of a box's sides: where a line begins and ends
 INSIDE, CORNERS = 32, 256  # fresh points of a box; of d inputs it has 2^d corners
 DIRECTIONS = 64
 SEEN = 25.0  # the size of a single logit up to which its probability tells anything
@@ -97,9 +98,16 @@ class Box:
     grid: Inputs | None = None
 
     def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
-        """From a random corner of the box to the opposite one, or between two points [2, d]."""
-        a = self._corners(rng, 1)[0]
-        a, b = (a, self.low + self.high - a) if two is None else two
+        """From near a random corner of the box to near the opposite one, or between two points
+        [2, d].
+
+        Not through the middle, where planes of all units may meet.
+        """
+        if two is None:
+            corner = self._corners(rng, 1)[0]
+            ends = np.stack([corner, self.low + self.high - corner])
+            two = ends + INWARD * rng.random(ends.shape) * (ends[::-1] - ends)
+        a, b = two
         return Ends((a + b) / 2, (b - a) / (2 * HALF), HALF)
 
     def points(

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from recon import probe
 from recon.exact import arrays, certify, deep, lines, rounds, units
 from recon.exact.asking import Spent
-from recon.exact.inputs import Inputs, of_gradients
+from recon.exact.inputs import Inputs, of_ends, of_gradients
 from recon.exact.lines import Settings, State
-from recon.exact.recovery import TOO_COARSE, Recovery, Status, promise
+from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
 from recon.networks import TwoLayer
 from recon.oracles import CHUNK, AnyOracle, Cost, Oracle, Reply, ReplyError, check
 
@@ -29,6 +30,7 @@ DEEP = 1024  # kinks up to which a victim that has no two layers is taken for a 
 DEEPER = 1e-6  # of the largest gradient: a value that two layers do not meet
 DEPENDENT = 1e-12  # smallest eigenvalue of the rows' Gram matrix
 BENT = 2  # touches that explain nothing, after which kinks are not taken for hyperplanes
+ON_LINE = 3  # gradients of a line that say something of their own: in the middle, and far out
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
 MEMORY = 8 << 30  # bytes of replies kept at most
@@ -112,9 +114,10 @@ def unchecked(oracle: AnyOracle, x: np.ndarray, shapes: Sequence[int] = (CHUNK,)
 class Victim(NamedTuple):
     """What is to be recovered: the oracle of logits, its form, and the user's inputs.
 
-    dtype: of the queries; eps: rounding unit of the replies; cost: spent already; inputs: their
-    scales, if known; z [n, d]: the user's own, scaled; seen: points [m, d] and the replies there,
-    of which the search makes no use.
+    dtype: of the queries; eps, replied: rounding units of the logits and of the replies, of
+    which `ok` promises half of the digits; cost: spent already; inputs: their scales, if known;
+    z [n, d]: the user's own, scaled; seen: points [m, d] and the replies there, of which the search
+    makes no use; floor: rounding of the values, however small these are.
     """
 
     oracle: Any
@@ -122,10 +125,12 @@ class Victim(NamedTuple):
     outputs: int
     dtype: str
     eps: float
+    replied: float
     cost: Cost
     inputs: Inputs | None
     z: np.ndarray | None
     seen: tuple[np.ndarray, Reply] | None
+    floor: float = 0.0
 
     def fresh(self, inputs: Inputs | None) -> tuple[np.ndarray, Reply] | None:
         """What was `seen`, for these inputs."""
@@ -143,6 +148,7 @@ class _Task(NamedTuple):
     width: int | None
     limit: int
     promise: float
+    floor: float  # rounding of values that are made of probabilities
     places: list[certify.Place]  # of the user's, to certify
     fresh: tuple[np.ndarray, Reply] | None  # points and replies there, for the certificate
     share: float | None  # of inputs that a deeper network may be wrong on; None: it has two layers
@@ -158,7 +164,7 @@ def recover(
     share: where the first line shows no two-layer network, look for a deeper one, which may be
     wrong on that share of inputs (`deep`).
     """
-    oracle, dim, outputs, dtype, eps, cost, inputs, z, _ = victim
+    oracle, dim, outputs, dtype, eps, replied, cost, inputs, z, *_ = victim
     capacity, left = room(width), LINES
     outcome, told = Recovery(None, Status.BUDGET, cost), list[str]()
     share = None if dim == 1 else share
@@ -173,11 +179,14 @@ def recover(
             places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
         unit = None if inputs is None else 1 / inputs.scale
         fresh = victim.fresh(inputs)
-        task = _Task(view, s, width, limit, promise(eps), places, fresh, share, told, unit)
-        outcome, seen = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
+        task = _Task(
+            view, s, width, limit, promise(replied), victim.floor, places, fresh, share, told, unit
+        )
+        outcome, other = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
         if outcome.ok or outcome.status is Status.BUDGET:
             break
-        if inputs is None and (inputs := of_gradients(seen)) is not None:
+        if other is not None:
+            inputs = other
             continue  # not counted as a line
         if outcome.status is not Status.UNCERTIFIED:
             break
@@ -191,16 +200,19 @@ def recover(
 
 def _one_line(
     task: _Task, seed: np.ndarray, before: Cost, watch: bool
-) -> tuple[Recovery, np.ndarray]:
-    """The outcome of one line and the gradients [n, K, d] seen on it; `before` was spent already.
+) -> tuple[Recovery, Inputs | None]:
+    """The outcome of one line, and other scales of the inputs that it tells of; `before` was spent
+    already.
 
-    watch: end after the search where these show inputs of different scale.
+    watch: look for such scales, and end after the search where there are any.
     """
     oracle, s, width, limit = task[:4]
     begin_seed, *check_seeds = arrays.split(seed, 3)
     told = -1 if width is None else width
     state = lines.begin(s, begin_seed, told, limit - before.queries)
-    outcome, seen = Recovery(None, Status.BUDGET, before), np.zeros((0, s.outputs, s.dim))
+    outcome, other = Recovery(None, Status.BUDGET, before), None
+    if blind := task.fresh is not None and not task.fresh[1].gradient.any():
+        task = task._replace(share=None)  # nothing was seen yet, nor of how many digits
     for check_seed in check_seeds:
         doubt = BENT if task.share is not None and s.touches else None
         s, state = search(s, oracle, state, doubt)
@@ -208,23 +220,28 @@ def _one_line(
             now = before + asked(s, int(state.queries), int(state.rounds))
             task, deeper, spent = _deeper(task, s, state, now, check_seed)
             if deeper is not None:
-                return deeper, state.gradient[: int(state.filled)]
+                return deeper, None
             before = before + spent
             s, state = search(s, oracle, state)
         cost = before + asked(s, int(state.queries), int(state.rounds))
         if int(state.phase) == lines.FAULT:
             row = f"query row {int(state.fault)} of {int(state.queries)}"
             raise ReplyError(f"{row} on the line: the reply is not finite")
-        seen = state.gradient[: int(state.filled)]
         network, error = units.read_off(s, state)
         count = network.width
+        if watch:
+            reach = s.reach * float(np.linalg.norm(state.v))
+            seen = state.gradient[: int(state.filled)]
+            other = of_gradients(seen, ON_LINE) or of_ends(network, reach)
         found = f"Units found: {count}."
+        if blind and probe.digits(_seen(state)) > COARSE:
+            return Recovery(None, Status.UNCERTIFIED, cost, detail=TOO_COARSE), None
         if int(state.phase) != lines.DONE:
             status = Status.BUDGET if int(state.phase) == lines.SPENT else Status.NOISY
             detail = found if status is Status.BUDGET else f"Kinks seen: {count}.{_hint(state)}"
-            return Recovery(network, status, cost, detail=detail), seen
-        if watch and of_gradients(seen) is not None:
-            return Recovery(network, Status.UNCERTIFIED, cost, detail=found), seen
+            return Recovery(network, status, cost, detail=detail), other
+        if other is not None:
+            return Recovery(network, Status.UNCERTIFIED, cost, detail=found), other
         far_seed, place_seed, point_seed = arrays.split(check_seed, 3)
         if task.share is not None and _dependent(network.rows) and cost.queries < limit:
             # rows that depend on each other: of more units than inputs, or of several layers
@@ -234,7 +251,7 @@ def _one_line(
             if off > DEEPER * float(state.scale) * float(np.linalg.norm(x)):
                 task, deeper, spent = _deeper(task, s, state, cost, far_seed)
                 if deeper is not None:
-                    return deeper, seen
+                    return deeper, None
                 before, cost = before + spent, cost + spent
         far, x = units.far_points(s, state, network, error, far_seed)
         if 0 < len(far) <= limit - cost.queries:
@@ -249,25 +266,25 @@ def _one_line(
         x = points.x.astype(s.dtype)
         if cost.queries + len(x) > limit:
             detail = f"{found} The certificate needs {len(x)} queries more."
-            return Recovery(network, Status.BUDGET, cost, detail=detail), seen
+            return Recovery(network, Status.BUDGET, cost, detail=detail), other
         reply, points = ask(oracle, x, shapes(s)), points._replace(x=x.astype(float))
         before, cost = before + asked(s, len(x)), cost + asked(s, len(x))
         points, reply = certify.more(points, reply, task.fresh)
-        verdict = certify.judge(network, points, *reply, line.scale, s.eps, places)
+        verdict = certify.judge(network, points, *reply, line.scale, s.eps, places, task.floor)
         detail = "" if expected else found
         if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
             status = Status.RECOVERED if expected else Status.OTHER_WIDTH
             fresh = int(np.sum(points.place == 0))
-            return Recovery(network, status, cost, verdict.error, detail, fresh), seen
+            return Recovery(network, status, cost, verdict.error, detail, fresh), None
         if task.share is not None and count <= DEEP:
             task, deeper, spent = _deeper(task, s, state, cost, far_seed)
             if deeper is not None:
-                return deeper, seen
+                return deeper, None
             before, cost = before + spent, cost + spent
         detail = found + (_hint(state) if verdict.rounding > 1 else ILL_CONDITIONED)
         outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, detail)
         state = rounds.bracket(s, state, limit - before.queries)
-    return outcome, seen
+    return outcome, None
 
 
 def _dependent(rows: np.ndarray) -> bool:
@@ -292,11 +309,8 @@ def _deeper(
         spent = spent + asked(s, len(x))
         return ask(task.oracle, x.astype(s.dtype), shapes(s))
 
-    n = int(state.filled)
-    t = np.tan(state.angle[:n])
-    value = state.along[:n, :, 0] + t[:, None] * state.along[:n, :, 1] + state.offset[:n]
     u, v = (np.asarray(a, float) for a in (state.u, state.v))
-    line = deep.Asked(u, v, t, Reply(value, np.asarray(state.gradient[:n])))
+    line = deep.Asked(u, v, np.tan(state.angle[: int(state.filled)]), _seen(state))
     rng = np.random.default_rng(seed)
     drawn = [certify.drawn(rng, place) for place in task.places if place.between]
     unit = None if drawn else task.unit
@@ -316,11 +330,17 @@ def _deeper(
     return task, Recovery(found.network, status, cost, found.deviation, detail, found.fresh), spent
 
 
-def _hint(state: State) -> str:
-    """What the replies look like: values that sum to one, or constant at both ends of the line."""
+def _seen(state: State) -> Reply:
+    """The replies on the line."""
     n = int(state.filled)
     t = np.tan(state.angle[:n])[:, None]
     value = state.along[:n, :, 0] + t * state.along[:n, :, 1] + state.offset[:n]
+    return Reply(value, np.asarray(state.gradient[:n]))
+
+
+def _hint(state: State) -> str:
+    """What the replies look like: values that sum to one, or constant at both ends of the line."""
+    n, value = int(state.filled), _seen(state).value
     if value.shape[1] > 1 and np.abs(value.sum(1) - 1).max(initial=0.0) < 1e-3:
         return " The values sum to one, as probabilities do: ask for logits."
     ends = state.gradient[[np.argmin(state.angle[:n]), np.argmax(state.angle[:n])]]

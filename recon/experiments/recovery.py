@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from recon import exact, victims
-from recon.exact.less.by_values import PROMISE
-from recon.exact.recovery import Recovery, Status, promise
+from recon.exact.recovery import Recovery, Status
 from recon.experiments.common import EXACT, Measured, Row, columns, interval, relative_error
 from recon.networks import Deep, TwoLayer
 from recon.oracles import ReplyError, View
-from recon.victims import odd
+from recon.victims import draws, odd
+from recon.victims.identified import identified
 
 RARE = 1e-3  # of inputs
 FAR = 1e7  # scale of the points that see units which are off near the origin
@@ -108,7 +108,9 @@ class Robust(Measured):
     The last rows are of small victims of all sorts (`victims.odd`), one row a view; many cannot be
     identified through it.  There exact means as close as `Recovery` promises for the digits shown,
     and near_only that it is farther off on at most a thousandth of the inputs, where a unit is on
-    that no query met, or on the `share` of them that a deep network states.
+    that no query met, or on the `share` of them that a deep network states.  `identifiable` of them
+    can be told by what is shown (`victims.identified`, from the victim alone), and of these
+    `exact_identifiable` were exact.  Kinds "told": the user gives data, a precision or a box.
     """
 
     shown: ClassVar[tuple[str, ...]] = columns(
@@ -121,6 +123,7 @@ class Robust(Measured):
     inside_runs: int = 250  # of each shape
     outside_runs: int = 72  # of each shape and kind
     services: int = 10_000  # victims of all sorts
+    told: int = 1_000  # of which the user tells something
     points: int = 10_000
     seed: int = 0
 
@@ -128,7 +131,9 @@ class Robust(Measured):
         """One narrow shape, one kind outside the assumptions."""
         shape, kinds = ((12, 6),), ("antiparallel",)
         few = replace(self, inside=shape, outside=shape, kinds=kinds, points=1_000)
-        return replace(few, inside_runs=2, outside_runs=2, services=len(odd.VIEWS))
+        return replace(
+            few, inside_runs=2, outside_runs=2, services=len(odd.VIEWS), told=len(draws.TOLD)
+        )
 
     def rows(self) -> Iterator[Row]:
         """One a kind, shape, and whether the width is known."""
@@ -141,18 +146,30 @@ class Robust(Measured):
         for index, view in enumerate(odd.VIEWS):
             for known in (True, False):
                 seeds = range(2 * index + known, self.services, 2 * len(odd.VIEWS))
-                if seeds:
-                    yield self._services(view, known, seeds)
+                yield from self._services(f"any: {view}", known, [(i, view, "") for i in seeds])
+        full = [view for view in odd.VIEWS if view.explanation in ("jacobian", "input_x_gradient")]
+        for index, told in enumerate(draws.TOLD):
+            for known in (True, False):
+                seeds = range(2 * index + known, self.told, 2 * len(draws.TOLD))
+                some = [(self.services + i, full[i % len(full)], told) for i in seeds]
+                yield from self._services(f"told {told}", known, some)
 
-    def _services(self, view: View, known: bool, seeds: Sequence[int]) -> Row:
-        """Victims of all sorts behind one view."""
+    def _services(
+        self, kind: str, known: bool, some: Sequence[tuple[int, View, str]]
+    ) -> Iterator[Row]:
+        """A row of victims of all sorts, by seed, view and what is told; none for none."""
+        if not some:
+            return
         counts, failures, queries, worst = Counter[str](), Counter[str](), list[float](), 0.0
-        for seed in seeds:
-            victim = odd.random_odd([self.seed, seed], view)
-            told: dict[str, Any] = {"width": victim.width} if known else {}
-            told |= {"box": victim.box} if victim.box else {}
+        for seed, view, told in some:
+            victim = draws.random_odd([self.seed, seed], view, told)
+            marked = identified(victim)
+            counts["identifiable"] += marked
+            more: dict[str, Any] = {"width": victim.width} if known else {}
             try:
-                got = exact.recover(victim.oracle(), dim=victim.dim, key=seed, **told)
+                got = exact.recover(
+                    victim.oracle(), dim=victim.dim, key=seed, **more, **victim.told
+                )
             except (ReplyError, odd.Broken) as refused:
                 counts["failed"] += 1
                 failures[type(refused).__name__] += 1
@@ -163,14 +180,17 @@ class Robust(Measured):
                 failures[got.status.name] += 1
                 continue
             off = victim.deviations(got.network, self.points)
-            less = view.axes != 3 and view.outputs != "top"
-            bad = off > (PROMISE if less else promise(victim.eps))
+            bad = off > victim.promised
             worst = max(worst, float(off[~bad].max(initial=0.0)))
             rare = max(RARE, got.share) if isinstance(got.network, Deep) else RARE
             wrong = bad.sum() > rare * len(bad)
-            counts["wrong" if wrong else "near_only" if bad.any() else "exact"] += 1
+            outcome = "wrong" if wrong else "near_only" if bad.any() else "exact"
+            counts[outcome] += 1
+            counts["exact_identifiable"] += marked and outcome == "exact"
             counts["fewer_units"] += got.status is Status.OTHER_WIDTH
-        return _row(f"any: {view}", known, len(seeds), counts, failures) | {
+        yield _row(kind, known, len(some), counts, failures) | {
+            "identifiable": counts["identifiable"],
+            "exact_identifiable": counts["exact_identifiable"],
             "worst_error": worst,
             "queries_per_unit": float(np.mean(queries)) if queries else None,
         }
@@ -220,6 +240,8 @@ def _row(kind: str, known: bool, victims: int, counts: Counter, failures: Counte
         "worst_error": None,
         "worst_error_far": None,
         "queries_per_unit": None,
+        "identifiable": None,
+        "exact_identifiable": None,
         "failures": "; ".join(f"{name} {n}" for name, n in sorted(failures.items())) or None,
     }
 

@@ -8,6 +8,7 @@ about (columns that are not named: gradient, plain, pool, the victim's class), a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,29 +112,34 @@ def _rounded(number: float) -> str:
 
 def worth(table: Table, asked: Sequence[Of]) -> str:
     """How many gradient queries reach what a number of membership queries reaches."""
-    texts = []
-    for of in asked:
+
+    def one(of: Of) -> str:
         reached = table.cell(of).mean
         other = {k: v for k, v in of.items() if k != "budget"}
         sign, needed = reaching(table.curve(other | {"reply": "gradient"}), reached)
         text = (
             f"{_rounded(needed)} gradient queries do what {of['budget']:,} {of['reply']} queries do"
+            f" ({100 * reached:.1f} %)"
         )
-        text += f" ({100 * reached:.1f} %)"
-        texts.append(text if sign == "=" else f"{sign} {text}")
-    return "; ".join(texts)
+        return text if sign == "=" else f"{sign} {text}"
+
+    return _those_run(one, asked)
 
 
 def cells(table: Table, asked: Sequence[Of]) -> str:
-    """The accuracies of some cells, and how many are not run; MissingError if none is."""
-    found, without = [], 0
+    """The accuracies of some cells."""
+    return _those_run(lambda of: f"{_named(of)}: {table.cell(of)}", asked)
+
+
+def _those_run(one: Callable[[Of], str], asked: Sequence[Of]) -> str:
+    """The texts of some cells, and how many are not run; MissingError if none is."""
+    found = []
     for of in asked:
-        try:
-            found.append(f"{_named(of)}: {table.cell(of)}")
-        except MissingError:
-            without += 1
+        with suppress(MissingError):
+            found.append(one(of))
     if not found:
         raise MissingError("cells")
+    without = len(asked) - len(found)
     return "; ".join(found) + (f"; {without} of {len(asked)} cells not run" if without else "")
 
 

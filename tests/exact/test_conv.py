@@ -269,11 +269,14 @@ def test_a_missing_channel_shows_where_it_is_on():
                 for p, q in cells
                 for o in [z[p, q].argmax()]
             }
-            if len(on) < 5:
-                assert set(reading.places(of, less, true.shape)) == on
+            found = set(reading.places(of, less, true.shape))
+            assert found <= on
+            rank = np.linalg.matrix_rank(of.left, 1e-6 * np.linalg.norm(of.left)) if on else 0
+            if rank == 5:  # as many rows as outputs tell no place
+                assert not found
+            elif rank == len(on):  # fewer, as where few units are on behind, may hide some
+                assert found == on
                 met += bool(on)
-            else:  # as many rows as outputs tell no place
-                assert not reading.places(of, less, true.shape)
     assert met > 10
 
 

@@ -65,7 +65,7 @@ def test_depth_one_looks_for_two_layers_only():
     assert got.status is Status.UNCERTIFIED
 
 
-@pytest.mark.parametrize("budget", [1, 7, 30, 60, 100])
+@pytest.mark.parametrize("budget", [1, 7, 30, 60])
 def test_no_budget_is_exceeded(budget):
     got, counted = attacked(planted(3, 24, 16, 10, 4), budget=budget)
     assert counted.queries == got.cost.queries <= budget

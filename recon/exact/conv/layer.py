@@ -217,7 +217,7 @@ class _Layer:
         """Lines on which channels that are open are likely to change."""
         names = np.flatnonzero(self.open | ~np.isfinite(self.signs))[:RAISED]
         return [
-            (self.raised(name, bool(i % 2)), self.corner.direction())
+            (self.raised(int(name), bool(i % 2)), self.corner.direction())
             for i in range(2)
             for name in np.resize(names, RAISED // 2 if len(names) else 0)
         ]

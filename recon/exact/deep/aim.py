@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon.exact.deep import cells, halve
+from recon.exact.deep import cells, halve, known
 from recon.exact.deep.halve import LEFT
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search
@@ -21,14 +21,21 @@ from recon.replies import Reply
 
 AT_ONCE = 4  # vertices asked at once
 BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
+APART = 1e-4  # of a row of length one: what is outside of a span
 RAYS, FEW, VERTICES = 16, 8, 8  # that leave nothing: two hidden layers, more; later layers
 
 
 def span(rows: Rows) -> np.ndarray:
     """An orthonormal basis [r, h] of the rows."""
-    weights = rows.layer().weights
-    values = np.linalg.svd(weights, full_matrices=False)
-    return values[2][values[1] > 1e-9 * values[1].max(initial=0.0)]
+    return _basis(rows.layer().weights)
+
+
+def _basis(rows: np.ndarray) -> np.ndarray:
+    """An orthonormal basis [r, h] of the span of rows [m, h]."""
+    if not len(rows):
+        return rows
+    _, values, right = np.linalg.svd(rows, full_matrices=False)
+    return np.asarray(right[values > 1e-9 * values.max()])
 
 
 def outside(s: Search, where: cells.Region, basis: np.ndarray, gradient: np.ndarray) -> np.ndarray:
@@ -55,11 +62,11 @@ class Aim:
         width = len(self.order)
         return self.tested >= (min(width, FEW) if len(self.s.layers) == 1 else VERTICES)
 
-    def vertices(self, where: cells.Region, middle: np.ndarray | None) -> np.ndarray:
+    def vertices(self, where: cells.Region | None, middle: np.ndarray | None) -> np.ndarray:
         """The next points [m, d] to ask: rays of the orthant, or vertices of the region."""
         s, found = self.s, []
         for _ in range(AT_ONCE):
-            if middle is None:
+            if where is None or middle is None:
                 unit = self.order[self.asked % len(self.order)]
                 s.rays.add(int(unit))
                 found.append(cells.ray(len(self.order), int(unit), s.box, s.rng))
@@ -133,6 +140,49 @@ class Aim:
         """Note that no pair of points showed anything."""
         self.blind += 1
         self.given_up = self.blind >= BLIND
+
+
+def inside(s: Search) -> np.ndarray:
+    """At which points asked all known units are on: [n]."""
+    return np.all([(z > 0).all(1) for z in known.before(s.layers, s.log.points)], axis=0)
+
+
+def rays(s: Search) -> int:
+    """How many rays of the orthant a network must meet."""
+    width = len(s.layers[0].bias)
+    return min(width, max(RAYS, width // 4) if len(s.layers) == 1 else FEW)
+
+
+def possible(s: Search, rows: Rows) -> np.ndarray:
+    """Which candidates [m] can be rows of the next layer, by Jacobians where all units are on.
+
+    On one of its sides a unit is off, and these lie in the span of the other rows: its own is not
+    in the span of what was seen there, where rows are independent.  So nothing is told where
+    Jacobians have full rank.
+    """
+    there = inside(s)
+    z = known.before(s.layers, s.log.points[there])[-1]
+    where = cells.region(s.layers, [np.ones(len(layer.bias), bool) for layer in s.layers])
+    inner = s.log.reply.gradient[there] @ s.chart.place @ np.linalg.pinv(where.map)
+    size = np.linalg.norm(inner, axis=(1, 2))
+    inner = inner / np.where(size > 0, size, 1.0)[:, None, None]
+    if len(_basis(inner.reshape(-1, inner.shape[2]))) == inner.shape[2]:
+        return np.ones(len(rows.bias), bool)
+    layer = rows.layer()
+    side = z @ layer.weights.T + layer.bias > 0
+    return np.array(
+        [
+            any(_apart(inner[on == way].reshape(-1, inner.shape[2]), row) for way in (False, True))
+            for on, row in zip(side.T, layer.weights, strict=True)
+        ],
+        bool,
+    )
+
+
+def _apart(seen: np.ndarray, row: np.ndarray) -> bool:
+    """Whether a row [h] of length one is not in the span of what was seen [n, h]."""
+    basis = _basis(seen)
+    return bool(np.linalg.norm(row - basis.T @ (basis @ row)) > APART)
 
 
 def marked(s: Search, rows: Rows) -> np.ndarray:

@@ -80,7 +80,7 @@ def sharpened(layers: Sequence[Layer], x: np.ndarray, value: np.ndarray) -> list
 def of(layers: Layers, out: Output, x: np.ndarray, value: np.ndarray) -> list[Layer]:
     """The whole network: plain, its output fitted again with the right signs, and sharpened."""
     made = plain(layers, out)
-    again = output.fit(made[:-1], x, value)
+    again = output.fit(made[:-1], x, value, made[-1].weights)
     if again is not None and not again.output.slope.any() and not len(again.bad):
         made[-1] = Layer(again.output.weights, again.output.offset)
     return sharpened(made, x, value)

@@ -23,11 +23,14 @@ from recon.exact.deep.segment import Ask
 from recon.exact.deep.track import Kink, Track
 
 MARGIN = 1e-5  # how far beside a plane it is touched, relative to the radius
+DRAWS = 64  # of signs, of which the shortest step is taken
 RADII = (1.0, 3.0, 10.0, 0.3)  # of the touching points, in turn
 REAL = 1e-8  # of the gradients' size: a jump
 SAME = 1e-7  # planes that differ less are one
 DOUBTFUL = 2  # planes more than inputs that may be deeper kinks, until they are touched again
 TURNS = 6  # of touches, at most
+OUTSIDE = 1e-8  # of the Jacobians: what may lie outside of the layer's span
+BOTH = 1e-6  # of a unit's part in them where it is on: what it may have where it is off
 SPAN = 1e-9  # of the largest singular value: rank
 
 
@@ -39,44 +42,88 @@ class Planes(NamedTuple):
     votes: np.ndarray  # [m] touches passed less touches failed
 
 
-def of_kinks(kinks: Sequence[Kink]) -> Planes:
-    """The planes of kinks, each once; those on two lines have passed a touch."""
+def stacked(kinks: Sequence[Kink]) -> Planes:
+    """The planes of kinks."""
+    normal = np.array([kink.normal for kink in kinks])
+    offset = -np.array([kink.normal @ kink.x for kink in kinks])
+    return Planes(normal, offset, np.zeros(len(kinks)))
+
+
+def joined(a: Planes | None, b: Planes) -> Planes:
+    """Both."""
+    return b if a is None else Planes(*(np.concatenate(both) for both in zip(a, b, strict=True)))
+
+
+def of_kinks(kinks: Sequence[Kink], passed: np.ndarray | None = None) -> Planes:
+    """The planes of kinks, each once; those on two lines have passed a touch.
+
+    passed [m]: the touches that each kink has passed, by default none.
+    """
     dim = len(kinks[0].x) if kinks else 0
     normal, offset, votes = np.zeros((0, dim)), np.zeros(0), np.zeros(0)
-    for kink in kinks:
+    passed = np.zeros(len(kinks)) if passed is None else passed
+    for kink, vote in zip(kinks, passed, strict=True):
         level = -float(kink.normal @ kink.x)
         cosine = normal @ kink.normal
         same = np.abs(np.abs(cosine) - 1) < SAME
         same &= np.abs(offset - np.sign(cosine) * level) < 10 * SAME * (1 + abs(level))
         if same.any():
-            votes[np.argmax(same)] += 2
+            votes[np.argmax(same)] += 2 + vote
             continue
         normal = np.concatenate([normal, kink.normal[None]])
-        offset, votes = np.append(offset, level), np.append(votes, 0.0)
+        offset, votes = np.append(offset, level), np.append(votes, vote)
     return Planes(normal, offset, votes)
 
 
 def rank(tracks: Sequence[Track]) -> int:
     """Of all Jacobians seen: the width of the first layer, where it is below d."""
+    return len(_span(_rows(tracks)))
+
+
+def toward(tracks: Sequence[Track], planes: Planes, v: np.ndarray) -> np.ndarray:
+    """The part of v [d] along which no plane is crossed, of what Jacobians seen span; all of it
+    where nothing is left.
+
+    On such a line the first layer's units that are missing switch, and none of those known.
+    """
+    known = _span(planes.normal)
+    rows = _rows(tracks)
+    missing = _span(rows - (rows @ known.T) @ known)
+    return (missing @ v) @ missing if len(missing) else v
+
+
+def _rows(tracks: Sequence[Track]) -> np.ndarray:
+    """All rows of Jacobians seen [n, d], of length one."""
     rows = np.concatenate([t.gradient.reshape(-1, t.gradient.shape[2]) for t in tracks])
     size = np.linalg.norm(rows, axis=1)
-    rows = rows[size > SPAN * size.max(initial=0.0)]
+    used = size > SPAN * size.max(initial=0.0)
+    return np.asarray(rows[used] / size[used, None])
+
+
+def _span(rows: np.ndarray) -> np.ndarray:
+    """An orthonormal basis [r, d] of rows [n, d], of length one or what was left of such."""
     if not len(rows):
-        return 0
-    rows = rows / np.linalg.norm(rows, axis=1)[:, None]
-    values = np.linalg.svd(rows, compute_uv=False)
-    return int(np.sum(values > SPAN * values[0]))
+        return rows
+    _, values, basis = np.linalg.svd(rows, full_matrices=False)
+    return np.asarray(basis[values > SPAN * max(values[0], 1.0)])
 
 
 def touched(
-    ask: Ask, planes: Planes, which: np.ndarray, radius: float, rng: np.random.Generator
+    ask: Ask,
+    planes: Planes,
+    which: np.ndarray,
+    radius: float,
+    rng: np.random.Generator,
+    short: bool = False,
 ) -> np.ndarray | None:
     """Whether each of the planes `which` is real beside a random point on all of them.
 
-    Two queries; None where the jump is not a sum over them, or the victim is flat there.
+    Two queries; None where the jump is not a sum over them, or the victim is flat there.  short:
+    cross nearly parallel planes the same way (`_short`), not each in a random one.
     """
     rows, keep, inverse = touch.factor(planes.normal[which], np.ones(len(which), bool))
-    level = np.where(keep, MARGIN * radius * rng.choice([-1.0, 1.0], len(which)), 0.0)
+    sign = _short(rows, inverse, rng) if short else rng.choice([-1.0, 1.0], len(which))
+    step = (np.where(keep, MARGIN * radius * sign, 0.0) @ inverse) @ rows
     foot = touch.pairs(
         rng.standard_normal((1, rows.shape[1])),
         rows,
@@ -84,7 +131,6 @@ def touched(
         np.where(keep, -planes.offset[which], 0.0)[None],
         np.array([radius]),
     )[0, 0]
-    step = (level @ inverse) @ rows
     reply = ask(np.stack([foot + step, foot - step]))
     size = float(np.linalg.norm(reply.gradient, axis=(1, 2)).sum())
     if size == 0:
@@ -94,6 +140,16 @@ def touched(
     if np.linalg.norm(jump - a @ rows) > SPAN * size:
         return None
     return (np.linalg.norm(a, axis=0) > REAL * size) & keep
+
+
+def _short(rows: np.ndarray, inverse: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Signs [m] of a short vector's products with rows [m, d], all of one size.
+
+    Planes of one deeper unit can be nearly parallel; crossed the same way they take a short step,
+    which no other plane is likely to cut.
+    """
+    signs = np.where(rng.standard_normal((DRAWS, rows.shape[1])) @ rows.T > 0, 1.0, -1.0)
+    return np.asarray(signs[np.argmin(((signs @ inverse) * signs).sum(1))])
 
 
 def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float]:
@@ -112,6 +168,19 @@ def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float
     sign = np.where(above > below, 1.0, -1.0)
     wrong = np.minimum(above, below) / np.maximum(np.maximum(above, below), 1e-300)
     return Layer(normal * sign[:, None], offset * sign), outside, float(wrong.max(initial=0.0))
+
+
+def signed(planes: Planes, tracks: Sequence[Track]) -> Layer | None:
+    """The layer of these planes, if every Jacobian seen bears it out."""
+    if not 0 < len(planes.offset) <= rank(tracks):
+        return None
+    made, outside, wrong = orient(planes, tracks)
+    return made if outside < OUTSIDE and wrong < BOTH else None
+
+
+def too_many(count: int, of: int, track: Track) -> bool:
+    """Whether so many planes are more than the inputs, with Jacobians of rank `of`."""
+    return of == track.gradient.shape[2] and count > of + DOUBTFUL
 
 
 class Found(NamedTuple):
@@ -180,7 +249,7 @@ def layer(
             continue
         made, outside, wrong = orient(whole, tracks)
         why = f"{why}, {outside:.0e} outside, {wrong:.0e} wrong"
-        if outside < 1e-8 and wrong < 1e-6:
+        if outside < OUTSIDE and wrong < BOTH:
             return Found(made, whole, votes, "")
         if idle and real.sum() < of:  # what is missing switches where the victim is flat
             break

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import aim, cells, lift, output
+from recon.exact.deep import aim, cells, fill, lift, output, peel
 from recon.exact.deep.known import Layer, Layers
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
@@ -57,29 +57,43 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
     number = len(s.layers)
     if number not in s.seen:
         s.seen[number] = []
-        s.take(s.tracks)
+        if number == 1 and s.log.outputs == 1:
+            s.read()
+        else:
+            s.take(s.tracks)
+            if number == 1:
+                s.raise_()
     walk, aim_ = _Walk(s), aim.Aim(s)
-    quiet, count, need, blind, deeper = 0, 0, True, 0, False
-    good = s.candidates()
+    quiet, count, need, blind, peeling = 0, 0, True, 0, False
+    found = s.candidates()
+    good = fair = _fair(s)
+    deeper = _false(found, fair) > DEEPER
     lack, s.ends = s.ends, None
     for turn in range(SEGMENTS):
-        aims = turn >= FIRST and deeper and not aim_.given_up and count and not aim_.enough
+        aims = (turn >= FIRST or number == 1) and deeper and not aim_.given_up and not aim_.enough
         if lack is not None:
             s.take([s.between(*lack, good)])
             lack = None
         elif need and aims and blind == aim_.blind:
-            track = aim_.find(good, walk.inside)
+            track = aim_.find(fair, walk.inside)
             if track is not None:
                 s.sure.add(id(track.kinks[0]))
                 s.take([track])
+        elif peeling := not deeper and number == 1 and _peel(s, aim_):
+            pass
         elif need:
             blind = aim_.blind
             track = walk.next(turn, quiet)
             if track is not None:
                 s.take([track])
-        found = s.candidates()
-        fair = found.some(found.whole & found.right)
-        good = fair.some((fair.kept >= 2) | aim.marked(s, fair))
+        found, fair = s.candidates(), _fair(s)
+        filled = fill.rows(s, fair, found.some(~found.whole))
+        if filled:
+            s.seen[number] += filled
+            found, fair = s.candidates(), _fair(s)
+        good = fair
+        if len(aim.span(fair)) < len(fair.bias):  # some are of deeper units
+            good = fair.some((fair.kept >= 2) | aim.marked(s, fair))
         quiet, count = quiet + 1 if len(good.bias) == count else 0, len(good.bias)
         tries = [good, fair] if len(fair.bias) > count else [good]
         fitted = _best(s, [*tries, *(_gated(found, fair) if quiet >= 2 else [])], len(fair.bias))
@@ -89,11 +103,12 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             ends = disagreement(s, layers, fit, fresh, others)
             if isinstance(ends, np.ndarray):
                 return Last(some.layer(), fit.output, ends)
+            if peeling and len(fit.bad):
+                continue
             s.take([s.between(*ends, some)])
             need = not s.lift(s.candidates(), LIFTS)
             continue
-        false = np.sum(found.whole) - len(fair.bias)
-        deeper = bool(false > DEEPER * np.sum(found.whole))
+        deeper = _false(found, fair) > DEEPER
         aims = deeper and not aim_.given_up and not aim_.enough
         if aims and turn + 1 >= FIRST and blind == aim_.blind:
             need = True
@@ -115,6 +130,42 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             return layer
         need = not (quiet and s.lift(found, LIFTS)) or quiet > 3
     raise Stuck(f"Layer {number + 1}: {count} units, and not all of them.")
+
+
+def _fair(s: Search) -> Rows:
+    """The candidates that are whole, and rows of the next layer as far as is known."""
+    found = s.candidates()
+    fair = found.some(found.whole & found.right)
+    return fair.some(aim.possible(s, fair))
+
+
+def _peel(s: Search, aim_: aim.Aim) -> bool:
+    """See missing units by points where all inputs are on; False where nothing is to be seen.
+
+    These are the rays that a test is to ask in any case (`disagreement`); only then a segment.
+    """
+    if s.log.reply.value.shape[1] == 1:
+        return False
+    fair, kinks, ask = _fair(s), 0, len(s.rays) < aim.rays(s)
+    while True:
+        got = peel.find(s, fair, s.log.points[aim.inside(s)], alone=bool(kinks) or ask)
+        if not isinstance(got, Track):
+            break
+        s.tracks.append(got)
+        s.take([got])
+        before, fair, kinks = len(fair.bias), _fair(s), kinks + 1
+        if len(fair.bias) <= before:  # it was none of the last layer
+            return False
+    if got is not None:
+        s.take([s.between(*got, fair)])
+    elif ask and not kinks:
+        s.log(aim_.vertices(None, None))
+    return bool(kinks) or ask or got is not None
+
+
+def _false(found: Rows, fair: Rows) -> float:
+    """Of the candidates that are whole, the share that are no rows of the next layer."""
+    return 1 - len(fair.bias) / max(1, int(found.whole.sum()))
 
 
 class _Walk:
@@ -204,7 +255,9 @@ def _best(s: Search, tries: list[Rows], least: int) -> tuple[Rows, output.Fit] |
         if not len(rows.bias):
             continue
         layers = [*s.layers, rows.layer()]
-        fit = output.fit(layers, s.log.points, s.log.reply.value)
+        _, jumps = s.with_jumps(rows)
+        guess = np.stack(list(jumps.values()), 1)
+        fit = output.fit(layers, s.log.points, s.log.reply.value, guess)
         if fit is None and len(rows.bias) >= least and i < 2:
             fit = output.most(layers, s.log.points, s.log.reply, s.chart.place)
         if fit is not None and (best is None or len(fit.bad) < len(best[1].bad)):
@@ -235,8 +288,7 @@ def disagreement(
     which: list[int] = []
     if s.chart.place.size:
         left = [int(i) for i in s.rng.permutation(width) if i not in s.rays]
-        most = max(aim.RAYS, width // 4) if len(layers) == 2 else aim.FEW
-        which = left[: max(0, min(width, most) - len(s.rays))]
+        which = left[: max(0, aim.rays(s) - len(s.rays))]
         rays = [cells.ray(width, i, s.box, s.rng) for i in which]
         far = s.chart.x(np.array(rays).reshape(-1, width))
     else:

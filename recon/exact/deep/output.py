@@ -18,8 +18,9 @@ from recon.exact.deep import known, lift
 from recon.exact.deep.known import Layers
 from recon.replies import Reply
 
-EXACT = 1e-8  # of the largest value: what a fit may leave
-NEAR = 20.0  # times the median distance: replies from beyond are left out
+EXACT = 1e-8  # of a value, or of the usual one: what a fit may leave
+FAR = 1000.0  # times the median distance: replies from beyond are left out
+NEAR = 20.0  # the same, where Jacobians take part
 SPARE = 2  # replies more than unknowns, at least
 TURNS = 12  # of reweighting
 TRIMS = 8  # turns after these, in which the worst replies are left out
@@ -49,15 +50,24 @@ class Fit(NamedTuple):
     bad: np.ndarray
 
 
-def fit(layers: Layers, x: np.ndarray, value: np.ndarray) -> Fit | None:
-    """The output layer behind these hidden layers; None where too few replies are met exactly."""
-    (near,) = np.nonzero(_near(x))
+def fit(
+    layers: Layers, x: np.ndarray, value: np.ndarray, guess: np.ndarray | None = None
+) -> Fit | None:
+    """The output layer behind these hidden layers; None where too few replies are met exactly.
+
+    guess [K, h]: its weights, as jumps show them, where replies do not tell.
+    """
+    (near,) = np.nonzero(_near(x, FAR))
     hidden, linear, value = *_features(known.before(layers, x[near])), value[near]
     for slope in (linear[:, :0], linear):
         a = np.column_stack([hidden, slope, np.ones(len(near))])
         # far replies are to weigh no more than near ones
         weight = 1 / np.linalg.norm(a / _lengths(a), axis=1)
-        solved, rank, off = _solved(a[:, None], value[:, None], weight)
+        start = np.zeros((a.shape[1], value.shape[1]))
+        start[: hidden.shape[1]] = 0 if guess is None else guess.T
+        solved, rank, off = _solved(a[:, None], (value - a @ start)[:, None], weight)
+        off = off * (np.abs(value - a @ start).max() / max(float(np.abs(value).max()), 1e-300))
+        solved = start + solved
         if (off < EXACT).sum() >= rank + SPARE and (off < EXACT).mean() >= 1 - MOST_BAD:
             return _split(solved, hidden.shape[1], linear.shape[1], near, off < EXACT)
     return None
@@ -68,7 +78,7 @@ def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit 
 
     place [d, h_1]: how x follows z_1 (`cells.Chart`), for which Jacobians take part.
     """
-    (near,) = np.nonzero(_near(x) & ~known.beside(layers, x))
+    (near,) = np.nonzero(_near(x, NEAR) & ~known.beside(layers, x))
     x, value, gradient = x[near], reply.value[near], reply.gradient[near]
     z = known.before(layers, x)
     hidden, linear = _features(z)
@@ -100,9 +110,9 @@ def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit 
     return _split(solved, hidden.shape[1], linear.shape[1], near, good)
 
 
-def _near(x: np.ndarray) -> np.ndarray:
+def _near(x: np.ndarray, most: float) -> np.ndarray:
     size = np.linalg.norm(x, axis=1)
-    return np.asarray(size <= NEAR * np.median(size))
+    return np.asarray(size <= most * np.median(size))
 
 
 def _features(z: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -119,13 +129,14 @@ def _lengths(a: np.ndarray) -> np.ndarray:
 
 def _solved(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
     """X of a X = b with a [n, e, m] and b [n, e, K], n weights [n]; the rank, and how far each of
-    the n is off, relative to the largest of b.
+    the n is off, relative to its size and the median one.
     """
     length = _lengths(a)
     a = a / length
     left, right = ((part * weight[:, None, None]).reshape(-1, part.shape[2]) for part in (a, b))
     solved, _, rank, _ = np.linalg.lstsq(left, right, rcond=1e-12)
-    off = np.abs(a @ solved - b).max((1, 2)) / max(float(np.abs(b).max()), 1e-300)
+    size = np.abs(b).max((1, 2))
+    off = np.abs(a @ solved - b).max((1, 2)) / np.maximum(size + np.median(size), 1e-300)
     return solved / length[:, None], int(rank), off
 
 

@@ -31,11 +31,10 @@ import numpy as np
 
 from recon.exact.deep import finish, layer, wide
 from recon.exact.deep.layer import Last
-from recon.exact.deep.search import Incomplete, Log, Search, Stuck
+from recon.exact.deep.search import Asked, Incomplete, Log, Search, Stuck
 from recon.exact.deep.segment import Ask
 from recon.exact.recovery import EVIDENCE
 from recon.networks import Deep
-from recon.replies import Reply
 
 FINEST = 1e-12  # eps of replies above which nothing is tried
 LAYERS = 8  # hidden layers, at most
@@ -43,15 +42,6 @@ BACK = 8  # returns to a layer that was taken for complete
 SHARE = 0.1  # of the inputs, that a network may be wrong on, where the caller does not say
 SLOPE = 1e-6  # of the largest gradient seen: what those at fresh points may be off by
 HIDDEN = "Fresh values are met and gradients are not: values are so large that they hide units."
-
-
-class Asked(NamedTuple):
-    """Replies at places t [n] of the line u + t v."""
-
-    u: np.ndarray
-    v: np.ndarray
-    t: np.ndarray
-    reply: Reply
 
 
 class Found(NamedTuple):
@@ -94,9 +84,7 @@ def recover(
         Log(ask, eps), dim, np.random.default_rng(seed), np.ones(dim) if unit is None else unit
     )
     try:
-        if line is not None:
-            s.line(line)
-        last = _layers(s, points(share), np.zeros((0, dim)) if others is None else others)
+        last = _layers(s, line, points(share), np.zeros((0, dim)) if others is None else others)
     except Stuck as stuck:
         return Found(None, 0, math.inf, str(stuck))
     value, gradient = s.log.reply
@@ -111,8 +99,8 @@ def recover(
     return Found(network, points(share), float(off) / max(rms, 1e-300), "")
 
 
-def _layers(s: Search, fresh: int, others: np.ndarray) -> Last:
-    planes = s.begin()
+def _layers(s: Search, line: Asked | None, fresh: int, others: np.ndarray) -> Last:
+    planes = s.begin(line)
     if planes is not None:
         return wide.last(s, planes, fresh, others)
     for _ in range(LAYERS + BACK):

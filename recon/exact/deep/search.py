@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import cells, first, known, lift, rows, segment
+from recon.exact.deep import cells, first, known, lift, masked, presumed, raised, rows, segment
 from recon.exact.deep.cells import Chart
 from recon.exact.deep.known import Layer
 from recon.exact.deep.lift import Partial
@@ -19,9 +20,19 @@ from recon.replies import Reply
 FAR = 1e3  # of a whole line, in t: kinks beyond are placed too badly to be used
 DOUBTS = 3  # kinks that a known layer cannot have, after which it is taken up again
 LINES = 4  # for the first layer
+WIDE = "Layer 1: wider than the {} inputs, which takes two outputs."
 
 Seen = list[tuple[Partial, Kink]]
 Ends = tuple[np.ndarray, np.ndarray]  # two points [d]
+
+
+class Asked(NamedTuple):
+    """Replies at places t [n] of the line u + t v."""
+
+    u: np.ndarray
+    v: np.ndarray
+    t: np.ndarray
+    reply: Reply
 
 
 class Stuck(Exception):
@@ -81,6 +92,10 @@ class Log:
         return [self._rows[point.tobytes()] for point in x]
 
     @property
+    def outputs(self) -> int:
+        return self.gradient[0].shape[1]
+
+    @property
     def points(self) -> np.ndarray:
         return _joined(self.x)
 
@@ -109,7 +124,9 @@ class Search:
     chart: Chart = field(default_factory=lambda: Chart(np.zeros((0, 0)), np.zeros(0)))
     box: float = 1.0
     seen: dict[int, Seen] = field(default_factory=dict)
-    tried: set[tuple[int, bytes]] = field(default_factory=set)  # lifts that led to nothing
+    tried: set[tuple[int, bytes]] = field(
+        default_factory=set
+    )  # lifts that led to nothing; pairs (`peel`)
     doubts: dict[int, int] = field(default_factory=dict)
     deepest: int = -1  # the number of the layer that is known to be the last
     failed: int = 0  # tests on fresh points that a network did not pass
@@ -119,47 +136,67 @@ class Search:
     _pieces: dict[tuple[int, int], rows.Pieces] = field(default_factory=dict)
     _candidates: tuple[tuple[int, ...], Rows] | None = None  # of so many layers, kinks and lines
 
-    def line(self, asked: tuple[np.ndarray, np.ndarray, np.ndarray, Reply] | None = None) -> None:
-        """Search a whole line: a new one, or u, v and the replies at places t [n] of it."""
+    def line(self, asked: Asked | None, before: first.Found | None = None) -> first.Found:
+        """Search a whole line for the first layer: a new one, or u, v and the replies at places
+        t [n] of it.
+
+        before: what other lines showed; planes known are not crossed again where others lack.
+        """
         if asked is None:
             u, v = self.rng.standard_normal((2, self.dim))
-            track = segment.search(self.log, u, v, None, self.log.eps, self.log.scale)
+            v = v if before is None else first.toward(self.tracks, before.planes, v)
+            t = segment.grid()
+            reply = self.log(u + t[:, None] * v)
         else:
             u, v, t, reply = asked
             self.log.keep(u + t[:, None] * v, reply)
-            eps, scale = self.log.eps, self.log.scale
-            track = segment.search(self.log, u, v, None, eps, scale, asked=(t, reply))
+        where = self.log, u, v
+        eps, scale, votes = self.log.eps, self.log.scale, None if before is None else before.votes
+        known_ = None if before is None else before.planes
+        if reply.gradient.shape[1] > 1:
+            planes = [] if known_ is None else [Layer(known_.normal, known_.offset)]
+            expected = known.expected(planes, {}, u, v, -segment.REACH, segment.REACH)
+            few = first.rank(self.tracks) // 3 if self.tracks else 0
+            track = segment.search(*where, None, eps, scale, expected, few, (t, reply))
+            self.tracks.append(track)
+            return first.layer(self.log, self.tracks, self.rng, votes)
+        more = self.rng, known_, self.tracks
+        track, layer, passed = presumed.search(*where, eps, scale, (t, reply), *more)
         self.tracks.append(track)
+        if layer is not None:
+            return first.Found(layer, first.of_kinks([]), passed, "")
+        if first.too_many(int(passed.sum()), first.rank(self.tracks), track):
+            raise Stuck(WIDE.format(self.dim))
+        votes = first.of_kinks(track.kinks, passed).votes if votes is None else votes
+        return first.layer(self.log, self.tracks, self.rng, votes)
 
-    def begin(self) -> first.Planes | None:
+    def begin(self, asked: Asked | None = None) -> first.Planes | None:
         """Find the first layer, and the scale of its outputs; Stuck where it is not found.
 
-        Where it is wider than the input, only its planes.
+        asked: replies on a line that were asked for already.  Where the layer is wider than the
+        input, only its planes.
         """
-        if not self.tracks:
-            self.line()
-        found = first.layer(self.log, self.tracks, self.rng)
+        found = (
+            self.line(asked) if not self.tracks else first.layer(self.log, self.tracks, self.rng)
+        )
         for _ in range(LINES - 1):
             if found.layer is not None or found.wide:
                 break
-            planes = [Layer(found.planes.normal, found.planes.offset)]
-            u, v = self.rng.standard_normal((2, self.dim))
-            self.search(u, v, None, planes, {}, first.rank(self.tracks) // 3)
-            found = first.layer(self.log, self.tracks, self.rng, found.votes)
+            found = self.line(None, found)
         if found.wide:
             return found.planes
         if found.layer is None:
-            wide = found.why
-            if len(found.planes.offset) > self.dim:
-                wide = f"wider than the {self.dim} inputs, which takes two outputs"
-            raise Stuck(f"Layer 1: {wide}.")
+            wide = len(found.planes.offset) > self.dim
+            raise Stuck(WIDE.format(self.dim) if wide else f"Layer 1: {found.why}.")
         self.layers, self.chart = [found.layer], cells.chart(found.layer)
         near = np.concatenate([track.x[np.abs(track.t) < 2] for track in self.tracks])
         self.box = 2 * float(np.maximum(known.before(self.layers, near)[0], 0).max())
         return None
 
-    def between(self, start: np.ndarray, end: np.ndarray, rows_: Rows) -> Track:
-        """Search the segment from x [d] to x [d], where known units and these rows have kinks."""
+    def with_jumps(self, rows_: Rows) -> tuple[list[Layer], dict[tuple[int, int], np.ndarray]]:
+        """The layers with these rows as one more, and the jumps last seen of its units (layer,
+        unit), for a gradient of length one.
+        """
         layers, jumps = list(self.layers), dict[tuple[int, int], np.ndarray]()
         if len(rows_.bias):
             layers.append(rows_.layer())
@@ -167,6 +204,11 @@ class Search:
                 kink = parts[-1][1]
                 row = known.tangents(layers, kink.x)[-1][1][j]
                 jumps[len(layers) - 1, j] = kink.jump / np.linalg.norm(row)
+        return layers, jumps
+
+    def between(self, start: np.ndarray, end: np.ndarray, rows_: Rows) -> Track:
+        """Search the segment from x [d] to x [d], where known units and these rows have kinks."""
+        layers, jumps = self.with_jumps(rows_)
         # normals of deeper kinks lie in the span of the rows that are on: a third does not span it
         v, few = end - start, max(2, len(rows_.bias) // 3)
         last = (start + v)[None]  # the end, but for rounding
@@ -218,6 +260,20 @@ class Search:
             if part is not None:
                 self.seen[number].append((part, kink))
 
+    def read(self) -> None:
+        """Read what the first line shows of the second layer, where there is one output; others
+        were searched for the first layer alone.
+        """
+        track, found = masked.read(self.log, self.layers[0], self.chart, self.tracks[0])
+        self.tracks = [track]
+        self.seen[1] += [pair for pair in found if abs(pair[1].t) < FAR]
+
+    def raise_(self) -> None:
+        """See rows of the second layer whole, of which the lines searched so far have kinks."""
+        (first_,) = self.layers
+        for track in self.tracks:
+            self.seen[1] += raised.seen(self.log, first_, self.chart, self.candidates(), track)
+
     def candidates(self) -> Rows:
         """Rows of the next layer, merged from all that was seen and held against all lines."""
         seen = self.seen[len(self.layers)]
@@ -237,7 +293,7 @@ class Search:
 
     def lift(self, found: Rows, most: int) -> int:
         """See more of candidates that are known in part, at most so many; how many that gave."""
-        wanted = np.flatnonzero(~found.whole & (found.broken == 0))
+        wanted = np.flatnonzero(~found.whole & found.right)
         made = tried = 0
         for i in sorted(wanted, key=lambda i: (-found.kept[i], -found.seen[i].sum())):
             for part, kink in sorted(found.parts[i], key=lambda pair: -pair[0].seen.sum()):

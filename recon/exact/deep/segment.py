@@ -35,7 +35,9 @@ NARROW = 1e-9  # of the segment: intervals below are given up
 GRID = 4  # first points of a line between its ends
 
 
-class _Point(NamedTuple):
+class Point(NamedTuple):
+    """A reply on the line: at t, s in the search's own coordinate, and its tangent."""
+
     s: float
     t: float
     value: np.ndarray
@@ -63,7 +65,7 @@ def search(
     known kinks at most may explain a difference by any jumps.  asked: places t [n] and replies
     there.
     """
-    line = _Line(ask, u, v, ends, eps, scale, known, few)
+    line = Line(ask, u, v, ends, eps, scale, known, few)
     return line.run(asked)
 
 
@@ -75,7 +77,7 @@ def certain(
 
     close: the points are so close that they bracket a kink whose jump proves nothing.
     """
-    line = _Line(lambda x: ends, low, high - low, (0.0, 1.0), eps, scale, None, 0)
+    line = Line(lambda x: ends, low, high - low, (0.0, 1.0), eps, scale, None, 0)
     left, right = line.ask(np.array([0.0, 1.0]), ends)
     jump, start = right.gradient - left.gradient, right.start - left.start
     noise = left.noise + right.noise
@@ -89,7 +91,9 @@ def certain(
     return Track(low, high - low, (0.0, 1.0), t, *ends, (found,), (), 0)
 
 
-class _Line:
+class Line:
+    """A search of u + t v under way; the arguments are those of `search`."""
+
     def __init__(
         self,
         ask: Ask,
@@ -114,7 +118,7 @@ class _Line:
     def s_of(self, t: float) -> float:
         return float(np.arctan(t)) if self.whole else t
 
-    def ask(self, s: np.ndarray, reply: Reply | None = None) -> list[_Point]:
+    def ask(self, s: np.ndarray, reply: Reply | None = None) -> list[Point]:
         t = np.tan(s) if self.whole else s
         x = self.u + t[:, None] * self.v
         reply = self.ask_victim(x) if reply is None else reply
@@ -127,11 +131,12 @@ class _Line:
             noise = self.eps * (float(np.abs(value).max()) + size[i] * float(np.linalg.norm(x[i])))
             start = value - t[i] * slope
             points.append(
-                _Point(s[i], t[i], value, gradient, start, slope, ROUNDING * noise, rank(gradient))
+                Point(s[i], t[i], value, gradient, start, slope, ROUNDING * noise, rank(gradient))
             )
         return points
 
-    def run(self, asked: tuple[np.ndarray, Reply] | None) -> Track:
+    def first(self, asked: tuple[np.ndarray, Reply] | None) -> list[Point]:
+        """The points to begin with, in order."""
         low, high = (self.s_of(t) for t in self.ends)
         if asked is not None:
             (near,) = np.nonzero(np.abs(asked[0]) < REACH)  # farther ones place kinks badly
@@ -139,12 +144,13 @@ class _Line:
             reply = Reply(*(a[order] for a in asked[1]))
             points = self.ask(np.array([self.s_of(t) for t in asked[0][order]]), reply)
             ends = self.ask(np.array([low, high]))
-            points = [ends[0], *points, ends[1]]
-        elif self.whole:
-            inner = ((np.arange(GRID) + 0.5) / GRID - 0.5) * np.pi
-            points = self.ask(np.concatenate([[low], inner, [high]]))
-        else:
-            points = self.ask(np.array([low, high]))
+            return [ends[0], *points, ends[1]]
+        if self.whole:
+            return self.ask(np.concatenate([[low], np.arctan(grid()), [high]]))
+        return self.ask(np.array([low, high]))
+
+    def run(self, asked: tuple[np.ndarray, Reply] | None) -> Track:
+        points = self.first(asked)
         todo = list(zip(points[:-1], points[1:], [0] * (len(points) - 1), strict=True))
         while todo:
             splits_at = []
@@ -152,7 +158,7 @@ class _Line:
                 at = self.judge(left, right, tries)
                 if at is None:
                     continue
-                if right.s - left.s < NARROW * (abs(left.s) + abs(right.s) + 1e-3):
+                if narrow(left, right):
                     self.lost += 1
                     continue
                 if not left.s < at < right.s:
@@ -165,7 +171,11 @@ class _Line:
             todo = []
             for (left, right, tries, _), middle in zip(splits_at, new, strict=True):
                 todo += [(left, middle, tries + 1), (middle, right, tries + 1)]
-        points.sort(key=lambda p: p.t)
+        return self.track(points)
+
+    def track(self, points: list[Point]) -> Track:
+        """What was seen, from all points."""
+        points = sorted(points, key=lambda p: p.t)
         return Track(
             self.u,
             self.v,
@@ -178,7 +188,7 @@ class _Line:
             self.lost,
         )
 
-    def judge(self, left: _Point, right: _Point, tries: int) -> float | None:
+    def judge(self, left: Point, right: Point, tries: int) -> float | None:
         """Where to split the interval; None where all its kinks are known, or noted now."""
         jump = right.gradient - left.gradient
         start, slope = right.start - left.start, right.slope - left.slope
@@ -247,8 +257,8 @@ class _Line:
         jump: np.ndarray,
         start: np.ndarray,
         slope: np.ndarray,
-        left: _Point,
-        right: _Point,
+        left: Point,
+        right: Point,
         noise: float,
         times: float = 1.0,
     ) -> Kink | float | None:
@@ -274,8 +284,8 @@ class _Line:
 
     def one(
         self,
-        left: _Point,
-        right: _Point,
+        left: Point,
+        right: Point,
         jump: np.ndarray,
         start: np.ndarray,
         slope: np.ndarray,
@@ -298,6 +308,16 @@ class _Line:
                 return self.s_of(found.t - beside)
         self.kinks.append(found)
         return None
+
+
+def grid() -> np.ndarray:
+    """The first places t [n] of a whole line."""
+    return np.tan(((np.arange(GRID) + 0.5) / GRID - 0.5) * np.pi)
+
+
+def narrow(left: Point, right: Point) -> bool:
+    """Whether an interval is given up."""
+    return right.s - left.s < NARROW * (abs(left.s) + abs(right.s) + 1e-3)
 
 
 def rank(gradient: np.ndarray) -> int:

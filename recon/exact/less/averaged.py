@@ -35,7 +35,7 @@ from recon.exact.less import averages, baseline, beside
 from recon.exact.less.biases import Biases
 from recon.exact.less.odds import Log
 from recon.exact.lines import Settings
-from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
+from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, Cost, Reply, ReplyError, View, check
 
@@ -104,7 +104,7 @@ class _Attack:
             if (network := search(far, inputs, far_seed)) is None:
                 return replace(outcome, cost=self.cost)
             sample = network.gradient(rng.standard_normal((SAMPLE, self.dim)))
-            inputs = of_gradients(sample)
+            inputs = of_gradients(sample, SAMPLE)
             scale = np.ones(self.dim) if inputs is None else inputs.scale
             solver = self.solver(scale, bias_seed)
             for solve in (solver.found, solver.sharper):
@@ -200,8 +200,8 @@ class _Attack:
 
     def certified_lines(self, far: Any, inputs: Inputs | None, seed: np.ndarray) -> TwoLayer | None:
         """The same by as many lines as a certificate far out asks for, or None."""
-        form = (self.dim, self.form.outputs, self.form.asked)
-        victim = two_layer.Victim(far, *form, self.eps, self.cost, inputs, None, None)
+        form = (self.dim, self.form.outputs, self.form.asked, self.eps, self.eps)
+        victim = two_layer.Victim(far, *form, self.cost, inputs, None, None)
         outcome = two_layer.recover(victim, seed, self.width, self.most)
         self.cost = outcome.cost
         if not isinstance(outcome.network, TwoLayer) or not outcome.ok:
@@ -251,8 +251,8 @@ class _Attack:
             return Recovery(network, Status.UNCERTIFIED, self.cost, detail=PARALLEL)
         sample = inner.gradient(rng.standard_normal((SAMPLE, self.dim)))
         known = near.Known(inner, float(np.linalg.norm(sample, axis=2).max()))
-        s, good = self.settings(eps), promise(eps)
-        task = near.Task(oracle, s, region, self.width, self.most, good, [], None)
+        s = self.settings(eps)
+        task = near.Task(oracle, s, region, self.width, self.most, self.eps, [], None)
         outcome, _ = near.certified(task, rng, known, self.cost)
         return replace(outcome, network=network, detail=f"{outcome.detail} {said}".strip())
 

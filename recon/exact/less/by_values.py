@@ -135,9 +135,9 @@ def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
     def ask(t: np.ndarray) -> Replies:
         return without(log.replies(line, t))
 
-    r, kinks = chords.search(
-        ask, line, without(start), most=chords.FEW if known.width else chords.MANY
-    )
+    most = chords.FEW if known.width else chords.MANY
+    joint = chords.WINDOW if log.dim > 1 else 1
+    r, kinks = chords.search(ask, line, without(start), most=most, joint=joint)
     if kinks.open > chords.WILD:
         return found  # lost in errors of what is known, or not piecewise linear
     kinks = kinks.only(np.argsort(kinks.t))

@@ -18,7 +18,8 @@ where c changes sign.
 m = 1 says that three points on a straight line bound no kink, m = 2 that chords of two cells that
 meet in all coordinates meet at the only kink between them; with q = 9 up to eight kinks are read
 off eleven replies at once.  m vectors in R^q are dependent by chance with probability zero.
-q = 1 knows m = 1 only: there a kink is bracketed by two points just beside where chords meet.
+q = 1 knows m = 1 only: there a kink is bracketed by two points just beside where chords meet.  So
+it is with one input, where two kinks taken for one are wrong between them alone.
 
 A reply's `noise` bounds its rounding error; relations must hold to that.  On 64 random kinks this
 takes 1.9 replies a kink for q = 9, 2.2 for q = 3, 2.9 for q = 2 and about 6 for q = 1; with hints
@@ -120,8 +121,12 @@ def no_hint(number: np.ndarray) -> np.ndarray:
     return np.full(len(number) - 1, OPEN)
 
 
-def explain(r: Replies, hint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each gap [n - 1] holds, by the lemma, and where its kink is (nan without one)."""
+def explain(r: Replies, hint: np.ndarray, joint: int = WINDOW) -> tuple[np.ndarray, np.ndarray]:
+    """What each gap [n - 1] holds, by the lemma, and where its kink is (nan without one).
+
+    joint: nodes of a relation at most.
+    """
+    joint = min(joint, r.f.shape[1])
     gap = np.diff(r.t)
     slope = np.diff(r.f, axis=0) / gap[:, None]
     state = np.where(hint == EMPTY, EMPTY, OPEN)
@@ -131,7 +136,7 @@ def explain(r: Replies, hint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scaled = np.diff(slope, axis=0) / noise[:, None]
     steep = max(np.abs(slope).max(initial=0.0), CLEAR / BLIND * np.median(noise))  # if f is flat
     seen = LEVEL * noise < BLIND * steep
-    for m in range(1, min(r.f.shape[1], len(noise), WINDOW) + 1):
+    for m in range(1, min(joint, len(noise), WINDOW) + 1):
         a = np.arange(len(noise) - m + 1)  # windows: nodes a + 1 ... a + m, gaps a ... a + m
         inner, nodes = a[:, None] + np.arange(1, m)[None], a[:, None] + np.arange(m)[None]
         fits = (state[a] != KINK) & (state[a + m] != KINK) & (hint[a] >= 0) & (hint[a + m] >= 0)
@@ -154,7 +159,7 @@ def explain(r: Replies, hint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             state[gaps] = want
             share = weight[:-1] / (weight[:-1] + weight[1:])
             where[gaps[1:-1]] = r.t[gaps[1:-1]] + gap[gaps[1:-1]] * share
-    if r.f.shape[1] == 1:
+    if joint == 1:
         _bracketed(r, state, where)
     return state, where
 
@@ -171,9 +176,16 @@ def _bracketed(r: Replies, state: np.ndarray, where: np.ndarray) -> None:
 
 
 def search(
-    ask: Ask, line: Line, start: Replies, hint: Hint = no_hint, most: int = MANY
+    ask: Ask,
+    line: Line,
+    start: Replies,
+    hint: Hint = no_hint,
+    most: int = MANY,
+    joint: int = WINDOW,
 ) -> tuple[Replies, Kinks]:
     """All kinks between the first and the last of the replies `start`, by asking some `most` more.
+
+    joint: nodes of a relation at most; with 1, jumps need not be in general position.
 
     Gaps that are not explained by then, or so narrow, count as a kink each; where these are more
     than WILD, none is returned: fitting thousands would take minutes.  Raises Wild where `most` is
@@ -182,7 +194,7 @@ def search(
     r = start
     for _ in range(ROUNDS):
         hints = hint(r.number)
-        state, where = explain(r, hints)
+        state, where = explain(r, hints, joint)
         angle = np.arctan(r.t / line.tau)
         open_ = (state == OPEN) & (np.diff(angle) > NARROW)
         if open_.any() and len(r.t) > MANY:
@@ -190,7 +202,9 @@ def search(
         if not open_.any() or len(r.t) > most:
             break
         new = np.unique(
-            np.concatenate([_stretch(r, angle, state, a, b, line.tau) for a, b in _runs(open_)])
+            np.concatenate(
+                [_stretch(r, angle, state, a, b, line.tau, joint) for a, b in _runs(open_)]
+            )
         )
         r = r.and_(ask(new))
     return r, _kinks(r, state, where)
@@ -203,7 +217,7 @@ def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _stretch(
-    r: Replies, angle: np.ndarray, state: np.ndarray, a: int, b: int, tau: float
+    r: Replies, angle: np.ndarray, state: np.ndarray, a: int, b: int, tau: float, joint: int
 ) -> np.ndarray:
     """Where to ask in the stretch of open gaps a ... b - 1: a t [k]."""
     width = np.diff(angle[a : b + 1])
@@ -212,20 +226,20 @@ def _stretch(
     out = []
     for i in chosen:
         if b - a == 1:
-            out.extend(_meeting(r, state, i, tau))
+            out.extend(_meeting(r, state, i, tau, joint))
         else:
             out.append(tau * np.tan((angle[i] + angle[i + 1]) / 2))
     return np.array(out)
 
 
-def _meeting(r: Replies, state: np.ndarray, i: int, tau: float) -> list[float]:
+def _meeting(r: Replies, state: np.ndarray, i: int, tau: float, joint: int) -> list[float]:
     """Where to split gap i, whose neighbours hold no kink: where their tangents meet."""
     low, high = r.t[i], r.t[i + 1]
     middle = tau * np.tan((np.arctan(low / tau) + np.arctan(high / tau)) / 2)
     if i == 0 or i + 2 >= len(r.t) or state[i - 1] != EMPTY or state[i + 1] != EMPTY:
         return [middle]
     share = _share(r, i)
-    if r.f.shape[1] == 1 and EDGE < share < 1 - EDGE:
+    if min(joint, r.f.shape[1]) == 1 and EDGE < share < 1 - EDGE:
         return [low + (share + side * BESIDE) * (high - low) for side in (-1, 1)]
     return [low + share * (high - low)] if EDGE < share < 1 - EDGE else [middle]
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from recon import oracles, probe
 from recon.exact import arrays
-from recon.exact.asking import Spent, roundoff
+from recon.exact.asking import Spent, check_scale, roundoff
+from recon.exact.derived import FAINT, SATURATED
 from recon.exact.less.chords import Line, Replies
 from recon.oracles import AnyOracle, Cost
 
@@ -24,15 +25,11 @@ SIGMOID = 25.0  # of a single logit whose probability is shown
 NOISE = 4.0  # eps: rounding of the victim's own sums, relative to what they add up
 REACH = 1e3  # ends of a line, in its tau, where nothing saturates
 LEAST, SHALLOW = 60.0, 4.0  # where something does: else the line is drawn nearer the origin
-SATURATED = "The probabilities are those of one class alone, to all digits, wherever asked."
-ONE = (
-    "There is one output, and the gradient of the top one is that of all: declare "
-    'View(explanation="jacobian"), and the rest as it is.'
-)
 FEW_DIGITS = (
     "The values have float32's digits, or few decimals. Without the gradients of all outputs that "
     "is too few: ask the model in float64."
 )
+HARDLY = 1e4  # roundings by which log-odds must change along a line
 ROUGH = 1e-9  # eps from which that is so
 SMALL = 1e-2  # radius of a line below which it may be shorter than that
 SHRINK = 1.6
@@ -41,6 +38,13 @@ FIRST = 8  # replies on a line before anything is known
 
 class Unreadable(Exception):
     """Log-odds that cannot be read, and why: a sentence."""
+
+
+class OneOutput(Exception):
+    """The gradient of the top output is that of the only one: of all."""
+
+    def __init__(self, cost: Cost) -> None:
+        self.cost = cost
 
 
 @dataclass
@@ -179,7 +183,8 @@ def begin(
 ) -> tuple[Line, Replies]:
     """A random line and its first replies, as far out as the log-odds can be read.
 
-    Raises Unreadable where that is nowhere near the origin, or replies cannot be used at all.
+    Raises Unreadable where that is nowhere near the origin, or replies cannot be used at all, and
+    OneOutput where there is one, which is explained.
     """
     u, v = arrays.normal(key, (2, log.dim))
     v *= log.dim**0.5 / np.linalg.norm(v)
@@ -190,8 +195,13 @@ def begin(
         r = log.replies(line, radius * share)
         if max(log.eps, probe.few_digits(log.shown)) > ROUGH:
             raise Unreadable(FEW_DIGITS)
-        if log.outputs == 1 and np.isfinite(log.flat):
-            raise Unreadable(ONE)
+        if log.outputs == 1 and log.oracle.view.axes:
+            raise OneOutput(log.cost)
+        if not log.saturates:
+            check_scale(r.f, log.cost)
+        change = np.ptp(r.f, 0).max()
+        if log.saturates and 0 < change <= HARDLY * r.noise.min():
+            raise Unreadable(FAINT)
         strain = log.strain(r.number)
         far = _far(r.t, strain, radius) if (strain < 1).all() else 0.0
         if far >= least * radius or (radius < SMALL and far > r.t[-1]):

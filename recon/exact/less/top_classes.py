@@ -21,6 +21,7 @@ from recon.exact.less.top_touch import Planes
 from recon.networks import TwoLayer
 
 SWEEPS = 3  # of rows and weights in turn
+FITS = 1e-6  # of the largest gradient: what rounding leaves of replies that are explained
 RANK = 1e-9  # of the largest eigenvalue: one below is a direction that no reply tells
 CANDIDATES = 512  # inputs among which the most telling is chosen
 RADII = (0.3, 1.0, 3.0, 10.0)  # of random inputs, among which they are chosen too
@@ -44,7 +45,7 @@ def read(log: Log, planes: Planes) -> Reading:
     outputs = max(int(log.label.max()) + 1, log.classes)
     seen = np.isin(np.arange(outputs), log.label)
     weights, missing = np.zeros((2, outputs, len(bias)))
-    slope = np.zeros((outputs, log.dim))
+    slope, offset = np.zeros((outputs, log.dim)), np.where(seen, 0.0, -np.inf)
     for _ in range(SWEEPS):
         for k in np.flatnonzero(seen):
             here = log.label == k
@@ -52,12 +53,14 @@ def read(log: Log, planes: Planes) -> Reading:
             weights[k], slope[k], missing[k] = fitted
         active = on * weights[log.label]
         rest = log.gradient - slope[log.label] - active @ rows
+        if np.linalg.norm(rest, axis=1).max(initial=0.0) > FITS * log.scale:
+            break  # a unit is missing, which would spoil all rows
         rows = rows + _least(active, rest)
         size = np.linalg.norm(rows, axis=1)
         size = np.where(size > 0, size, 1.0)
         rows, bias, weights = rows / size[:, None], bias / size, weights * size[None]
-    offset = np.where(seen, 0.0, -np.inf)
-    bias, offset = _offsets(log, TwoLayer(rows, bias, weights, slope, offset), on)
+    else:
+        bias, offset = _offsets(log, TwoLayer(rows, bias, weights, slope, offset), on)
     return Reading(TwoLayer(rows, bias, weights, slope, offset), seen, plain, missing > 0)
 
 

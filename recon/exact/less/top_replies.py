@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recon import oracles
+from recon import oracles, probe
 from recon.exact.asking import Spent, roundoff
+from recon.exact.less.odds import FEW_DIGITS, ROUGH, Unreadable
 from recon.oracles import AnyOracle, Cost
 
 ROUNDING = 256.0  # eps of the largest gradient: what a difference must exceed to be one
@@ -33,13 +34,19 @@ class Log:
         self.value, self.label = np.zeros(0), np.zeros(0, int)
 
     def ask(self, x: np.ndarray) -> np.ndarray:
-        """Ask x [n, d] in one round; their numbers [n].  Raises Spent, ReplyError."""
+        """Ask x [n, d] in one round; their numbers [n].  Raises Spent, ReplyError, and Unreadable
+        where the first replies have too few digits.
+        """
         first = len(self.x)
         if first + len(x) > self.budget:
             raise Spent
         reply, cost = oracles.ask(self.oracle, x, first)
         self.cost = self.cost + cost
         self.eps = max(self.eps, roundoff(reply.value.dtype, reply.gradient.dtype))
+        if not first:
+            numbers = np.concatenate([reply.value[:, 1].ravel(), reply.gradient.ravel()])
+            if max(self.eps, probe.few_digits(numbers)) > ROUGH:
+                raise Unreadable(FEW_DIGITS)
         self.x = np.concatenate([self.x, x])
         self.label = np.concatenate([self.label, reply.value[:, 0].astype(int)])
         self.value = np.concatenate([self.value, reply.value[:, 1].astype(float)])

@@ -14,7 +14,7 @@ import numpy as np
 from recon.exact import touch
 from recon.exact.less.top_replies import Log
 
-ALIKE = 1e-6  # 1 - cosine of rows that are one, as far as poor replies tell
+ALIKE = 64.0  # roots of eps: the angle between rows that are one, as far as poor replies tell
 STEP = 1e-4  # how far beside its planes a touch asks, relative to the point
 RETRIES = 3  # touches that cross something unknown, or another class
 ROOM = 0.8  # of the dimensions may be rows touched at once: their systems stay well conditioned
@@ -29,12 +29,15 @@ class Planes(NamedTuple):
     def and_(self, other: Planes) -> Planes:
         return Planes(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
 
-    def distinct(self) -> Planes:
-        """The first of those that are alike, whichever way their rows point."""
+    def distinct(self, eps: float) -> Planes:
+        """The first of those that are alike, whichever way their rows point, as far as replies of
+        rounding unit eps tell.
+        """
+        angle = ALIKE * eps**0.5
         cosine = self.rows @ self.rows.T
         apart = np.abs(self.bias[:, None] - np.sign(cosine) * self.bias[None])
-        close = apart < ALIKE**0.5 * (1 + np.abs(self.bias[None]))
-        new = ~np.tril((np.abs(cosine) > 1 - ALIKE) & close, -1).any(1)
+        close = apart < angle * (1 + np.abs(self.bias[None]))
+        new = ~np.tril((np.abs(cosine) > 1 - angle**2 / 2) & close, -1).any(1)
         return Planes(self.rows[new], self.bias[new])
 
 

@@ -16,16 +16,17 @@ from recon.exact import asking
 from recon.exact.asking import Spent
 from recon.exact.less import top_classes
 from recon.exact.less.chords import Wild
+from recon.exact.less.odds import Unreadable
 from recon.exact.less.top_classes import Reading
 from recon.exact.less.top_line import Line, search
 from recon.exact.less.top_replies import Log
 from recon.exact.less.top_touch import Planes, beside, touched
 from recon.exact.less.top_unseen import unseen
-from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status
+from recon.exact.recovery import Recovery, Status
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle
 
-LINES = 6  # searches for units that are missing before giving up
+LINES = 12  # searches for units that are missing before giving up
 ROUNDS = 64  # of queries for weights that are open and classes that were not seen
 STUCK = 12  # rounds in succession that tell nothing of open weights, as of a class rarely on top
 LIKELY = 0.02  # chance of another class at which it is looked for
@@ -34,6 +35,8 @@ PAIRS = 1  # of far points x, -x: every unit is on at one of them
 DISTANCE = 8.0  # times standard normal, as far out these lie
 NORMAL = 2  # standard normal points, and one for each class that is top at any
 FEW, NORMAL_IF_FEW = 8, 16  # units found: the fewer, the less is seen of others
+MISSED = 1e-6  # of the largest gradient: a deviation of a reply with a unit that is missing
+NEAREST = 8  # pairs of replies, of which one is taken, as the unit may not show between them
 SAMPLE = 2000  # points among which those of every class are chosen
 BAR = 2.0**14  # eps: deviations that rounding explains, relative to the largest there
 
@@ -73,17 +76,14 @@ def _recover(
 ) -> Recovery:
     planes = Planes(np.zeros((0, log.dim)), np.zeros(0))
     reading: Reading | None = None
-    through: np.ndarray | None = rng.standard_normal(log.dim)  # None: no line is called for
+    line: Line | None = Line(*rng.standard_normal((2, log.dim))[::-1])  # None: none is called for
     hint, lines = "", 0
     verdict = Verdict(np.inf, np.zeros(0, int), 0)
     try:
         while lines < LINES:
-            if through is not None:
-                line = Line(rng.standard_normal(log.dim), through)
+            if line is not None:
                 planes = planes.and_(search(log, line, planes, None if lines else width, rng))
-            if log.eps > COARSE:
-                return Recovery(None, Status.UNCERTIFIED, log.cost, detail=TOO_COARSE)
-            planes = planes.distinct()
+            planes = planes.distinct(log.eps)
             reading = _completed(log, planes, classes, rng)
             verdict = _judged(log, reading, verdict.fresh, rng)
             hint = _sentence(reading)
@@ -95,12 +95,14 @@ def _recover(
                     status, hint = Status.UNCERTIFIED, f"{hint} Weights no query told: {open_}."
                 return Recovery(reading.network, status, log.cost, verdict.error, hint)
             planes = Planes(reading.network.rows[used], reading.network.bias[used])
-            through = None  # a class that turned up is no sign of units that are missing
+            line = None  # a class that turned up is no sign of units that are missing
             if len(np.unique(log.label)) == reading.seen.sum():
                 lines += 1
                 more = _left_over(log, reading.network, verdict.fresh, rng)
                 planes = planes.and_(more)
-                through = None if len(more.bias) else log.x[verdict.worst]
+                line = None if len(more.bias) else _between(log, planes, rng)
+    except Unreadable as why:
+        return Recovery(None, Status.UNCERTIFIED, log.cost, detail=str(why))
     except Wild as why:
         network = None if reading is None else reading.network
         return Recovery(network, Status.NOISY, log.cost, detail=str(why))
@@ -185,9 +187,30 @@ def _left_over(log: Log, network: TwoLayer, which: np.ndarray, rng: np.random.Ge
     far = np.isfinite(value) & (size > BAR * log.eps * log.scale)
     offset = value - np.sum(gradient * log.x[which], 1)
     rows, bias = gradient[far] / size[far, None], offset[far] / size[far]
-    planes = Planes(rows, bias).distinct()
+    planes = Planes(rows, bias).distinct(log.eps)
     real = touched(log, planes, rng)
     return Planes(planes.rows[real], planes.bias[real])
+
+
+def _between(log: Log, planes: Planes, rng: np.random.Generator) -> Line:
+    """A line through two replies of one class, between which a unit switches that is missing; a
+    random one where no two tell.  One of the nearest pairs of some fresh ones and those before.
+
+    Gradients of a class differ by the rows of units that switch: not in the span of rows known.
+    """
+    log.ask(rng.standard_normal((NORMAL_IF_FEW, log.dim)))
+    known = np.linalg.qr(planes.rows.T)[0]
+    rest = log.gradient - log.gradient @ known @ known.T
+    differ = np.linalg.norm(rest[:, None] - rest[None], axis=2) > MISSED * log.scale
+    differ &= log.label[:, None] == log.label[None]
+    if not differ.any():
+        return Line(*rng.standard_normal((2, log.dim))[::-1])
+    apart = np.linalg.norm(log.x[:, None] - log.x[None], axis=2)
+    pair = np.argwhere(np.triu(differ))
+    near = np.argsort(apart[tuple(pair.T)], kind="stable")[:NEAREST]
+    i, j = pair[rng.choice(near)]
+    v = log.x[j] - log.x[i]
+    return Line(log.x[i], v * (log.dim**0.5 / np.linalg.norm(v)))
 
 
 def _sentence(reading: Reading) -> str:

@@ -1,0 +1,274 @@
+"""What random victims of every sort found wrong, slow or broken: each cause by a victim of its own.
+
+Victims are NumPy networks that say how many rows they were asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from recon import exact
+from recon.exact import Status
+from recon.exact.recovery import promise
+from recon.networks import TwoLayer
+from recon.oracles import View
+from recon.victims import draws, odd
+from recon.victims.identified import identified
+
+DIM = 5
+FULL = View("probabilities", of="probabilities")
+
+
+def planted(seed=0, dim=DIM, width=6, outputs=3):
+    rng = np.random.default_rng(seed)
+    rows, bias = rng.normal(size=(width, dim)) / dim**0.5, rng.normal(size=width) / 2
+    weights = 2 * rng.normal(size=(outputs, width)) / width**0.5
+    return TwoLayer(rows, bias, weights, np.zeros((outputs, dim)), rng.normal(size=outputs) / 3)
+
+
+def times(truth, size):
+    """The network with all outputs so many times as large."""
+    parts = ("weights", "slope", "offset")
+    return replace(truth, **{name: size * getattr(truth, name) for name in parts})
+
+
+def scaled(truth, scale):
+    """The network of inputs that are so many times as large."""
+    return replace(truth, rows=truth.rows / scale, slope=truth.slope / scale)
+
+
+def victim(truth, view, dtype="float64", decimals=None):
+    """Behind a view, as a service on the host."""
+    dim = truth.rows.shape[1]
+    shape = dim, truth.width, len(truth.offset)
+    rng = np.random.default_rng(1)
+    parts = np.zeros(dim), np.ones(dim), dtype, decimals, {}, rng
+    return odd.Odd("relu", view, truth, truth.gradient, *shape, *parts)
+
+
+def attack(truth, view=None, scale=1.0, dtype="float64", decimals=None, seed=0, **options):
+    """The recovery, and its worst error at inputs of a scale, relative to the rms there."""
+    made = victim(truth, view or View(), dtype, decimals)
+    got = exact.recover(made.oracle(), dim=truth.rows.shape[1], key=seed, **options)
+    if got.network is None:
+        return got, np.inf
+    made = made._replace(scale=scale * np.ones(made.dim))
+    return got, float(made.deviations(got.network, 4000).max())
+
+
+# --- Wrong, and ok ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", [FULL, View("log_probabilities", of="log_probabilities")])
+def test_one_probability_in_float32_keeps_the_promise_of_float32(view):
+    for seed in range(12):
+        got, error = attack(planted(seed, 8, 8, 1), view, dtype="float32", seed=seed)
+        assert not got.ok or error <= promise(np.finfo(np.float32).eps), seed
+
+
+def test_units_that_lie_far_out_are_found_in_float32():
+    for seed in range(4):
+        truth = scaled(planted(seed, 3, 12, 2), np.array([8600.0, 4100.0, 340.0]))
+        got, error = attack(truth, scale=[8600.0, 4100.0, 340.0], dtype="float32", seed=seed)
+        assert got.ok
+        assert error <= promise(np.finfo(np.float32).eps)
+
+
+def test_a_sigmoid_of_inputs_of_any_scale_is_held_where_its_units_switch():
+    right = 0
+    for seed in range(8):
+        scale = 10.0 ** np.random.default_rng([seed, 1]).uniform(-3, 4, 4)
+        got, error = attack(scaled(planted(seed, 4, 6, 1), scale), FULL, scale=scale, seed=seed)
+        assert not got.ok or error <= 1.5e-8, seed
+        right += got.ok
+    assert right >= 6
+
+
+def test_an_input_that_no_unit_reads_has_no_scale():
+    for seed in range(4):
+        truth = planted(seed, 6, 5, 1)
+        truth = replace(truth, rows=truth.rows * (np.arange(6) > 0))
+        got, error = attack(truth, View("log_probabilities", of="log_probabilities"), seed=seed)
+        assert got.ok, str(got)
+        assert error <= 1.5e-8
+
+
+@pytest.mark.parametrize("view", [View("values", "none"), View("logits", "top")])
+def test_kinks_of_one_input_are_told_apart_where_one_output_sees_them(view):
+    """Both feed one output alone: taken for one they are wrong between them, and nowhere else."""
+    rows = np.array([[-1.0], [1.0], [1.0]])
+    bias, weights = np.array([0.034, 2.0, -0.089]), np.array([[0.57, 0.0, 0.4], [0.0, 0.5, 0.0]])
+    truth = TwoLayer(rows, bias, weights, np.zeros((2, 1)), np.ones(2))
+    for seed in range(10):
+        got, error = attack(truth, view, seed=seed)
+        assert got.ok
+        assert got.network.width == 3
+        assert error <= 1e-9
+
+
+# --- Slow, or broken ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-6])
+@pytest.mark.parametrize("view", [FULL, View("log_probabilities", of="log_probabilities")])
+def test_logits_that_hardly_differ_are_asked_by_their_digits(view, size):
+    for seed in range(3):
+        got, error = attack(times(planted(seed), size), view, seed=seed)
+        assert got.ok, str(got)
+        assert got.cost.queries < 120
+        assert error <= 1.5e-8
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1e-13, "float64"), (1e-16, "float64"), (1e-5, "float32")]
+)
+def test_logits_that_are_lost_in_rounding_are_named_at_once(size, dtype):
+    got, _ = attack(times(planted(), size), FULL, dtype=dtype)
+    assert not got.ok
+    assert "hardly differ" in got.detail
+    assert got.cost.queries <= 10
+
+
+@pytest.mark.parametrize("view", [View("probabilities", "none"), View("probabilities", "top")])
+def test_and_without_all_gradients(view):
+    got, _ = attack(times(planted(), 1e-13), view)
+    assert "hardly differ" in got.detail
+    assert got.cost.queries <= 10
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-9])
+def test_outputs_that_are_lost_in_decimals_are_named_at_once(size):
+    got, _ = attack(times(planted(), size), decimals=4)
+    assert not got.ok
+    assert "lost in rounding" in got.detail
+    assert got.cost.queries <= 15
+
+
+def test_in_a_box_a_constant_of_few_digits_is_not_certain():
+    got, _ = attack(times(planted(), 1e-9), decimals=4, box=(0, 1))
+    assert not got.ok
+    constant = times(planted(), 0.0)
+    got, _ = attack(replace(constant, offset=np.array([0.3712345678, 1 / 7, 2 / 3])), box=(0, 1))
+    assert got.ok
+
+
+@pytest.mark.parametrize("size", [1e-250, 1e-150, 1e150, 1e250])
+@pytest.mark.parametrize("view", [View(), View("values", "none")])
+def test_outputs_of_any_size_are_asked_in_their_own_unit(view, size):
+    truth = planted(3)
+    got, _ = attack(times(truth, size), view, seed=3)
+    assert got.ok, str(got)
+    x = np.random.default_rng(5).normal(size=(100, DIM))
+    np.testing.assert_allclose(got.network(x) / size, truth(x), atol=1e-6)
+
+
+def test_units_that_meet_in_the_middle_of_a_box_are_told_apart():
+    truth = planted(2, 8, 11, 2)
+    truth = replace(truth, bias=-truth.rows.sum(1) * 127.5)
+    got, _ = attack(scaled(replace(truth, bias=truth.bias / 127.5), 127.5), box=(0, 255))
+    assert got.ok
+    assert got.cost.queries < 600
+
+
+def test_where_one_class_is_certain_it_is_asked_nearer_the_origin():
+    got, error = attack(scaled(planted(4), 1e-3), FULL, scale=1e-3)
+    assert got.ok
+    assert error <= 1.5e-8
+
+
+def test_columns_that_may_not_change_may_be_zero_where_gradients_are_multiplied():
+    truth = planted(5)
+    low, high = np.array([0, -1, 0, -1, -1.0]), np.array([0, 1, 0, 1, 1.0])
+    got, _ = attack(truth, View(explanation="input_x_gradient"), box=(low, high))
+    assert got.ok
+    x = np.random.default_rng(0).uniform(low, high, (500, DIM))
+    np.testing.assert_allclose(got.network(x), truth(x), atol=1e-9)
+
+
+# --- Less than all gradients ----------------------------------------------------------------------
+
+
+def test_weights_that_no_top_gradient_shows_come_from_values():
+    for seed in range(3):
+        truth = planted(seed, 6, 1, 3)
+        weights = truth.weights.copy()
+        weights[int(truth.offset.argmax())] = 0
+        got, error = attack(
+            replace(truth, weights=weights), View("probabilities", "top"), seed=seed
+        )
+        assert got.ok
+        assert error <= 1e-6
+
+
+def test_nearly_parallel_units_of_a_top_class_are_never_one():
+    ok = 0
+    for seed in range(6):
+        truth = planted(seed, 12, 8, 2)
+        rows, rng = truth.rows.copy(), np.random.default_rng(seed)
+        rows[5] = rows[2] + 1e-4 * rng.normal(size=12)
+        truth = replace(truth, rows=rows, bias=0 * truth.bias)
+        got, error = attack(truth, View("top", "top"), seed=seed, width=8)
+        assert not got.ok or error <= 1e-8
+        ok += got.ok
+    assert ok >= 2
+
+
+def test_units_of_a_class_that_is_rarely_met_are_found():
+    ok = 0
+    for seed in range(6):
+        truth = planted(seed, 8, 7, 2)
+        truth = replace(truth, weights=truth.weights * (np.arange(14).reshape(2, 7) % 3 > 0))
+        got, error = attack(truth, View("top", "top"), seed=seed)
+        assert not got.ok or error <= 1e-8
+        ok += got.ok
+    assert ok >= 4
+
+
+# --- What is identifiable -------------------------------------------------------------------------
+
+
+def test_what_cannot_be_told_is_not_marked():
+    plain = planted()
+    assert identified(victim(plain, View()))
+    assert not identified(victim(times(plain, 0.0), View()))
+    dead = replace(plain, bias=plain.bias - 50 * (np.arange(6) == 0))
+    assert not identified(victim(dead, View()))
+    rows = np.concatenate([plain.rows[:1], plain.rows[:1], plain.rows[2:]])
+    parallel = replace(plain, rows=rows)
+    assert identified(victim(parallel, View()))
+    assert not identified(victim(parallel, View(explanation="smoothgrad")))
+    assert not identified(victim(plain, View("values", "none"), "float32"))
+    assert identified(victim(plain, View(), "float32"))
+    assert not identified(victim(times(plain, 1e4), FULL))  # saturates
+    assert not identified(victim(times(plain, 1e-14), FULL))
+    assert not identified(victim(plain, View(), decimals=2))
+    assert not identified(victim(plain, View())._replace(kind="noise"))
+
+
+@pytest.mark.parametrize("told", draws.TOLD)
+def test_what_users_tell_fits_their_victims(told):
+    on = []
+    for seed in range(60):
+        made = draws.random_odd([8, seed], View(), told)
+        x = made.inputs(np.random.default_rng(seed), 500)
+        if made.kind == "relu":
+            on.append((x @ made.value.rows.T + made.value.bias > 0).mean())
+        box, data = made.told.get("box"), made.told.get("data")
+        if box is not None:
+            assert (box[0] <= x).all()
+            assert (x <= box[1]).all()
+            assert told != "boxes" or (box[0] < box[1]).all()
+        if data is not None:
+            assert (np.abs(data.mean(0) - x.mean(0)) <= made.scale + 1e-9 * np.abs(x[0])).all()
+        assert x.std(0).max() > 0
+    assert 0.3 < np.mean(on) < 0.7
+
+
+def test_a_status_is_one_of_those_that_say_why():
+    got, _ = attack(planted(), View("top", "top"), dtype="float32")
+    assert got.status is Status.UNCERTIFIED
+    assert "few decimals" in got.detail
+    assert got.cost.queries < 20
