@@ -8,7 +8,7 @@ import pytest
 
 from recon import exact, oracles, victims
 from recon.exact import Status
-from recon.exact.conv import corner, jumps, known, orient, reading
+from recon.exact.conv import corner, jumps, known, orient, reading, steer
 from recon.exact.conv.known import Layer
 from recon.networks import Convolutional, Deep
 from recon.replies import Reply
@@ -297,6 +297,19 @@ def test_known_channels_are_taken_off_a_jump():
     assert np.abs(found @ span).max() < 1e-12
     assert np.linalg.matrix_rank(found, 1e-9) == 1
     assert np.abs(found - np.outer(name, row) @ (np.eye(60) - span @ span.T)).max() < 1e-12
+
+
+def test_features_are_raised():
+    true, rng = planted(3, **SMALL), np.random.default_rng(5)
+    layers = [Layer(*pair) for pair in zip(true.kernels, true.shifts, strict=True)]
+    raised = 0
+    for _ in range(20):
+        x = rng.standard_normal(true.dim)
+        y = known.outputs(layers, x.reshape(true.shape)).reshape(-1)
+        off = rng.permutation(np.flatnonzero(y == 0))[:4]
+        moved = steer.on(layers, true.shape, x, off)
+        raised += (known.outputs(layers, moved.reshape(true.shape)).reshape(-1)[off] > 0).all()
+    assert raised >= 18
 
 
 def test_what_windows_see():
