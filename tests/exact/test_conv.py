@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from recon import exact, oracles, victims
+from recon import exact, oracles, probe, victims
 from recon.exact import Status
-from recon.exact.conv import corner, jumps, known, orient, reading, steer
+from recon.exact.conv import corner, jumps, known, layer, orient, reading, steer
 from recon.exact.conv.known import Layer
 from recon.networks import Convolutional, Deep
 from recon.replies import Reply
@@ -120,6 +120,15 @@ def test_a_budget_is_kept():
         got = attacked(true, 1, budget=budget)
         assert got.status is Status.BUDGET
         assert got.cost.queries <= budget
+
+
+def test_a_convolution_ends_where_its_queries_are_spent(monkeypatch):
+    true = planted(1, **SMALL)
+    monkeypatch.setattr(layer, "QUERIES", 30)
+    got = attacked(true, 1)
+    assert got.status is Status.UNCERTIFIED
+    assert got.detail == "Convolution 1: its queries are spent before it is told."
+    assert 30 < got.cost.queries <= 1 + probe.MOST + 30
 
 
 def test_victims_of_other_kinds_are_not_taken_for_convolutional():

@@ -87,6 +87,7 @@ class Corner:
     below: Sequence[Layer]
     side: int  # of the window, in pixels
     rng: np.random.Generator
+    last: int  # of the queries noted in the log, that may be asked
     names: list[np.ndarray] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     kinks: list[Kink] = field(default_factory=list)
@@ -121,6 +122,8 @@ class Corner:
 
     def asked(self, line: Line, t: np.ndarray) -> list[Point]:
         """Points at t [n] of the line; raises Changed."""
+        if self.log.count + len(t) > self.last:
+            raise Stuck("its queries are spent before it is told")
         x = line.u + t[:, None] * line.v
         reply = self.log(x)
         points = [

@@ -25,7 +25,7 @@ from recon.replies import Reply
 BUDGET = 3_000  # queries, where the caller does not say
 CONVOLUTIONS = 2
 NOTHING = Cost()
-PROBES = 8  # points, of each kind, that convolutions are to explain before they are tested
+AT_ONCE = 8  # points of a test that are asked together
 MOVED = 1e-3  # of the inputs' spread: how far these are moved
 
 
@@ -119,22 +119,20 @@ def _recover(
         failed, x = 0, others[:0]
 
         def left(last: Layer, x: np.ndarray) -> list[Reading]:
-            readings = reading.read((*layers, last), shape, x, log(x))
+            readings = reading.read((*layers, last), shape, x, log(x)) if len(x) else []
             return [of for of in readings if not of.off < reading.LEFT]
 
         def unmet(last: Layer) -> list[Reading]:
             nonlocal failed, x
-            if not len(x):  # a test that is not passed makes the next one longer
-                x = np.concatenate([rng.standard_normal((PROBES, dim)), others[:PROBES]])
-            found = left(last, x)
-            if not found:
-                new = rng.standard_normal((repeated(fresh, failed), dim))
-                new = np.concatenate([new, others[PROBES : PROBES + dense.ROWS]])
-                for part in np.split(new, range(PROBES, len(new), PROBES)):
-                    x, found = np.concatenate([x, part]), left(last, part)
-                    if found:
-                        failed += 1
-                        break
+            if found := left(last, x):
+                return found
+            new = rng.standard_normal((repeated(fresh, failed), dim))
+            new = rng.permutation(np.concatenate([new, others[: dense.ROWS]]))
+            for part in np.split(new, range(AT_ONCE, len(new), AT_ONCE)):
+                x, found = np.concatenate([x, part]), left(last, part)
+                if found:  # a test that is not passed makes the next one longer
+                    failed += 1
+                    break
             return found
 
         for number in range(CONVOLUTIONS):
