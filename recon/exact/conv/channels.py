@@ -21,8 +21,6 @@ from recon.exact.conv.corner import Corner, Kink
 FITS = 1e-7  # what a kink may leave of its row
 OPEN = 1e-8  # singular values below, of the largest, leave weights open
 VISIBLE = 1e-8  # of the largest entry of a row: what belongs to it
-
-
 PART = 2.0**-10  # of a vote
 DEPENDENT = 1e-6  # parts beyond of what is known, that are none
 

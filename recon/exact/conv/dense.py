@@ -1,8 +1,10 @@
 """The dense layers behind known convolutions, found, tested on fresh points, and mended.
 
-Inputs to ask are chosen of many, plain noise, smooth noise and the user's: those that tell the most
-of what normal inputs and the user's ask for and is open (`choose`).  Once nothing is, fresh points
-decide; those not met are explained, and a further test has more points (`repeated`).
+Inputs to ask are chosen of many, plain noise, smooth noise and the user's, some with features
+raised (`steer`): those that tell the most of what normal inputs and the user's ask for and is open
+(`choose`).  It is known beforehand which of a thousand these are, so that few are missed once there
+are none.  Then fresh points decide; those not met are explained, and a further test has more points
+(`repeated`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from recon.networks import Convolutional, Deep
 
 DRAWN = 1_000  # normal inputs, and of the user's, that are to be told
 OTHERS = 100  # inputs of each other kind that are chosen from
-RAISED, MOST = 32, 40  # of them drawn at a time with features raised; how many of these
+RAISED, MOST = 16, 40  # of them drawn at a time with features raised; how many of these
 AT_ONCE = 8  # asked before the next are chosen
 ROUNDS, TESTS = 60, 16
 ROWS = 32  # of the user's inputs, that convolutions and dense layers are held to in a test

@@ -9,7 +9,7 @@ import numpy as np
 from recon.exact.conv import known
 from recon.exact.conv.known import Layer, Shape
 
-STEPS = 20  # at most
+STEPS = 8  # at most
 CLEAR = 0.25  # of the mean size of sums: how far above zero those of features are to be
 DEPENDENT = 1e-3  # of the largest singular value: moves below are not made
 
