@@ -1,13 +1,10 @@
-"""Random deep victims with biases or units out of the common, and that shapes are cells."""
-
-from dataclasses import replace
+"""Random deep victims with biases or units out of the common."""
 
 import jax
 import numpy as np
 import pytest
 
 from recon import victims
-from recon.experiments import EXPERIMENTS
 
 
 @pytest.mark.parametrize("kind", victims.UNUSUAL)
@@ -30,14 +27,3 @@ def test_a_unit_of_each_layer_is_on_as_often_as_its_kind_says(kind):
 def test_no_other_kind():
     with pytest.raises(ValueError, match="no kind 'odd'; there are no biases"):
         victims.random_unusual(jax.random.key(0), "odd", (4, 3, 2))
-
-
-def test_a_shape_is_measured_once(monkeypatch, tmp_path):
-    monkeypatch.setenv("RECON_CACHE", str(tmp_path))
-    few = EXPERIMENTS["depth"].small()
-    few = replace(few, shapes=few.shapes[:1] + few.shapes[-1:])
-    rows = few.run()
-    assert [row["victim"] for row in rows] == ["random", "rare"]
-    assert [row["sizes"] for row in rows] == ["12-8-6-3", "mixed"]
-    monkeypatch.setattr(type(few), "_cell", lambda *_: pytest.fail("again"))
-    assert few.run() == rows

@@ -12,7 +12,9 @@ import jax
 import numpy as np
 
 from recon import cells, data, exact, oracles, victims, workers
+from recon.experiments import convolutional
 from recon.experiments.common import Measured, Row, columns, timed
+from recon.experiments.convolutional import PAPER, Cell, Sizes
 from recon.networks import Deep
 from recon.victims import Training, random_deep
 
@@ -73,6 +75,7 @@ SHAPES = (
     Shape((64, 48, 32, 16, 10), 3, "digits"),
     Shape((784, 128, 64, 10), 5, "mnist"),
 )
+CONVOLUTIONAL = ((PAPER, "", 20), (PAPER, "mnist", 20))
 MIXED = (
     (40, 20, 10, 10, 3),
     (60, 40, 20, 10, 2),
@@ -96,10 +99,11 @@ class Depth(Measured):
 
     Claim:   "does our theoretical result extend to depth-3 networks? ... a k-layer ReLU network
              with h units at each layer from only O~(kh) queries?" (section 1.1, open).
-    Time:    60 minutes on 1 CPU core.
+    Time:    40 minutes on 1 CPU core, 30 of them for convolutional networks.
     Expect:  two hidden layers in 2 to 3 queries a unit from two outputs on, three in 3 to 6,
              4 to 7 where the first layer is two or four times as wide as the input; errors of
-             1e-12; none with `ok` wrong on more inputs than its certificate says.
+             1e-12; none with `ok` wrong on more inputs than its certificate says.  Convolutional
+             networks: both convolutions of all, and nearly all whole.
 
     The victim answers on the host, in float64; depth and widths are not told.  exact: `ok`, and
     within 1e-6 of the victim on all of 10,000 N(0, I) inputs (relative to the rms; the error of
@@ -107,30 +111,43 @@ class Depth(Measured):
     the inputs than `Recovery.share` says.  Queries and seconds are means; predictions: what an
     attack that sees no gradients asks in all (PREDICTIONS).
 
-    Kinds of `victims.UNUSUAL` are of mixed sizes (MIXED).  agreement: of labels of the test images,
-    the least over victims that are `ok`.
+    Kinds of `victims.UNUSUAL` are of mixed sizes (MIXED).  The last rows are of convolutional
+    networks with two max-pools, the trained ones with 1,000 images of the attacker's; a channel
+    counts as a unit.  convolutions: victims of which both came
+    out (kernel_error: the most that an entry of their kernels is off by), in conv_queries on
+    average; agreement: of labels of the test images, the least over trained victims that are `ok`.
     """
 
     shown: ClassVar[tuple[str, ...]] = columns(
         "victim sizes hidden runs ok exact beyond queries_per_unit queries_per_unit_max "
-        "median_error worst_error predictions seconds agreement"
+        "median_error worst_error predictions seconds convolutions kernel_error conv_queries "
+        "conv_queries_max agreement"
     )
     shapes: tuple[Shape, ...] = (*SHAPES, *UNUSUAL, *LAW)
+    convolutional: tuple[tuple[Sizes, str, int], ...] = CONVOLUTIONAL  # images, victims
     steps: int = 4_000
+    conv_steps: int = 1_000
+    inputs: int = 1_000
     points: int = 10_000
     seed: int = 0
 
     def small(self) -> Depth:
         """Two narrow shapes, and one trained on digits."""
         few = [Shape((12, 8, 6, 3), 2), Shape((8, 6, 4, 1), 1), Shape((64, 8, 6, 10), 1, "digits")]
+        pooled = ((Sizes((18, 18, 1), ((3, 3), (3, 6)), (12, 5)), "", 2),)
         few.append(Shape((12, 8, 6, 3), 2, "", "rare", ((8, 6, 4, 1),)))
-        return replace(self, shapes=tuple(few), steps=300, points=1_000)
+        return replace(self, shapes=tuple(few), convolutional=pooled, steps=300, points=1_000)
 
     def rows(self) -> Iterator[Row]:
-        """One a shape, each a cell."""
+        """One a shape; of convolutional networks every victim is a cell."""
         measure = lambda shape, _: [self._cell(shape)]  # noqa: E731
         for rows in workers.map_cells(measure, self.shapes, self._named):
             yield from rows
+        for sizes, images, runs in self.convolutional:
+            rest = self.conv_steps, self.points, self.inputs
+            todo = [Cell(sizes, images, self.seed, run, *rest) for run in range(runs)]
+            each = workers.map_cells(convolutional.measure, todo, convolutional.settings)
+            yield convolutional.summary(sizes, images, [row for rows in each for row in rows])
 
     def _named(self, shape: Shape) -> Any:
         """Plain data that names a cell, and the code that it is measured by."""

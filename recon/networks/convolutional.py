@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -134,10 +135,9 @@ def correlate(y: Any, kernel: Any) -> Any:
     """y [..., h, w, c] and a kernel [a, a, c, o]: [..., h - a + 1, w - a + 1, o]."""
     a, b = kernel.shape[:2]
     rows, columns = y.shape[-3] - a + 1, y.shape[-2] - b + 1
-    parts = [
-        y[..., i : i + rows, j : j + columns, :] @ kernel[i, j] for i in range(a) for j in range(b)
-    ]
-    return sum(parts[1:], start=parts[0])
+    moved = (y[..., i : i + rows, j : j + columns, :] for i in range(a) for j in range(b))
+    parts = (part @ kernel[divmod(n, b)] for n, part in enumerate(moved))
+    return reduce(operator.add, parts)  # one at a time, as they are large
 
 
 def in_fours(y: Any) -> Any:

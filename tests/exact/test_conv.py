@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from recon import exact, oracles, victims
+from recon import exact, oracles, probe, victims
 from recon.exact import Status
-from recon.exact.conv import jumps, known, orient, reading
+from recon.exact.conv import corner, jumps, known, layer, orient, reading, steer
 from recon.exact.conv.known import Layer
 from recon.networks import Convolutional, Deep
 from recon.replies import Reply
@@ -120,6 +120,15 @@ def test_a_budget_is_kept():
         got = attacked(true, 1, budget=budget)
         assert got.status is Status.BUDGET
         assert got.cost.queries <= budget
+
+
+def test_a_convolution_ends_where_its_queries_are_spent(monkeypatch):
+    true = planted(1, **SMALL)
+    monkeypatch.setattr(layer, "QUERIES", 30)
+    got = attacked(true, 1)
+    assert got.status is Status.UNCERTIFIED
+    assert got.detail == "Convolution 1: its queries are spent before it is told."
+    assert 30 < got.cost.queries <= 1 + probe.MOST + 30
 
 
 def test_victims_of_other_kinds_are_not_taken_for_convolutional():
@@ -252,6 +261,64 @@ def test_a_reply_shows_the_gradients_in_the_features():
         one = of.x[None]
         (lacking,) = reading.read(less, true.shape, one, Reply(true(one), true.gradient(one)))
         assert lacking.off > 1e-3
+
+
+def test_a_missing_channel_shows_where_it_is_on():
+    true, met = planted(3, **SMALL), 0
+    first, second = (Layer(*pair) for pair in zip(true.kernels, true.shifts, strict=True))
+    for channel in range(6):
+        less = [first, Layer(*(np.delete(a, channel, -1) for a in second))]
+        x = np.random.default_rng(channel).standard_normal((40, true.dim))
+        for of in reading.read(less, true.shape, x, Reply(true(x), true.gradient(x))):
+            y = known.outputs([first], of.x.reshape(true.shape))
+            z = known.sums(second.kernel, y)[..., channel]
+            cells = np.argwhere(z.max(2) + second.bias[channel] > 0)
+            on = {
+                (int(4 * p + o // 2 * 2), int(4 * q + o % 2 * 2))
+                for p, q in cells
+                for o in [z[p, q].argmax()]
+            }
+            found = set(reading.places(of, less, true.shape))
+            assert found <= on
+            rank = np.linalg.matrix_rank(of.left, 1e-6 * np.linalg.norm(of.left)) if on else 0
+            if rank == 5:  # as many rows as outputs tell no place
+                assert not found
+            elif rank == len(on):  # fewer, as where few units are on behind, may hide some
+                assert found == on
+                met += bool(on)
+    assert met > 10
+
+
+def test_known_channels_are_taken_off_a_jump():
+    rng = np.random.default_rng(4)
+    before = np.linalg.qr(rng.standard_normal((60, 3)))[0]
+    changes = [(rng.standard_normal(5), rng.standard_normal(60)) for _ in range(6)]
+    name, row = rng.standard_normal(5), rng.standard_normal(60)
+    across = np.eye(60) - before @ before.T
+    kept = np.outer(name, row) @ across
+    jump = kept + sum(np.outer(*changes[i]) * s for i, s in ((0, 1), (3, -1))) @ across
+    found, span = corner._unsettled(jump, before, changes, 1e-9)
+    assert np.abs(found - kept).max() < 1e-12
+    assert span is before
+    half = jump + np.outer(*changes[1]) @ across / 2  # no change of theirs: known less well
+    found, span = corner._unsettled(half, before, changes, 1e-9)
+    assert span.shape == (60, 9)
+    assert np.abs(found @ span).max() < 1e-12
+    assert np.linalg.matrix_rank(found, 1e-9) == 1
+    assert np.abs(found - np.outer(name, row) @ (np.eye(60) - span @ span.T)).max() < 1e-12
+
+
+def test_features_are_raised():
+    true, rng = planted(3, **SMALL), np.random.default_rng(5)
+    layers = [Layer(*pair) for pair in zip(true.kernels, true.shifts, strict=True)]
+    raised = 0
+    for _ in range(20):
+        x = rng.standard_normal(true.dim)
+        y = known.outputs(layers, x.reshape(true.shape)).reshape(-1)
+        off = rng.permutation(np.flatnonzero(y == 0))[:4]
+        moved = steer.on(layers, true.shape, x, off)
+        raised += (known.outputs(layers, moved.reshape(true.shape)).reshape(-1)[off] > 0).all()
+    assert raised >= 18
 
 
 def test_what_windows_see():

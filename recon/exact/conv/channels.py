@@ -20,7 +20,9 @@ from recon.exact.conv.corner import Corner, Kink
 
 FITS = 1e-7  # what a kink may leave of its row
 OPEN = 1e-8  # singular values below, of the largest, leave weights open
-VISIBLE = 1e-9  # of the largest entry of a row: what belongs to it
+VISIBLE = 1e-8  # of the largest entry of a row: what belongs to it
+PART = 2.0**-10  # of a vote
+DEPENDENT = 1e-6  # parts beyond of what is known, that are none
 
 
 class Kernel(NamedTuple):
@@ -42,10 +44,20 @@ def reach(kink: Kink, corner: Corner) -> tuple[int, int]:
 
 
 def position(kink: Kink, corner: Corner, side: int) -> int:
-    """The rival position of a kink, 0 for none, where kernels have this side."""
-    own = known.span(corner.below, side)
-    down, right = reach(kink, corner)
-    return 2 * (down > own) + (right > own)
+    """The rival position of a kink, 0 for none, where kernels have this side: the first whose
+    windows hold the row, up to what is known.
+    """
+    own, step = known.span(corner.below, side), 2 ** len(corner.below)
+    numbers = np.arange(len(kink.row)) // (len(kink.row) // corner.side**2)
+    down, right = np.divmod(numbers, corner.side)
+    for rival in range(3):
+        beyond = (down >= own + step * (rival // 2)) | (right >= own + step * (rival % 2))
+        part, row = kink.known[beyond], kink.row[beyond]
+        if part.size:
+            row = row - part @ np.linalg.lstsq(part, row, rcond=DEPENDENT)[0]
+        if np.abs(row).max(initial=0.0) < VISIBLE * np.abs(kink.row).max():
+            return rival
+    return 3
 
 
 def pulled(kink: Kink, corner: Corner, side: int) -> np.ndarray:
@@ -99,14 +111,16 @@ def side(corner: Corner, most: int) -> int | None:
     return None
 
 
-def sign(weights: np.ndarray, kinks: Sequence[Kink], corner: Corner, side: int) -> float | None:
-    """The sign of a kernel; None where its kinks do not say, or contradict each other."""
-    votes = []
+def sign(weights: np.ndarray, kinks: Sequence[Kink], corner: Corner, side: int) -> float:
+    """The sum of what its kinks say of the sign of a kernel: a whole vote each where a position has
+    a rival, a part of one where none and biases may be larger; 0 where they do not say.
+    """
+    votes = [0.0]
     for kink in kinks:
         y = kink.left.image.y
         fixed = y.reshape(-1)[known.windows(y.shape, side)[0, 0, 1:]] @ weights
         if rival := position(kink, corner, side):
             votes.append(float(fixed.argmax() == rival - 1) - float(fixed.argmin() == rival - 1))
         elif (fixed > 0).all() or (fixed < 0).all():
-            votes.append(-float(np.sign(fixed[0])) / 2)  # but for biases, which may be larger
-    return float(np.sign(sum(votes))) if sum(votes) else None
+            votes.append(-PART * float(np.sign(fixed[0])))
+    return sum(votes)

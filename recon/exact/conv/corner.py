@@ -6,12 +6,13 @@ the corner pixel, so on x + t v every channel's pixel is max(0, moving, three fi
 layers before change in one pixel, and all behind is one constant matrix: the Jacobian's jump of
 channel c is a_c n^T, with the same a_c [K] on all lines in these surroundings.  So the jump names
 the channel; where several kinks lie between two replies, those of channels met before are told
-apart by their names.
+apart by their names.  What channels that are wholly known change by is no kink: what they may
+change by is left out, then those changes are taken that explain the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -26,6 +27,8 @@ FAR = 2e4  # of pixels outside the window
 STARTS = (-3e2, 0.0, 3e2)  # t asked first on lines
 BENT = 10.0  # t around which the middle of an interval changes from linear to geometric
 TINY = 1e-11  # of the Jacobian: what rounding explains of a jump
+QUIET = 1e-9  # of it: what channels that are known leave of one
+DEPENDENT = 1e-9  # of directions of length one, that are none of their own
 SAME = 1e-8  # how far directions of jumps may part and be one
 SPREAD = 50.0  # condition of jumps that may be told apart by their names
 MOST = 256  # points on a line
@@ -46,6 +49,9 @@ class Point(NamedTuple):
     image: Image
 
 
+Changes = list[tuple[np.ndarray, np.ndarray]]  # strength [K] and row [w] of each
+
+
 class Line(NamedTuple):
     """u + t v, and the points asked on it, in order."""
 
@@ -58,7 +64,7 @@ class Kink(NamedTuple):
     """Channel `name` changes between two points: Jacobian's jump = its direction times row^T.
 
     row [w] is known up to the span of the columns of known [w, m], and orthogonal to them: w are
-    the pixels of the window.
+    the pixels of the window.  These are what the layers before may change by, and channels known.
     """
 
     name: int
@@ -72,7 +78,8 @@ class Kink(NamedTuple):
 class Corner:
     """One draw of the surroundings, and what was seen in them.
 
-    names: directions a_c [K], of length one, of the channels met; lines: the points of each.
+    names: directions a_c [K], of length one, of the channels met; lines: the points of each;
+    settled: of two points, what channels that are wholly known may change by.
     """
 
     log: Log
@@ -80,6 +87,7 @@ class Corner:
     below: Sequence[Layer]
     side: int  # of the window, in pixels
     rng: np.random.Generator
+    last: int  # of the queries noted in the log, that may be asked
     names: list[np.ndarray] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     kinks: list[Kink] = field(default_factory=list)
@@ -89,6 +97,7 @@ class Corner:
         self.around = np.setdiff1d(np.arange(np.prod(self.shape)), self.window)
         self.far = FAR * self.rng.standard_normal(int(np.prod(self.shape)))
         self.behind: np.ndarray | None = None  # the Jacobian outside the window
+        self.settled: Callable[[Point, Point], Changes] = lambda *_: []
 
     def pixels(self, side: int) -> np.ndarray:
         """Numbers of the pixels of the corner's window of this side."""
@@ -113,6 +122,8 @@ class Corner:
 
     def asked(self, line: Line, t: np.ndarray) -> list[Point]:
         """Points at t [n] of the line; raises Changed."""
+        if self.log.count + len(t) > self.last:
+            raise Stuck("its queries are spent before it is told")
         x = line.u + t[:, None] * line.v
         reply = self.log(x)
         points = [
@@ -154,11 +165,15 @@ class Corner:
 
     def _kinks(self, left: Point, right: Point) -> list[Kink] | None:
         """The kinks between; None where they cannot be told apart."""
+        scale, before = float(np.linalg.norm(left.gradient)), self._before(left, right)
         jump = (right.gradient - left.gradient)[:, self.window]
-        before = self._before(left, right)
         jump = jump - (jump @ before) @ before.T
+        noise, changes = TINY * scale, self.settled(left, right)
+        if changes:
+            noise = QUIET * scale
+            jump, before = _unsettled(jump, before, changes, noise)
         u, size, vt = np.linalg.svd(jump, full_matrices=False)
-        rank = int(np.sum(size > TINY * np.linalg.norm(left.gradient)))
+        rank = int(np.sum(size > noise))
         if rank == 0:
             return []
         u, vt = u[:, :rank], size[:rank, None] * vt[:rank]
@@ -183,8 +198,7 @@ class Corner:
             return np.zeros((len(self.window), 0))
         channels = left.image.y.shape[-1]  # of pixel (0, 0), the only one that changes
         change = (right.image.rows[:channels] - left.image.rows[:channels]).toarray()
-        change = change[np.abs(change).max(1) > 0][:, self.window]
-        return np.asarray(np.linalg.qr(change.T)[0])
+        return _basis(change[:, self.window])
 
     def _name(self, direction: np.ndarray) -> int:
         for i, name in enumerate(self.names):
@@ -197,3 +211,36 @@ class Corner:
 def _middle(left: float, right: float) -> float:
     bent = np.arcsinh(np.array([left, right]) / BENT)
     return float(BENT * np.sinh(bent.mean()))
+
+
+def _unsettled(
+    jump: np.ndarray, before: np.ndarray, changes: Changes, noise: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A jump [K, w] less what known channels change by, and what it is known up to: no more than
+    before, where it is told which of them do.
+
+    What is left without their rows spans directions [K, n] of channels that are not known; what the
+    jump has across these is theirs alone, each of their changes once or not at all.
+    """
+    strengths, rows = (np.array(parts) for parts in zip(*changes, strict=True))
+    rows = rows - (rows @ before) @ before.T
+    both = np.hstack([before, _basis(rows)])
+    rest = jump - (jump @ both) @ both.T
+    u, size, _ = np.linalg.svd(rest, full_matrices=False)
+    u = u[:, size > noise]
+    if u.shape[1] < len(jump):
+        across = np.eye(len(jump)) - u @ u.T
+        parts = np.einsum("mk,mw->kwm", strengths @ across, rows).reshape(-1, len(rows))
+        right = (across @ jump).reshape(-1)
+        times = np.linalg.lstsq(parts, right, rcond=DEPENDENT)[0].round()
+        if np.linalg.norm(parts @ times - right) < noise and np.abs(times).max() <= 1:
+            return jump - (strengths.T * times) @ rows, before
+    return rest, both
+
+
+def _basis(rows: np.ndarray) -> np.ndarray:
+    """An orthonormal basis [w, m] of what rows [n, w] span."""
+    length = np.linalg.norm(rows, axis=1)
+    rows = rows[length > 0] / length[length > 0, None]
+    u, size, _ = np.linalg.svd(rows.T, full_matrices=False)
+    return np.asarray(u[:, size > DEPENDENT])

@@ -1,25 +1,30 @@
 """The dense layers behind known convolutions, found, tested on fresh points, and mended.
 
-Inputs to ask are chosen of many, plain noise, smooth noise and the user's: those that tell the most
-of what normal inputs and the user's ask for and is open (`choose`).  Once nothing is, fresh points
-decide; those not met are explained, and a further test has more points (`repeated`).
+Inputs to ask are chosen of many, plain noise, smooth noise and the user's, some with features
+raised (`steer`): those that tell the most of what normal inputs and the user's ask for and is open
+(`choose`).  It is known beforehand which of a thousand these are, so that few are missed once there
+are none.  Then fresh points decide; those not met are explained, and a further test has more points
+(`repeated`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from recon.exact.conv import choose, known, rows
+from recon.exact.conv import choose, known, rows, steer
 from recon.exact.conv.head import Head
 from recon.exact.conv.known import Layer, Shape
 from recon.exact.deep.search import Log, Stuck
 from recon.exact.recovery import promise, repeated
 from recon.networks import Convolutional, Deep
 
-DRAWN = 200  # inputs of each kind that are chosen from
+DRAWN = 1_000  # normal inputs, and of the user's, that are to be told
+OTHERS = 100  # inputs of each other kind that are chosen from
+RAISED, MOST = 32, 40  # of them drawn at a time with features raised; how many of these
 AT_ONCE = 8  # asked before the next are chosen
 ROUNDS, TESTS = 60, 16
 ROWS = 32  # of the user's inputs, that convolutions and dense layers are held to in a test
@@ -49,40 +54,64 @@ def found(
         _filled(head, rng, data)
         network = made(head)
         x = rng.standard_normal((repeated(fresh, failed), math.prod(shape)))
-        x = np.concatenate([x, data[rng.permutation(len(data))[:ROWS]]])
-        value, gradient = log(x)
-        rms = max(float(np.sqrt(np.mean(value**2))), 1e-300)
-        off = np.abs(network(x) - value).max(1) / rms
-        slopes = np.linalg.norm(network.gradient(x) - gradient, axis=(1, 2))
-        bad = (off > promise(log.eps)) | (
-            slopes > SLOPE * np.linalg.norm(gradient, axis=(1, 2)).max()
-        )
-        if not bad.any():
-            return network, float(off.max())
-        head.take(x)
+        x = rng.permutation(np.concatenate([x, data[rng.permutation(len(data))[:ROWS]]]))
+        for end in (*range(AT_ONCE, len(x), AT_ONCE), len(x)):
+            missed, off = _deviations(network, x[:end], log)
+            if missed:
+                break
+        else:
+            return network, off
+        head.take(x[:end])
     raise Stuck("The dense layer lacks units or weights.")
+
+
+def _deviations(network: Convolutional, x: np.ndarray, log: Log) -> tuple[bool, float]:
+    """Whether the network answers some of x [n, d] otherwise than the victim, and the largest
+    deviation beside the rms.
+    """
+    value, gradient = log(x)
+    rms = max(float(np.sqrt(np.mean(value**2))), 1e-300)
+    off = np.abs(network(x) - value).max() / rms
+    slopes = np.linalg.norm(network.gradient(x) - gradient, axis=(1, 2))
+    largest = np.linalg.norm(gradient, axis=(1, 2)).max()
+    return bool(off > promise(log.eps) or slopes.max() > SLOPE * largest), float(off)
 
 
 def _filled(head: Head, rng: np.random.Generator, data: np.ndarray) -> None:
     """Ask what tells the weights that inputs of the kinds drawn ask for."""
     head.orient()
     x = rng.standard_normal((DRAWN, math.prod(head.shape)))
-    data = data[rng.permutation(len(data))[:DRAWN]]
-    x = np.concatenate([x, data, 3 * x[: DRAWN // 2], _smooth(rng, head.shape)])
-    target = np.arange(len(x)) < DRAWN + len(data)
-    y = np.array([known.outputs(head.layers, row.reshape(head.shape)).reshape(-1) for row in x])
-    left = np.ones(len(x), bool)
+    x = np.concatenate([x, data[rng.permutation(len(data))[:DRAWN]]])
+    features = partial(_features, head.layers, head.shape)
+    target, more = features(x), np.concatenate([3 * x[:OTHERS], _smooth(rng, head.shape)])
+    others = features(more)
     for _ in range(ROUNDS):
+        asked = rows.parts(head.basis, head.names, head.predicted(target))
+        wanted = choose.wanted(asked, target > 0)
+        open_ = head.rows.open
+        (asking,) = np.nonzero(choose.told(asked, target > 0, open_ @ wanted @ open_) > choose.NEW)
+        if not len(asking):
+            return
+        loose = np.flatnonzero(np.einsum("fij,fji->f", open_, wanted) > choose.NEW)
+        raised = [
+            steer.on(
+                head.layers, head.shape, x[i], rng.permutation(loose)[: 1 + rng.integers(MOST)]
+            )
+            for i in rng.choice(asking, RAISED)
+        ]
+        y = np.concatenate([features(np.array(raised)), target[asking], others])
+        pool = np.concatenate([raised, x[asking], more])
         parts = rows.parts(head.basis, head.names, head.predicted(y))
-        on = y > 0
-        wanted = choose.wanted(parts[target], on[target])
-        best = choose.chosen(parts[left], on[left], head.rows.open, wanted, AT_ONCE)
+        best = choose.chosen(parts, y > 0, open_, wanted, AT_ONCE)
         if not best:
             return
-        numbers = np.flatnonzero(left)[best]
-        left[numbers] = False
-        head.take(x[numbers])
+        head.take(pool[best])
         head.orient()
+
+
+def _features(layers: Sequence[Layer], shape: Shape, x: np.ndarray) -> np.ndarray:
+    """Of inputs [n, d], [n, f]."""
+    return np.array([known.outputs(layers, row.reshape(shape)).reshape(-1) for row in x])
 
 
 def _smooth(rng: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -90,7 +119,7 @@ def _smooth(rng: np.random.Generator, shape: Shape) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
     x = []
-    for i in range(DRAWN):
+    for i in range(OTHERS):
         wide = rng.uniform(*SMOOTH)
         image = gaussian_filter(rng.standard_normal(shape), (wide, wide, 0))
         image = image / image.std()

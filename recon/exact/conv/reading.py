@@ -18,6 +18,8 @@ from recon.replies import Reply
 
 DEPENDENT = 1e-8  # of the rows of R
 LEFT = 1e-8  # of a Jacobian, that convolutions may leave unexplained
+ROWS = 1e-6  # of the largest singular value of what is left: those above are rows
+INSIDE, OWN = 1e-8, 1e-2  # of a vector: what may lie outside of its window; a part that is one
 
 
 class Reading(NamedTuple):
@@ -25,7 +27,7 @@ class Reading(NamedTuple):
 
     rest [K] = f - J x: what biases add, those of the convolutions shift [K, n] times themselves.
     off: what the convolutions leave of the Jacobian, relative to it; nan where the features' rows
-    depend on each other; left [d]: of each of its columns.
+    depend on each other; left [K, d]: that, where it is more than rounding.
     """
 
     x: np.ndarray
@@ -60,5 +62,31 @@ def _read(
             slope[:, on] = np.linalg.solve(triangle, q.T @ jacobian.T).T
             left = jacobian - (jacobian @ q) @ q.T
     off = float(np.linalg.norm(left)) / length if apart else np.nan
-    rest, shift, left = value - jacobian @ x, slope @ image.shifts, np.linalg.norm(left, axis=0)
-    return Reading(x, value, y, slope, rest, shift, off, left)
+    rest, shift = value - jacobian @ x, slope @ image.shifts
+    return Reading(x, value, y, slope, rest, shift, off, left[: 0 if off < LEFT else None])
+
+
+def places(of: Reading, layers: Sequence[Layer], shape: Shape) -> list[tuple[int, int]]:
+    """Pixels (i, j) where windows begin in which missing channels of the last layer are on.
+
+    The rows that these add to the Jacobian lie in a window each, up to rows of known channels: of
+    what the Jacobian's rows and theirs span, some vector with a part of the former does.  Best
+    first; none where what is left of the Jacobian has as many rows as there are outputs.
+    """
+    _, size, rows = np.linalg.svd(of.left, full_matrices=False)
+    rank = int(np.sum(size > ROWS * size[0])) if len(size) else 0
+    if not 0 < rank < len(of.left):
+        return []
+    image = known.image(layers, shape, of.x)
+    seen = image.rows[np.flatnonzero(image.y > 0)].toarray().T
+    both = np.linalg.qr(np.hstack([rows[:rank].T, seen]))[0].reshape(*shape, -1)
+    side, step, found = known.span(layers, 1), 2 ** (len(layers) - 1), []
+    side -= step  # of one position, not of four
+    for i in range(0, shape[0] - side + 1, step):
+        for j in range(0, shape[1] - side + 1, step):
+            part = both[i : i + side, j : j + side].reshape(-1, both.shape[-1])
+            _, inside, v = np.linalg.svd(part, full_matrices=False)
+            share = np.linalg.norm(v[inside > 1 - INSIDE][:, :rank])
+            if share > OWN:
+                found.append((share, (i, j)))
+    return [place for _, place in sorted(found, reverse=True)]

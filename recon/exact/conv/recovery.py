@@ -25,6 +25,7 @@ from recon.replies import Reply
 BUDGET = 3_000  # queries, where the caller does not say
 CONVOLUTIONS = 2
 NOTHING = Cost()
+AT_ONCE = 8  # points of a test that are asked together
 MOVED = 1e-3  # of the inputs' spread: how far these are moved
 
 
@@ -117,13 +118,21 @@ def _recover(
 
         failed, x = 0, others[:0]
 
+        def left(last: Layer, x: np.ndarray) -> list[Reading]:
+            readings = reading.read((*layers, last), shape, x, log(x)) if len(x) else []
+            return [of for of in readings if not of.off < reading.LEFT]
+
         def unmet(last: Layer) -> list[Reading]:
             nonlocal failed, x
-            x = rng.standard_normal((repeated(fresh, failed), dim))
-            x = np.concatenate([x, others[: dense.ROWS]])
-            readings = reading.read((*layers, last), shape, x, log(x))
-            found = [of for of in readings if not of.off < reading.LEFT]
-            failed += bool(found)
+            if found := left(last, x):
+                return found
+            new = rng.standard_normal((repeated(fresh, failed), dim))
+            new = rng.permutation(np.concatenate([new, others[: dense.ROWS]]))
+            for part in np.split(new, range(AT_ONCE, len(new), AT_ONCE)):
+                x, found = np.concatenate([x, part]), left(last, part)
+                if found:  # a test that is not passed makes the next one longer
+                    failed += 1
+                    break
             return found
 
         for number in range(CONVOLUTIONS):

@@ -31,23 +31,43 @@ def read(
 
     side: of the kernels; weights [n, o] and strengths [o, K], signed: of the channels.
     """
-    image = point.image
-    at = known.windows(image.y.shape, side)[0, 0]
-    sums = image.y.reshape(-1)[at] @ weights
-    position = sums.argmax(0)
-    rows = np.stack([image.rows[at[o]].T @ weights for o in range(4)])
-    rows = rows[position, :, np.arange(len(position))]
     alone = corner.pixels(2 ** (len(corner.below) + 1))
-    parts = strengths[:, :, None] * rows[:, None, alone]
-    parts = parts.reshape(len(parts), -1).T
-    jacobian = point.gradient[:, alone].reshape(-1)
+    sums, rows = _rows(point, side, weights)
+    parts, jacobian = _parts(point, alone, rows, strengths)
     on, _, rank, _ = np.linalg.lstsq(parts, jacobian, rcond=1e-10)
     if rank < len(on):  # not told apart here
         on = np.full(len(on), np.nan)
         return State(on, on, 0.0)
     off = np.linalg.norm(parts @ on.round() - jacobian) / np.linalg.norm(point.gradient)
-    before = sums[position, np.arange(len(on))] - rows @ point.x
+    before = sums - rows @ point.x
     return State(on.round(), before, max(float(off), np.abs(on - on.round()).max() * REST))
+
+
+def left(
+    point: Point, pixels: np.ndarray, side: int, weights: np.ndarray, strengths: np.ndarray
+) -> float:
+    """What channels leave of the Jacobian in these pixels, however much of each is taken."""
+    parts, jacobian = _parts(point, pixels, _rows(point, side, weights)[1], strengths)
+    rest = jacobian - parts @ np.linalg.lstsq(parts, jacobian, rcond=1e-10)[0]
+    return float(np.linalg.norm(rest) / np.linalg.norm(point.gradient))
+
+
+def _rows(point: Point, side: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest of the four sums of each channel [o], biases apart, and its row [o, d]."""
+    image = point.image
+    at = known.windows(image.y.shape, side)[0, 0]
+    sums = image.y.reshape(-1)[at] @ weights
+    position, channel = sums.argmax(0), np.arange(weights.shape[1])
+    rows = np.stack([image.rows[at[o]].T @ weights for o in range(4)])
+    return sums[position, channel], rows[position, :, channel]
+
+
+def _parts(
+    point: Point, pixels: np.ndarray, rows: np.ndarray, strengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each channel adds, where it is on, to the Jacobian in these pixels, [K p, o], and it."""
+    parts = strengths[:, :, None] * rows[:, None, pixels]
+    return parts.reshape(len(parts), -1).T, point.gradient[:, pixels].reshape(-1)
 
 
 def equations(

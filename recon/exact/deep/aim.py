@@ -35,7 +35,7 @@ def _basis(rows: np.ndarray) -> np.ndarray:
     if not len(rows):
         return rows
     if len(rows) > rows.shape[1]:  # the same span, much sooner
-        rows = np.linalg.qr(rows, mode="r")
+        rows = np.asarray(np.linalg.qr(rows, mode="r"))
     _, values, right = np.linalg.svd(rows, full_matrices=False)
     return np.asarray(right[values > 1e-9 * values.max()])
 
