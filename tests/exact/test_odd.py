@@ -13,6 +13,7 @@ import pytest
 from recon import exact
 from recon.exact import Status
 from recon.exact.recovery import promise
+from recon.experiments.recovery import RARE, rare
 from recon.networks import TwoLayer
 from recon.oracles import View
 from recon.victims import draws, odd
@@ -107,6 +108,18 @@ def test_kinks_of_one_input_are_told_apart_where_one_output_sees_them(view):
         assert got.ok
         assert got.network.width == 3
         assert error <= 1e-9
+
+
+def test_in_a_box_a_deeper_victim_is_held_to_the_share_that_is_stated():
+    """A network of two layers met all fresh points: the other unit is on at 0.1 % of the box."""
+    made = draws.random_odd([22, 352], odd.VIEWS[8], "")
+    got = exact.recover(made.oracle(), dim=made.dim, key=352, **made.told)
+    assert got.ok
+    assert 0 < np.mean(made.deviations(got.network, 10_000) > made.promised) < got.share <= 0.1
+    tight = replace(got, fresh=10**6)
+    assert rare(made, got) == got.share
+    assert rare(made, tight) == rare(made._replace(kind="relu"), got) == RARE
+    assert rare(made, replace(got, fresh=1)) == RARE  # a share of one says nothing
 
 
 # --- Slow, or broken ----------------------------------------------------------------------------
@@ -216,7 +229,7 @@ def test_nearly_parallel_units_of_a_top_class_are_never_one():
     assert ok >= 2
 
 
-def test_units_of_a_class_that_is_rarely_met_are_found():
+def test_units_of_a_class_that_israrely_met_are_found():
     ok = 0
     for seed in range(6):
         truth = planted(seed, 8, 7, 2)

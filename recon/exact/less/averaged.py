@@ -41,7 +41,7 @@ from recon.oracles import AnyOracle, Cost, Reply, ReplyError, View, check
 
 SAMPLE = 64  # points at which the network itself is evaluated
 APART = 3.0  # times normal: where the rule of the path is looked at
-FRESH = 16  # fresh points at least, where values alone are held against the network
+FRESH = 14  # fresh points, of a single certificate, where values alone are held against it
 PARALLEL = (
     "The rows and weights found far out are not those near the origin, as where units with "
     "parallel rows are one unit there, or probabilities tell too little near the origin."
