@@ -16,7 +16,7 @@ from recon.exact.inputs import Inputs, check_whole, of_box, of_data, of_gradient
 from recon.exact.less import averaged, by_values, top_logit, top_probability, top_value
 from recon.exact.less.odds import OneOutput
 from recon.exact.lines import Settings
-from recon.exact.recovery import COARSE, Recovery, Status
+from recon.exact.recovery import COARSE, Recovery, Status, promise
 from recon.exact.two_layer import Victim
 from recon.explanations import SHOWN
 from recon.networks import TwoLayer
@@ -191,10 +191,12 @@ def _less(
     more: dict[str, Any],
 ) -> Recovery:
     """By a method of LESS; or by all gradients, where the top output is the only one; or by values
-    alone, where the gradients of top classes do not tell all.
+    alone, where the gradients of top classes do not tell all, or means of them.
     """
-    values = method in (top_logit.recover, top_probability.recover)
-    if dim == 1 and values:
+    means = method is averaged.recover
+    values = means or method in (top_logit.recover, top_probability.recover)
+    exactly = {"promise": promise(np.finfo(np.float64).eps)} if means else {}
+    if dim == 1 and values and not means:
         return by_values.recover(oracle, dim, key, width, budget)
     try:
         first = method(oracle, dim, key, width, budget, **more)
@@ -206,8 +208,8 @@ def _less(
     if not values or first.status is not Status.UNCERTIFIED or first.network is None:
         return first
     left = None if budget is None else budget - first.cost.queries
-    got = by_values.recover(oracle, dim, key, width, left)
-    return replace(got, cost=first.cost + got.cost)
+    got = by_values.recover(oracle, dim, key, width, left, **exactly)
+    return replace(got if got.ok else first, cost=first.cost + got.cost)
 
 
 def _recover(

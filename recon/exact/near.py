@@ -29,6 +29,7 @@ from recon.oracles import Cost, Reply, ReplyError
 FARTHEST = 1e4  # of a line's ends, in t; or as far as half of the digits reach
 LEAST = 4  # fresh points that must show something
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
+DIGIT = 4.0  # roundings of 1 - p
 SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it is shortened
 
 
@@ -232,7 +233,8 @@ def certified(
     apart, most = spread(network(x.astype(float))), task.region.limit
     noise = np.full(len(x), task.floor)
     if s.outputs == 1 and most < np.inf:  # 1 - p still tells something of a logit beyond the limit
-        noise, most = 4 * task.replied * np.exp(np.minimum(apart, SEEN)), SEEN
+        most = min(SEEN, -np.log(2 * DIGIT * task.replied))
+        noise = DIGIT * task.replied * np.exp(np.minimum(apart, most))
     shows = apart <= most
     x, noise = x[shows], noise[shows]
     points = Points(x.astype(float), np.concatenate([points.place, *owner])[shows])

@@ -249,10 +249,12 @@ class _Attack:
         oracle = averages.near(self.oracle, self.view, self.average, network, scale)
         if self.average is None and not self.beside(inner, oracle, limit, eps, rng):
             return Recovery(network, Status.UNCERTIFIED, self.cost, detail=PARALLEL)
-        sample = inner.gradient(rng.standard_normal((SAMPLE, self.dim)))
+        away = averages.FAR * rng.standard_normal((SAMPLE, self.dim))  # where each unit is on at one
+        sample = inner.gradient(np.concatenate([away, -away]))
         known = near.Known(inner, float(np.linalg.norm(sample, axis=2).max()))
         s = self.settings(eps)
-        task = near.Task(oracle, s, region, self.width, self.most, self.eps, [], None)
+        floor = derived.FLOOR * self.eps if derived.hides(self.view) else 0.0
+        task = near.Task(oracle, s, region, self.width, self.most, self.eps, [], None, floor)
         outcome, _ = near.certified(task, rng, known, self.cost)
         return replace(outcome, network=network, detail=f"{outcome.detail} {said}".strip())
 
@@ -265,7 +267,8 @@ class _Attack:
             return True
         off = np.abs(inner(z) - self.ask(z, oracle).value).max(1)
         steep = np.linalg.norm(inner.weights) + np.linalg.norm(inner.slope)
-        size = np.abs(inner(z)).max(1) + steep * np.linalg.norm(z, axis=1)
+        far = np.maximum(np.linalg.norm(z, axis=1), self.dim**0.5)  # biases are of usual points
+        size = np.abs(inner(z)).max(1) + steep * far
         return bool((off <= certify.VALUE * eps * size).all())
 
     def ruled(self, network: TwoLayer, scale: np.ndarray, rng: np.random.Generator) -> str | None:

@@ -50,14 +50,19 @@ GOOD = 1e-9  # error of a row that is not worth another cell
 
 
 def recover(
-    oracle: AnyOracle, dim: int, key: Any, width: int | None = None, budget: int | None = None
+    oracle: AnyOracle,
+    dim: int,
+    key: Any,
+    width: int | None = None,
+    budget: int | None = None,
+    promise: float = PROMISE,
 ) -> Recovery:
     """Recover a two-layer ReLU network of `dim` inputs from values alone.
 
     The service shows logits, values, probabilities (of all classes, or one: a sigmoid) or
     log-probabilities; explanations are not asked for.  The network of a service of several
     probabilities is right up to a shift common to all logits at every input: its logits are
-    centred.  Errors are some 1e-9 of the values, 1e-6 at most where `ok`.
+    centred.  Errors are some 1e-9 of the values, and what is promised at most where `ok`.
     """
     need(oracle, outputs=("logits", "values", "probabilities", "log_probabilities"))
     asking.check_arguments(dim, width, budget)
@@ -74,7 +79,7 @@ def recover(
             for fresh_seed, more_seed in zip(seeds[::2], seeds[1::2], strict=True):
                 number = log.ask(fresh.points(log, network, fresh_seed, ORDINARY << i))
                 error = fresh.judge(log, network, number, fresh_seed, None).error
-                outcome = fresh.ended(log, network, error, width, PROMISE)
+                outcome = fresh.ended(log, network, error, width, promise)
                 if outcome.ok:
                     return outcome
                 if error > MISSING:
@@ -85,7 +90,7 @@ def recover(
             found = found._replace(network=network, level=level)
     except fresh.STOPS as why:
         return fresh.stopped(log, network, error, why)
-    return fresh.ended(log, network, error, width, PROMISE)
+    return fresh.ended(log, network, error, width, promise)
 
 
 class Found(NamedTuple):
