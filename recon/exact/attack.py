@@ -251,12 +251,14 @@ def _recover(
         half = size * (regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0)
         low, high = (-half * np.ones(dim), half * np.ones(dim)) if bounds is None else bounds
         first = Reply(form.value, form.gradient)  # float32 behind JSON comes as float64
-        x = probe.points(np.random.default_rng(seed), low, high, max(eps, probe.digits(first)))
-        x = x if inputs is None else inputs.shift[None] + inputs.scale[None] * x
-        x = x.astype(form.asked)
-        asked = Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
-        cost = cost + asked
-        own, reply = derived.both(logits, x)
+        some = probe.points(np.random.default_rng(seed), low, high, max(eps, probe.digits(first)))
+        asked = Cost(len(some), 0, len(some) * form.outputs * (dim + 1), 1)
+        for side in (some, low + high - some):  # where all units are off replies show no digits
+            x = side if inputs is None else inputs.shift[None] + inputs.scale[None] * side
+            x, cost = x.astype(form.asked), cost + asked
+            own, reply = derived.both(logits, x)
+            if reply.gradient.any() or most < cost.queries + 2 * asked.queries:
+                break
         hides = derived.hides(oracle.view)
         if not hides:
             asking.check_scale(reply.gradient, cost)
@@ -268,7 +270,7 @@ def _recover(
             if probe.lost(derived.both(logits, far)[1]):
                 return Recovery(None, Status.UNCERTIFIED, cost, detail=CONSTANT)
         numbers = np.concatenate([part.ravel() for part in own])
-        replied = max(eps, probe.few_digits(numbers)) if hides else eps
+        replied = max(eps, probe.few_digits(numbers) if hides else probe.digits(own))
         faint = derived.faint(oracle.view, x, reply)
         if replied <= COARSE < replied * faint:
             return Recovery(None, Status.UNCERTIFIED, cost, detail=derived.FAINT)
@@ -288,7 +290,7 @@ def _recover(
         return two_layer.too_coarse(logits, at, form.asked, form.replied, cost)
     if inputs is None and size < 1:
         inputs = Inputs(np.zeros(dim), np.full(dim, size))
-    units = (eps * coarser, replied)
+    units, limit = (eps * coarser, replied), derived.limits(oracle.view, form, replied)[0]
     floor = derived.FLOOR * replied if derived.hides(oracle.view) else 0.0
     victim = Victim(logits, dim, form.outputs, form.asked, *units, cost, inputs, z, seen, floor)
     if bounds is not None:
