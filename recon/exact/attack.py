@@ -266,9 +266,12 @@ def _recover(
             return replace(saturated, cost=cost)  # what a service on the host answered was finite
         reply = check(reply, *x.shape)
         if not (hides or reply.gradient.any()) and bounds is None:
-            far, cost = (probe.FAR * x).astype(form.asked), cost + asked
-            if probe.lost(derived.both(logits, far)[1]):
+            sides = np.where(np.arange(len(x)) % 2, -probe.FAR, probe.FAR)  # every unit is on
+            far, cost = (sides[:, None] * x).astype(form.asked), cost + asked
+            beyond = derived.both(logits, far)[1]
+            if probe.lost(beyond):
                 return Recovery(None, Status.UNCERTIFIED, cost, detail=CONSTANT)
+            eps = max(eps, probe.digits(beyond))
         numbers = np.concatenate([part.ravel() for part in own])
         replied = max(eps, probe.few_digits(numbers) if hides else probe.digits(own))
         faint = derived.faint(oracle.view, x, reply)

@@ -249,7 +249,9 @@ class _Attack:
         oracle = averages.near(self.oracle, self.view, self.average, network, scale)
         if self.average is None and not self.beside(inner, oracle, limit, eps, rng):
             return Recovery(network, Status.UNCERTIFIED, self.cost, detail=PARALLEL)
-        away = averages.FAR * rng.standard_normal((SAMPLE, self.dim))  # where each unit is on at one
+        away = averages.FAR * rng.standard_normal(
+            (SAMPLE, self.dim)
+        )  # where each unit is on at one
         sample = inner.gradient(np.concatenate([away, -away]))
         known = near.Known(inner, float(np.linalg.norm(sample, axis=2).max()))
         s = self.settings(eps)

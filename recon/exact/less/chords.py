@@ -17,8 +17,9 @@ where c changes sign.
 
 m = 1 says that three points on a straight line bound no kink, m = 2 that chords of two cells that
 meet in all coordinates meet at the only kink between them; with q = 9 up to eight kinks are read
-off eleven replies at once.  m vectors in R^q are dependent by chance with probability zero; q is
-that of the space which the jumps span (`rank`), as where an output reads no unit.  q = 1 knows m = 1 only: there a kink is bracketed by two points just beside where chords meet.  So
+off eleven replies at once.  m vectors in R^q are dependent by chance with probability zero; here q
+is the dimension of what the jumps span (`rank`), which is less where an output reads no unit.
+q = 1 knows m = 1 only: there a kink is bracketed by two points just beside where chords meet.  So
 it is with one input, where two kinks taken for one are wrong between them alone.
 
 A reply's `noise` bounds its rounding error; relations must hold to that.  On 64 random kinks this
