@@ -254,7 +254,7 @@ def test_units_of_one_input_that_meet_in_the_origin_are_one():
 
 def test_digits_are_seen_where_a_unit_is_on():
     """One unit, which is off at half of the first points: there all that shows is zero."""
-    for seed in range(8):
+    for seed in range(6):
         truth = planted(seed, 5, 1, 2)
         truth = replace(truth, offset=0 * truth.offset, bias=0.3 * truth.bias)
         got, error = attack(truth, decimals=8, seed=seed)
