@@ -16,7 +16,7 @@ from recon.exact.inputs import Inputs, check_whole, of_box, of_data, of_gradient
 from recon.exact.less import averaged, by_values, top_logit, top_probability, top_value
 from recon.exact.less.odds import OneOutput
 from recon.exact.lines import Settings
-from recon.exact.recovery import COARSE, Recovery, Status
+from recon.exact.recovery import COARSE, Recovery, Status, promise
 from recon.exact.two_layer import Victim
 from recon.explanations import SHOWN
 from recon.networks import TwoLayer
@@ -191,10 +191,12 @@ def _less(
     more: dict[str, Any],
 ) -> Recovery:
     """By a method of LESS; or by all gradients, where the top output is the only one; or by values
-    alone, where the gradients of top classes do not tell all.
+    alone, where the gradients of top classes do not tell all, or means of them.
     """
-    values = method in (top_logit.recover, top_probability.recover)
-    if dim == 1 and values:
+    means = method is averaged.recover
+    values = means or method in (top_logit.recover, top_probability.recover)
+    exactly = {"promise": promise(np.finfo(np.float64).eps)} if means else {}
+    if dim == 1 and values and not means:
         return by_values.recover(oracle, dim, key, width, budget)
     try:
         first = method(oracle, dim, key, width, budget, **more)
@@ -206,8 +208,8 @@ def _less(
     if not values or first.status is not Status.UNCERTIFIED or first.network is None:
         return first
     left = None if budget is None else budget - first.cost.queries
-    got = by_values.recover(oracle, dim, key, width, left)
-    return replace(got, cost=first.cost + got.cost)
+    got = by_values.recover(oracle, dim, key, width, left, **exactly)
+    return replace(got if got.ok else first, cost=first.cost + got.cost)
 
 
 def _recover(
@@ -249,12 +251,14 @@ def _recover(
         half = size * (regions.BESIDE * 3**0.5 if np.isfinite(limit) else 1.0)
         low, high = (-half * np.ones(dim), half * np.ones(dim)) if bounds is None else bounds
         first = Reply(form.value, form.gradient)  # float32 behind JSON comes as float64
-        x = probe.points(np.random.default_rng(seed), low, high, max(eps, probe.digits(first)))
-        x = x if inputs is None else inputs.shift[None] + inputs.scale[None] * x
-        x = x.astype(form.asked)
-        asked = Cost(len(x), 0, len(x) * form.outputs * (dim + 1), 1)
-        cost = cost + asked
-        own, reply = derived.both(logits, x)
+        some = probe.points(np.random.default_rng(seed), low, high, max(eps, probe.digits(first)))
+        asked = Cost(len(some), 0, len(some) * form.outputs * (dim + 1), 1)
+        for side in (some, low + high - some):  # where all units are off replies show no digits
+            x = side if inputs is None else inputs.shift[None] + inputs.scale[None] * side
+            x, cost = x.astype(form.asked), cost + asked
+            own, reply = derived.both(logits, x)
+            if reply.gradient.any() or most < cost.queries + 2 * asked.queries:
+                break
         hides = derived.hides(oracle.view)
         if not hides:
             asking.check_scale(reply.gradient, cost)
@@ -262,11 +266,14 @@ def _recover(
             return replace(saturated, cost=cost)  # what a service on the host answered was finite
         reply = check(reply, *x.shape)
         if not (hides or reply.gradient.any()) and bounds is None:
-            far, cost = (probe.FAR * x).astype(form.asked), cost + asked
-            if probe.lost(derived.both(logits, far)[1]):
+            sides = np.where(np.arange(len(x)) % 2, -probe.FAR, probe.FAR)  # every unit is on
+            far, cost = (sides[:, None] * x).astype(form.asked), cost + asked
+            beyond = derived.both(logits, far)[1]
+            if probe.lost(beyond):
                 return Recovery(None, Status.UNCERTIFIED, cost, detail=CONSTANT)
+            eps = max(eps, probe.digits(beyond))
         numbers = np.concatenate([part.ravel() for part in own])
-        replied = max(eps, probe.few_digits(numbers)) if hides else eps
+        replied = max(eps, probe.few_digits(numbers) if hides else probe.digits(own))
         faint = derived.faint(oracle.view, x, reply)
         if replied <= COARSE < replied * faint:
             return Recovery(None, Status.UNCERTIFIED, cost, detail=derived.FAINT)
@@ -286,7 +293,7 @@ def _recover(
         return two_layer.too_coarse(logits, at, form.asked, form.replied, cost)
     if inputs is None and size < 1:
         inputs = Inputs(np.zeros(dim), np.full(dim, size))
-    units = (eps * coarser, replied)
+    units, limit = (eps * coarser, replied), derived.limits(oracle.view, form, replied)[0]
     floor = derived.FLOOR * replied if derived.hides(oracle.view) else 0.0
     victim = Victim(logits, dim, form.outputs, form.asked, *units, cost, inputs, z, seen, floor)
     if bounds is not None:

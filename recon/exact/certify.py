@@ -216,8 +216,9 @@ def judge(
     """The network held to values [n, K] and gradients [n, K, d] at the points asked.
 
     Rounding errors of gradients are judged by `scale`, the largest gradient of the victim, those
-    of values by what such a gradient makes of the point, |f| + scale |x|; both grow with the
-    square root of the number of units.  Not a number counts as infinite.  noise [n]: what else the
+    of values by what such a gradient makes of the point, |f| + scale |x|, which is no nearer to the
+    origin than usual points, as biases are not; both grow with the square root of the number of
+    units.  Not a number counts as infinite.  noise [n]: what else the
     values may be off by, and the gradients relative to their size.
     """
     jobs = [partial(network, x) for x in (*(place.sample for place in places), asked.x)]
@@ -230,7 +231,8 @@ def judge(
     wrong = np.maximum(wrong - blurred, 0.0)
     off = np.maximum(np.abs(found - value).max(1) - noise, 0.0)
     most = eps * (1 + network.width / 64) ** 0.5
-    size = np.abs(value).max(1) + scale * np.linalg.norm(asked.x, axis=1)
+    far = np.maximum(np.linalg.norm(asked.x, axis=1), asked.x.shape[1] ** 0.5)
+    size = np.abs(value).max(1) + scale * far
     worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * size)]
     error = 0.0
     for i, (place, sample) in enumerate(zip(places, samples, strict=True)):

@@ -25,6 +25,7 @@ FAINT = (
     "for the logits, or in float64."
 )
 BINARY = 10.0  # the size of a single logit at most
+FINE = 1e-12  # eps from which digits are so few that it is no larger than COARSER allows
 BLIND = 37.0  # the size at which 1 - p has no digits
 FLOOR = 16.0  # roundings of log p, however little it says of logits that hardly differ
 COARSER = 256.0  # times the rounding of replies, where a probability is computed anew
@@ -149,12 +150,12 @@ def logits(oracle: AnyOracle) -> Any:
     return Derived(oracle, lambda _, reply: shown(view, reply)) if hides(view) else oracle
 
 
-def limits(view: View, form: Form) -> tuple[float, float]:
+def limits(view: View, form: Form, eps: float = 0.0) -> tuple[float, float]:
     """How far logits may part until a probability that is asked for is no number (inf: any), and
-    how many times coarser than the replies the logits are.
+    how many times coarser than the replies, of rounding unit eps, the logits are.
     """
     if form.outputs == 1 and hides(view):  # 1 - p loses digits as exp(z)
-        return BINARY, COARSER
+        return BINARY if eps < FINE else float(np.log(COARSER)), COARSER
     if "probabilities" not in (view.outputs, view.of):
         return np.inf, 1.0
     limit = SPREAD * float(-np.log(np.finfo(form.replied).tiny))

@@ -20,7 +20,7 @@ from recon.exact.certify import Place, Points
 from recon.exact.derived import less
 from recon.exact.inputs import Inputs, of_units
 from recon.exact.lines import Settings
-from recon.exact.recovery import Recovery, Status, promise
+from recon.exact.recovery import Recovery, Status, promise, repeated, single
 from recon.exact.regions import HALF, SEEN, USUAL, Anywhere, Box, Ends, Softmax, spread
 from recon.exact.two_layer import Victim, ask, asked, room, search, shapes
 from recon.networks import TwoLayer
@@ -29,12 +29,13 @@ from recon.oracles import Cost, Reply, ReplyError
 FARTHEST = 1e4  # of a line's ends, in t; or as far as half of the digits reach
 LEAST = 4  # fresh points that must show something
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
+DIGIT = 4.0  # roundings of 1 - p
 SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it is shortened
 
 
 class Known(NamedTuple):
-    """What is known so far: a network, the largest gradient and value seen, and points [n, d] of
-    certificates that failed, with their gradients [n, K, d].
+    """What is known so far: a network, the largest gradient and value seen; of certificates that
+    failed points [n, d] and their gradients [n, K, d], and how many these were.
     """
 
     network: TwoLayer
@@ -42,6 +43,7 @@ class Known(NamedTuple):
     size: float = 0.0
     x: np.ndarray | None = None
     gradient: np.ndarray | None = None
+    failed: int = 0
 
     def two(self, eps: float) -> np.ndarray | None:
         """Two points [2, d], of which the network explains one alone: a unit is missing between.
@@ -222,7 +224,7 @@ def certified(
     found = f"Units found: {count}."
     u, v = rng.standard_normal((2, s.dim))
     line = certify.Line(u, v, HALF, known.scale)
-    many = certify.how_many(count, task.width)
+    many = max(certify.how_many(count, task.width), repeated(task.region.least, known.failed))
     points, places = task.region.points(rng.integers(1 << 32, size=2), network, line, s.eps, many)
     places = places + task.places
     more = [certify.drawn(rng, place) for place in task.places]
@@ -231,7 +233,8 @@ def certified(
     apart, most = spread(network(x.astype(float))), task.region.limit
     noise = np.full(len(x), task.floor)
     if s.outputs == 1 and most < np.inf:  # 1 - p still tells something of a logit beyond the limit
-        noise, most = 4 * task.replied * np.exp(np.minimum(apart, SEEN)), SEEN
+        most = min(SEEN, -np.log(2 * DIGIT * task.replied))
+        noise = DIGIT * task.replied * np.exp(np.minimum(apart, most))
     shows = apart <= most
     x, noise = x[shows], noise[shows]
     points = Points(x.astype(float), np.concatenate([points.place, *owner])[shows])
@@ -255,8 +258,10 @@ def certified(
         hidden = float(np.mean(spread(network(usual)) > most))
         if hidden > 0:
             said.append(f"At {hidden:.1%} of usual inputs the softmax saturates: unseen there.")
-        return Recovery(network, status, cost, verdict.error, " ".join(said)), known
+        fresh = single(int(np.sum(points.place == 0)), known.failed)
+        return Recovery(network, status, cost, verdict.error, " ".join(said), fresh), known
     outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, found)
+    known = known._replace(failed=known.failed + 1)
     if known.x is not None:
         x, gradient = np.concatenate([known.x, points.x]), [known.gradient, reply.gradient]
         return outcome, known._replace(x=x, gradient=np.concatenate(gradient))

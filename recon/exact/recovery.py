@@ -74,7 +74,9 @@ class Recovery:
 
     fresh: standard normal points that were asked once the network stood, and met: with 95 %
     confidence it is wrong on at most `share` of such inputs.  With `data`, normal in units of its
-    spread.
+    spread; in a box, uniform; behind a softmax, those where it does not saturate.  A network of two
+    layers has all of its kinks on planes that lines cross, and is known by these: there `share` is
+    what is known of a victim that has more layers.
     """
 
     network: Network | None
@@ -86,7 +88,7 @@ class Recovery:
 
     @property
     def share(self) -> float:
-        """Of standard normal inputs, at most so many are answered wrongly: ln(20) / fresh."""
+        """Of inputs as `fresh` counts, at most so many are answered wrongly: ln(20) / fresh."""
         return min(1.0, EVIDENCE / max(self.fresh, 1))
 
     @property
@@ -103,5 +105,14 @@ def repeated(fresh: int, failed: int) -> int:
     A network that is mended until it passes has several chances to pass wrongly: the points are
     so many that all of them together are as likely as one in a single test of `fresh` points.
     """
+    return math.ceil(fresh * _times(failed))
+
+
+def single(asked: int, failed: int) -> int:
+    """How many points `asked` are worth in a test that follows `failed` ones: of a single test."""
+    return math.floor(asked / _times(failed))
+
+
+def _times(failed: int) -> float:
     part = (1 - ONCE) / 2**failed if failed else ONCE
-    return math.ceil(fresh * (1 - math.log(part) / EVIDENCE))
+    return 1 - math.log(part) / EVIDENCE

@@ -19,7 +19,7 @@ USUAL = 0.35  # of the limit: how far logits part at a line's first ends, and at
 BESIDE = 0.2  # of a usual distance: how far from the origin lines pass, so that few kinks are far
 HALF = 3.0  # of a line in a box, in t: its ends lie at angles of 72 degrees
 INWARD = 0.1  # of a box's sides: where a line begins and ends
-INSIDE, CORNERS = 32, 256  # fresh points of a box; of d inputs it has 2^d corners
+INSIDE, CORNERS = 30, 256  # fresh points of a box: a share of 10 %; it has 2^d corners
 DIRECTIONS = 64
 SEEN = 25.0  # the size of a single logit up to which its probability tells anything
 
@@ -44,6 +44,7 @@ class Softmax:
     limit: float
     lines: int = 24  # at most
     between: int = certify.BETWEEN  # points between two of the user's
+    least: int = 0  # fresh points, of a single certificate
 
     def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
         """A random line, or through two points [2, d], as far as wanted."""
@@ -75,13 +76,13 @@ class Anywhere:
     """No limit at all: for the certificate of a network that was found by other means."""
 
     limit: float = np.inf
-    least: int = 0  # fresh points
+    least: int = 0  # fresh points, of a single certificate
 
     def points(
         self, seeds: Any, network: TwoLayer, line: certify.Line, eps: float, count: int
     ) -> tuple[Points, list[Place]]:
         """Fresh points, and the distributions that errors are judged on."""
-        places = certify.normal_places(seeds[0], len(line.u), max(count, self.least))
+        places = certify.normal_places(seeds[0], len(line.u), count)
         far = line._replace(reach=eps**-0.5)
         return certify.points(seeds[1], network, far, eps, places), places
 
@@ -96,6 +97,7 @@ class Box:
     lines: int = 64
     between: int = 0
     grid: Inputs | None = None
+    least: int = INSIDE  # fresh points, of a single certificate
 
     def line(self, rng: np.random.Generator, dim: int, two: Any) -> Ends:
         """From near a random corner of the box to near the opposite one, or between two points
@@ -124,7 +126,7 @@ class Box:
         else:
             corners = self._corners(rng, CORNERS)
         inside, corners = (self._on_grid(x) for x in (inside, corners))
-        places = [Place(inside, max(count, INSIDE)), Place(corners, len(corners))]
+        places = [Place(inside, count), Place(corners, len(corners))]
         x = np.concatenate([place.sample[: place.asked] for place in places])
         return Points(x, np.repeat([0, 1], [place.asked for place in places])), places
 

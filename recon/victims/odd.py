@@ -81,7 +81,8 @@ class Odd(NamedTuple):
     @property
     def promised(self) -> float:
         """The error that an `ok` network may have, relative to the rms of the values."""
-        less = self.view.axes != 3 and self.view.outputs != "top"
+        every = self.view.axes == 3 or (self.view.explanation == "top" and self.outputs == 1)
+        less = not every and self.view.outputs != "top"
         return PROMISE if less else promise(self.eps)
 
     def oracle(self) -> oracles.HostOracle:

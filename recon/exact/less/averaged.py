@@ -41,7 +41,7 @@ from recon.oracles import AnyOracle, Cost, Reply, ReplyError, View, check
 
 SAMPLE = 64  # points at which the network itself is evaluated
 APART = 3.0  # times normal: where the rule of the path is looked at
-FRESH = 16  # fresh points at least, where values alone are held against the network
+FRESH = 14  # fresh points, of a single certificate, where values alone are held against it
 PARALLEL = (
     "The rows and weights found far out are not those near the origin, as where units with "
     "parallel rows are one unit there, or probabilities tell too little near the origin."
@@ -249,10 +249,14 @@ class _Attack:
         oracle = averages.near(self.oracle, self.view, self.average, network, scale)
         if self.average is None and not self.beside(inner, oracle, limit, eps, rng):
             return Recovery(network, Status.UNCERTIFIED, self.cost, detail=PARALLEL)
-        sample = inner.gradient(rng.standard_normal((SAMPLE, self.dim)))
+        away = averages.FAR * rng.standard_normal(
+            (SAMPLE, self.dim)
+        )  # where each unit is on at one
+        sample = inner.gradient(np.concatenate([away, -away]))
         known = near.Known(inner, float(np.linalg.norm(sample, axis=2).max()))
         s = self.settings(eps)
-        task = near.Task(oracle, s, region, self.width, self.most, self.eps, [], None)
+        floor = derived.FLOOR * self.eps if derived.hides(self.view) else 0.0
+        task = near.Task(oracle, s, region, self.width, self.most, self.eps, [], None, floor)
         outcome, _ = near.certified(task, rng, known, self.cost)
         return replace(outcome, network=network, detail=f"{outcome.detail} {said}".strip())
 
@@ -265,7 +269,8 @@ class _Attack:
             return True
         off = np.abs(inner(z) - self.ask(z, oracle).value).max(1)
         steep = np.linalg.norm(inner.weights) + np.linalg.norm(inner.slope)
-        size = np.abs(inner(z)).max(1) + steep * np.linalg.norm(z, axis=1)
+        far = np.maximum(np.linalg.norm(z, axis=1), self.dim**0.5)  # biases are of usual points
+        size = np.abs(inner(z)).max(1) + steep * far
         return bool((off <= certify.VALUE * eps * size).all())
 
     def ruled(self, network: TwoLayer, scale: np.ndarray, rng: np.random.Generator) -> str | None:

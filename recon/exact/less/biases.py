@@ -133,7 +133,10 @@ class Biases:
                 break
             before, left = on, (f - straight - (on * along) @ weights.T).reshape(-1)
             equations = system(on, weights)
-            solved = np.linalg.lstsq(equations * heavy[:, None], left * heavy, rcond=1e-13)[0]
+            weighed = equations * heavy[:, None]
+            size = np.linalg.norm(weighed, axis=0)  # of weights, and of the offset's ones
+            size = np.where(size > 0, size, 1.0)
+            solved = np.linalg.lstsq(weighed / size, left * heavy, rcond=1e-13)[0] / size
             bias, offset = np.split(solved, [network.width])
             wrong = float((np.abs(equations @ solved - left) * heavy).max(initial=0.0))
         usual = self.lengths(network) + np.abs(bias).max(initial=0.0)

@@ -35,10 +35,11 @@ from recon.networks import TwoLayer
 from recon.oracles import AnyOracle, View, need
 
 PROMISE = 1e-6  # error of an `ok` network, relative to the rms of its values at normal points
-LINES = 6  # fresh lines before giving up
+LINES = 8  # fresh lines before giving up
+AFRESH = 2  # the line that forgets what earlier ones found, and has no two kinks seen as one
 ROUNDS = 3  # fresh rounds on one line, where only digits are missing
 MISSING = 1e-3  # an error above which more than digits is missing
-ORDINARY = 24  # standard normal points of the certificate
+ORDINARY = 24  # standard normal points of the certificate, twice as many with every line
 STEP = 0.03  # of the distance to the next kink, over the dimensions
 SHORTER, TRIES = 16.0, 4
 KNOWN = 30.0  # times noise, where known units are subtracted
@@ -49,14 +50,19 @@ GOOD = 1e-9  # error of a row that is not worth another cell
 
 
 def recover(
-    oracle: AnyOracle, dim: int, key: Any, width: int | None = None, budget: int | None = None
+    oracle: AnyOracle,
+    dim: int,
+    key: Any,
+    width: int | None = None,
+    budget: int | None = None,
+    promise: float = PROMISE,
 ) -> Recovery:
     """Recover a two-layer ReLU network of `dim` inputs from values alone.
 
     The service shows logits, values, probabilities (of all classes, or one: a sigmoid) or
     log-probabilities; explanations are not asked for.  The network of a service of several
     probabilities is right up to a shift common to all logits at every input: its logits are
-    centred.  Errors are some 1e-9 of the values, 1e-6 at most where `ok`.
+    centred.  Errors are some 1e-9 of the values, and what is promised at most where `ok`.
     """
     need(oracle, outputs=("logits", "values", "probabilities", "log_probabilities"))
     asking.check_arguments(dim, width, budget)
@@ -65,26 +71,26 @@ def recover(
     network, found, error = None, None, np.inf
     seed = asking.seed(key)
     try:
-        for _ in range(LINES):
+        for i in range(LINES):
             seed, line_seed, *seeds = arrays.split(seed, 2 + 2 * ROUNDS)
-            found = _search(log, found, line_seed)
+            joint = chords.WINDOW if i < AFRESH and dim > 1 else 1
+            found = _search(log, None if i == AFRESH else found, line_seed, joint)
             network = fresh.polish(log, found.network)
             for fresh_seed, more_seed in zip(seeds[::2], seeds[1::2], strict=True):
-                number = log.ask(fresh.points(log, network, fresh_seed, ORDINARY))
+                number = log.ask(fresh.points(log, network, fresh_seed, ORDINARY << i))
                 error = fresh.judge(log, network, number, fresh_seed, None).error
-                outcome = fresh.ended(log, network, error, width, PROMISE)
+                outcome = fresh.ended(log, network, error, width, promise)
                 if outcome.ok:
                     return outcome
                 if error > MISSING:
-                    level = min(fresh.level(log, found.network, number), found.expected)
-                    found = found._replace(level=level)
+                    network = found.network
                     break
                 network = _sharpened(log, network, found.doubtful, more_seed)
-            else:
-                break
+            level = min(fresh.level(log, network, number), found.expected)
+            found = found._replace(network=network, level=level)
     except fresh.STOPS as why:
         return fresh.stopped(log, network, error, why)
-    return fresh.ended(log, network, error, width, PROMISE)
+    return fresh.ended(log, network, error, width, promise)
 
 
 class Found(NamedTuple):
@@ -119,8 +125,11 @@ def _sharpened(log: Log, network: TwoLayer, units: np.ndarray, seed: np.ndarray)
     return fresh.polish(log, network, units, doubtful_rows=units)
 
 
-def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
-    """The network with the units met on a fresh line, and with what is always on there."""
+def _search(log: Log, found: Found | None, seed: np.ndarray, joint: int) -> Found:
+    """The network with the units met on a fresh line, and with what is always on there.
+
+    joint: nodes of a relation at most, of `chords`.
+    """
     line_seed, row_seed = arrays.split(seed, 2)
     line, start = begin(log, line_seed)
     if found is None or not found.network.width:
@@ -136,7 +145,6 @@ def _search(log: Log, found: Found | None, seed: np.ndarray) -> Found:
         return without(log.replies(line, t))
 
     most = chords.FEW if known.width else chords.MANY
-    joint = chords.WINDOW if log.dim > 1 else 1
     r, kinks = chords.search(ask, line, without(start), most=most, joint=joint)
     if kinks.open > chords.WILD:
         return found  # lost in errors of what is known, or not piecewise linear
@@ -202,6 +210,9 @@ def _cells(log: Log, line: Line, r: Replies, kinks: Kinks) -> _Cells:
     blur = noise / (STEP / log.dim * half * length) * length
 
     def price(a: int, c: int) -> float:
+        size = np.linalg.svd(kinks.jump[a:c], compute_uv=False)
+        if c - a > 1 and size[-1] <= chords.LEVEL * kinks.doubt[a:c].max():
+            return np.inf  # dependent, as where an output reads no unit
         inverse = np.linalg.norm(np.linalg.pinv(kinks.jump[a:c].T), axis=1).max()
         return 1 + max(0.0, float(np.log10(inverse * (blur[a] + blur[c]) / GOOD)))
 

@@ -17,7 +17,8 @@ where c changes sign.
 
 m = 1 says that three points on a straight line bound no kink, m = 2 that chords of two cells that
 meet in all coordinates meet at the only kink between them; with q = 9 up to eight kinks are read
-off eleven replies at once.  m vectors in R^q are dependent by chance with probability zero.
+off eleven replies at once.  m vectors in R^q are dependent by chance with probability zero; here q
+is the dimension of what the jumps span (`rank`), which is less where an output reads no unit.
 q = 1 knows m = 1 only: there a kink is bracketed by two points just beside where chords meet.  So
 it is with one input, where two kinks taken for one are wrong between them alone.
 
@@ -121,21 +122,31 @@ def no_hint(number: np.ndarray) -> np.ndarray:
     return np.full(len(number) - 1, OPEN)
 
 
+def _differences(r: Replies) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Second differences [n - 2, q] in units of their noise [n - 2], and which prove anything."""
+    gap = np.diff(r.t)
+    slope = np.diff(r.f, axis=0) / gap[:, None]
+    left, right = gap[:-1], gap[1:]
+    noise = r.noise[:-2] / left + r.noise[1:-1] * (1 / left + 1 / right) + r.noise[2:] / right
+    steep = max(np.abs(slope).max(initial=0.0), CLEAR / BLIND * np.median(noise))  # if f is flat
+    return np.diff(slope, axis=0) / noise[:, None], noise, LEVEL * noise < BLIND * steep
+
+
+def rank(r: Replies) -> int:
+    """The dimension of what the jumps seen so far span, at least 1."""
+    scaled, _, seen = _differences(r)
+    return max(1, int((np.linalg.svd(scaled[seen], compute_uv=False) > CLEAR).sum()))
+
+
 def explain(r: Replies, hint: np.ndarray, joint: int = WINDOW) -> tuple[np.ndarray, np.ndarray]:
     """What each gap [n - 1] holds, by the lemma, and where its kink is (nan without one).
 
     joint: nodes of a relation at most.
     """
-    joint = min(joint, r.f.shape[1])
     gap = np.diff(r.t)
-    slope = np.diff(r.f, axis=0) / gap[:, None]
     state = np.where(hint == EMPTY, EMPTY, OPEN)
     where = np.full(len(gap), np.nan)
-    left, right = gap[:-1], gap[1:]
-    noise = r.noise[:-2] / left + r.noise[1:-1] * (1 / left + 1 / right) + r.noise[2:] / right
-    scaled = np.diff(slope, axis=0) / noise[:, None]
-    steep = max(np.abs(slope).max(initial=0.0), CLEAR / BLIND * np.median(noise))  # if f is flat
-    seen = LEVEL * noise < BLIND * steep
+    scaled, noise, seen = _differences(r)
     for m in range(1, min(joint, len(noise), WINDOW) + 1):
         a = np.arange(len(noise) - m + 1)  # windows: nodes a + 1 ... a + m, gaps a ... a + m
         inner, nodes = a[:, None] + np.arange(1, m)[None], a[:, None] + np.arange(m)[None]
@@ -193,8 +204,8 @@ def search(
     """
     r = start
     for _ in range(ROUNDS):
-        hints = hint(r.number)
-        state, where = explain(r, hints, joint)
+        hints, nodes = hint(r.number), min(joint, rank(r))
+        state, where = explain(r, hints, nodes)
         angle = np.arctan(r.t / line.tau)
         open_ = (state == OPEN) & (np.diff(angle) > NARROW)
         if open_.any() and len(r.t) > MANY:
@@ -203,7 +214,7 @@ def search(
             break
         new = np.unique(
             np.concatenate(
-                [_stretch(r, angle, state, a, b, line.tau, joint) for a, b in _runs(open_)]
+                [_stretch(r, angle, state, a, b, line.tau, nodes) for a, b in _runs(open_)]
             )
         )
         r = r.and_(ask(new))
@@ -239,7 +250,7 @@ def _meeting(r: Replies, state: np.ndarray, i: int, tau: float, joint: int) -> l
     if i == 0 or i + 2 >= len(r.t) or state[i - 1] != EMPTY or state[i + 1] != EMPTY:
         return [middle]
     share = _share(r, i)
-    if min(joint, r.f.shape[1]) == 1 and EDGE < share < 1 - EDGE:
+    if joint == 1 and EDGE < share < 1 - EDGE:
         return [low + (share + side * BESIDE) * (high - low) for side in (-1, 1)]
     return [low + share * (high - low)] if EDGE < share < 1 - EDGE else [middle]
 

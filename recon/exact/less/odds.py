@@ -23,6 +23,7 @@ from recon.oracles import AnyOracle, Cost
 DEEP = 640.0  # -log p: beyond, float64 has fewer digits, and then none
 SIGMOID = 25.0  # of a single logit whose probability is shown
 NOISE = 4.0  # eps: rounding of the victim's own sums, relative to what they add up
+NOTHING = 1e-100  # of outputs, which are larger, or all zero
 REACH = 1e3  # ends of a line, in its tau, where nothing saturates
 LEAST, SHALLOW = 60.0, 4.0  # where something does: else the line is drawn nearer the origin
 FEW_DIGITS = (
@@ -162,7 +163,8 @@ class Log:
         usual = max(float(np.median(length[good])), 1e-300)
         size = np.where(good, np.abs(self.z).max(1), np.inf)
         steep = float((size[good] / (length[good] + usual)).max())
-        noise = NOISE * self.eps * (1 + size[number] + steep * (length[number] + usual))
+        least = 1.0 if self.saturates else NOTHING
+        noise = NOISE * self.eps * (least + size[number] + steep * (length[number] + usual))
         if self.saturates and self.outputs == 1:  # 1 - p near p = 1
             noise = noise + 2 * self.eps * np.exp(np.maximum(self.z[number, 0], 0))
         return np.asarray(noise)

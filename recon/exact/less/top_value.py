@@ -33,7 +33,7 @@ LIKELY = 0.02  # chance of another class at which it is looked for
 UNKNOWN, KNOWN = 24, 16  # queries in succession that look for one in vain, where K is known
 PAIRS = 1  # of far points x, -x: every unit is on at one of them
 DISTANCE = 8.0  # times standard normal, as far out these lie
-NORMAL = 2  # standard normal points, and one for each class that is top at any
+NORMAL = 2  # standard normal points at least, one of each class that is top at any
 FEW, NORMAL_IF_FEW = 8, 16  # units found: the fewer, the less is seen of others
 MISSED = 1e-6  # of the largest gradient: a deviation of a reply with a unit that is missing
 NEAREST = 8  # pairs of replies, of which one is taken, as the unit may not show between them
@@ -151,7 +151,8 @@ def _judged(log: Log, reading: Reading, before: np.ndarray, rng: np.random.Gener
     sample = rng.standard_normal((SAMPLE, dim))
     top = network(sample).argmax(1)
     count = NORMAL if network.width > FEW else NORMAL_IF_FEW
-    chosen = [*range(count), *(int(np.argmax(top == k)) for k in np.unique(top))]
+    each = [int(np.argmax(top == k)) for k in np.unique(top)]
+    chosen = each + [i for i in range(count) if i not in each] * (len(each) < count)
     pairs = [pair for _, pair in beside(Planes(network.rows, network.bias), rng)]
     return _held(log, network, np.append(fresh, log.ask(np.concatenate([sample[chosen], *pairs]))))
 
