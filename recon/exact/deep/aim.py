@@ -22,6 +22,7 @@ from recon.replies import Reply
 AT_ONCE = 4  # vertices asked at once
 BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
 APART = 1e-4  # of a row of length one: what is outside of a span
+UNSEEN = 1e-14  # of the largest eigenvalue of J^T J summed: directions that no J shows
 RAYS, FEW, VERTICES = 16, 8, 8  # that leave nothing: two hidden layers, more; later layers
 
 
@@ -168,23 +169,19 @@ def possible(s: Search, rows: Rows) -> np.ndarray:
     inner = s.log.reply.gradient[there] @ s.chart.place @ np.linalg.pinv(where.map)
     size = np.linalg.norm(inner, axis=(1, 2))
     inner = inner / np.where(size > 0, size, 1.0)[:, None, None]
-    if len(_basis(inner.reshape(-1, inner.shape[2]))) == inner.shape[2]:
+    basis = _basis(inner.reshape(-1, inner.shape[2]))
+    if len(basis) in (0, inner.shape[2]) or not len(rows.bias):
         return np.ones(len(rows.bias), bool)
-    layer = rows.layer()
-    side = z @ layer.weights.T + layer.bias > 0
-    return np.array(
-        [
-            any(_apart(inner[on == way].reshape(-1, inner.shape[2]), row) for way in (False, True))
-            for on, row in zip(side.T, layer.weights, strict=True)
-        ],
-        bool,
-    )
-
-
-def _apart(seen: np.ndarray, row: np.ndarray) -> bool:
-    """Whether a row [h] of length one is not in the span of what was seen [n, h]."""
-    basis = _basis(seen)
-    return bool(np.linalg.norm(row - basis.T @ (basis @ row)) > APART)
+    layer, inner = rows.layer(), inner @ basis.T
+    gram = (inner.swapaxes(1, 2) @ inner).reshape(len(inner), -1)
+    side = (z @ layer.weights.T + layer.bias > 0).T
+    sides = np.stack([side, ~side]).astype(float) @ gram
+    values, vectors = np.linalg.eigh(sides.reshape(2, -1, len(basis), len(basis)))
+    unseen = values <= UNSEEN * values[..., -1:]
+    inside_, beyond = layer.weights @ basis.T, layer.weights - layer.weights @ basis.T @ basis
+    part = (inside_[:, None] @ vectors)[:, :, 0] * unseen
+    left = np.hypot(np.linalg.norm(part, axis=2), np.linalg.norm(beyond, axis=1))
+    return np.asarray((left > APART).any(0))
 
 
 def marked(s: Search, rows: Rows) -> np.ndarray:

@@ -25,16 +25,17 @@ BLUR = 100.0  # eps of replies from which known units were taken off, relative t
 
 
 def rest(s: Search, rows: Rows, x: np.ndarray) -> Reply:
-    """What f and its gradient leave at points [n, d] asked already, without the units `rows`."""
+    """What f and its gradient leave, without the units `rows`, at points [n, d] asked already where
+    all units of the layers before are on.
+    """
     value, gradient = (part.copy() for part in s.log(x))
     if not len(rows.bias):
         return Reply(value, gradient)
     layers, jumps = s.with_jumps(rows)
     weights = np.stack([jumps[len(s.layers), j] for j in range(len(rows.bias))], 1)
-    for i, point in enumerate(x):
-        z, slope = known.tangents(layers, point)[-1]
-        value[i] -= weights @ np.maximum(z, 0)
-        gradient[i] -= (weights * (z > 0)) @ slope
+    z, slope = known.before(layers, x)[-1], known.tangents(layers, x[0])[-1][1]
+    value -= np.maximum(z, 0) @ weights.T
+    gradient -= ((z > 0)[:, None] * weights) @ slope
     return Reply(value, gradient)
 
 
