@@ -257,10 +257,13 @@ def _line(claim: Row, name: str, rows: list[Row], record: dict[str, Any]) -> Row
     lost = sum(row["failure"] is not None for row in used)
     failed = f"; {lost} students failed" if lost else ""
     untuned = "" if all(row.get("tuned", True) for row in used) else " (untuned)"
+    several = len(record.get("earlier", ()))
+    said = f"`recon run {name}` in {several + 1} parts (`run.json` there has each)"
+    whole = f"`{record['command']}`, recon {record['versions']['recon']}"
     return line | {
         "ours": answer + failed + untuned,
         "seeds": " or ".join(map(str, seeds)),
-        "command": f"`{record['command']}`, recon {record['versions']['recon']}",
+        "command": said if several else whole,
     }
 
 
