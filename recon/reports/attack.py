@@ -104,10 +104,11 @@ def robust(figure: Any, rows: list[Row]) -> None:
 
 
 def depth(figure: Any, rows: list[Row]) -> None:
-    """Queries against hidden units for each depth, with the fitted laws; and errors."""
+    """Queries against hidden units for each depth of dense layers, with the fitted laws; errors."""
     left, right = panels(figure, 2, 8.5, 3.9)
     series: dict[int, list[Row]] = {}
-    for row in (row for row in rows if row["sizes"].replace("-", "").isdigit()):  # of dense layers
+    rows = [row for row in rows if row["sizes"].replace("-", "").isdigit()]
+    for row in rows:
         sizes = [int(size) for size in row["sizes"].split("-")]
         halved = all(b == max(a // 2, 4) for a, b in pairwise(sizes[:-1]))
         if row["victim"] == "random" and row["outputs"] == 10 and halved:
