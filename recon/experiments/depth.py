@@ -141,13 +141,14 @@ class Depth(Measured):
     def rows(self) -> Iterator[Row]:
         """One a shape; of convolutional networks every victim is a cell."""
         measure = lambda shape, _: [self._cell(shape)]  # noqa: E731
-        for rows in workers.map_cells(measure, self.shapes, self._named):
-            yield from rows
+        for (row,) in workers.map_cells(measure, self.shapes, self._named):
+            yield row | {name: row.get(name) for name in self.shown}
         for sizes, images, runs in self.convolutional:
             rest = self.conv_steps, self.points, self.inputs
             todo = [Cell(sizes, images, self.seed, run, *rest) for run in range(runs)]
             each = workers.map_cells(convolutional.measure, todo, convolutional.settings)
-            yield convolutional.summary(sizes, images, [row for rows in each for row in rows])
+            row = convolutional.summary(sizes, images, [row for rows in each for row in rows])
+            yield row | {name: row.get(name) for name in self.shown}
 
     def _named(self, shape: Shape) -> Any:
         """Plain data that names a cell, and the code that it is measured by."""

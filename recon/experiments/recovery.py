@@ -184,7 +184,7 @@ class Robust(Measured):
             off = victim.deviations(got.network, self.points)
             bad = off > victim.promised
             worst = max(worst, float(off[~bad].max(initial=0.0)))
-            wrong = bad.mean() > rare(victim, got)
+            wrong = bad.sum() > rare(victim, got) * len(bad)
             outcome = "wrong" if wrong else "near_only" if bad.any() else "exact"
             counts[outcome] += 1
             counts["exact_identifiable"] += marked and outcome == "exact"
