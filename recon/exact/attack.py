@@ -294,7 +294,7 @@ def _recover(
     if inputs is None and size < 1:
         inputs = Inputs(np.zeros(dim), np.full(dim, size))
     units, limit = (eps * coarser, replied), derived.limits(oracle.view, form, replied)[0]
-    floor = derived.FLOOR * replied if derived.hides(oracle.view) else 0.0
+    floor = derived.floor(oracle.view, replied)
     victim = Victim(logits, dim, form.outputs, form.asked, *units, cost, inputs, z, seen, floor)
     if bounds is not None:
         grid = inputs if whole else None

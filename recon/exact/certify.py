@@ -203,6 +203,14 @@ def _alone(
     return (around[:, None] + level[:, :, None] * rows[:, None]).reshape(-1, rows.shape[1])
 
 
+def size(value: np.ndarray, x: np.ndarray, scale: float) -> np.ndarray:
+    """What values [n, K] at x [n, d] are sums of, [n]: |f| + scale |x|, where x is taken to be no
+    nearer to the origin than usual points, as biases are not.
+    """
+    far = np.maximum(np.linalg.norm(x, axis=1), x.shape[1] ** 0.5)
+    return np.asarray(np.abs(value).max(1) + scale * far)
+
+
 def judge(
     network: TwoLayer,
     asked: Points,
@@ -216,10 +224,9 @@ def judge(
     """The network held to values [n, K] and gradients [n, K, d] at the points asked.
 
     Rounding errors of gradients are judged by `scale`, the largest gradient of the victim, those
-    of values by what such a gradient makes of the point, |f| + scale |x|, which is no nearer to the
-    origin than usual points, as biases are not; both grow with the square root of the number of
-    units.  Not a number counts as infinite.  noise [n]: what else the
-    values may be off by, and the gradients relative to their size.
+    of values by their `size`; both grow with the square root of the number of units.  Not a number
+    counts as infinite.  noise [n]: what else the values may be off by, and the gradients relative
+    to their size.
     """
     jobs = [partial(network, x) for x in (*(place.sample for place in places), asked.x)]
     jobs.append(partial(network.gradient, asked.x))
@@ -231,9 +238,8 @@ def judge(
     wrong = np.maximum(wrong - blurred, 0.0)
     off = np.maximum(np.abs(found - value).max(1) - noise, 0.0)
     most = eps * (1 + network.width / 64) ** 0.5
-    far = np.maximum(np.linalg.norm(asked.x, axis=1), asked.x.shape[1] ** 0.5)
-    size = np.abs(value).max(1) + scale * far
-    worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * size)]
+    rounded = size(value, asked.x, scale)
+    worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * rounded)]
     error = 0.0
     for i, (place, sample) in enumerate(zip(places, samples, strict=True)):
         rms, here = _rms(sample), asked.place == i

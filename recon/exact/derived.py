@@ -150,6 +150,11 @@ def logits(oracle: AnyOracle) -> Any:
     return Derived(oracle, lambda _, reply: shown(view, reply)) if hides(view) else oracle
 
 
+def floor(view: View, eps: float) -> float:
+    """Rounding of logits behind replies of rounding unit eps, however small these logits are."""
+    return FLOOR * eps if hides(view) else 0.0
+
+
 def limits(view: View, form: Form, eps: float = 0.0) -> tuple[float, float]:
     """How far logits may part until a probability that is asked for is no number (inf: any), and
     how many times coarser than the replies, of rounding unit eps, the logits are.

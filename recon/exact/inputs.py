@@ -133,11 +133,11 @@ def of_gradients(gradient: np.ndarray, draws: int = 1) -> Inputs | None:
     """
     size = np.maximum(gradient.max((0, 1), initial=0.0), -gradient.min((0, 1), initial=0.0))
     used = size > 0
-    if not used.any():
+    if not used.any() or size.max() <= SPREAD * size[used].min():
         return None
     outputs = max(np.linalg.matrix_rank(part, ALIKE * size.max()) for part in gradient)
     chance = LARGEST * (len(size) / LIKELY) ** (1 / (draws * max(1, outputs)))
-    if size.max() <= max(SPREAD, chance) * size[used].min():
+    if size.max() <= chance * size[used].min():
         return None
     median = np.median(size[used])
     return Inputs(np.zeros(len(size)), _power(median / np.where(used, size, median)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +52,13 @@ PAPER = Sizes((28, 28, 1), ((5, 10), (5, 20)), (50, 10))  # the paper's MNIST vi
 
 def settings(cell: Cell) -> Any:
     """Plain data that names a cell, and the code that it is measured by."""
-    return [*cell, cells.code(Path(__file__).parents[1], CODE)]
+    return [*cell, measured_by(CODE)]
+
+
+@cache
+def measured_by(names: tuple[str, ...]) -> str:
+    """A digest of these files and folders of the package."""
+    return cells.code(Path(__file__).parents[1], names)
 
 
 def measure(cell: Cell, _: Any = None) -> list[Row]:
@@ -62,7 +68,7 @@ def measure(cell: Cell, _: Any = None) -> list[Row]:
     victim_key, attack_key, point_key = jax.random.split(keys, 3)
     victim = _victim(cell, victim_key, images)
     known = None if images is None else np.asarray(images.pool.x[: cell.inputs], np.float64)
-    oracle = oracles.from_host(partial(_answer, victim))
+    oracle = oracles.from_host(partial(answer, victim))
     attack = partial(exact.convolutional, oracle, shape=victim.shape, key=attack_key, data=known)
     seconds, got = timed(attack)
     error = kernel_error(got.layers, victim)
@@ -166,5 +172,6 @@ def _values(network: Convolutional, x: np.ndarray) -> np.ndarray:
     return np.concatenate([network(x[i : i + AT_ONCE]) for i in range(0, len(x), AT_ONCE)])
 
 
-def _answer(victim: Convolutional, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def answer(victim: Convolutional | Deep, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a victim on the host shows at x [n, d]: values and Jacobians."""
     return victim(x), victim.gradient(x)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 
-from recon import cells, data, exact, oracles, victims, workers
+from recon import data, exact, oracles, victims, workers
 from recon.experiments import convolutional
 from recon.experiments.common import Measured, Row, columns, timed
-from recon.experiments.convolutional import PAPER, Cell, Sizes
+from recon.experiments.convolutional import PAPER, WRONG, Cell, Sizes, answer
 from recon.networks import Deep
 from recon.victims import Training, random_deep
 
@@ -27,8 +26,7 @@ PREDICTIONS = {
     "80-40-20-1": round(2**18.5),
     "784-128-1": round(2**21.5),
 }
-WRONG = 1e-6  # relative error above which an answer is a wrong one
-CODE = ("exact", "networks", "victims", "experiments/depth.py")
+CODE = (*convolutional.CODE, "experiments/depth.py")
 
 
 class Shape(NamedTuple):
@@ -152,7 +150,7 @@ class Depth(Measured):
 
     def _named(self, shape: Shape) -> Any:
         """Plain data that names a cell, and the code that it is measured by."""
-        code = cells.code(Path(__file__).parents[1], CODE)
+        code = convolutional.measured_by(CODE)
         return ["depth", *shape, self.steps, self.points, self.seed, code]
 
     def _cell(self, shape: Shape) -> Row:
@@ -162,7 +160,7 @@ class Depth(Measured):
         for run, key in enumerate(jax.random.split(jax.random.key(self.seed), shape.runs)):
             victim_key, attack_key, point_key = jax.random.split(key, 3)
             victim = self.victim(victim_key, shape, run, images)
-            oracle = oracles.from_host(partial(_answer, victim))
+            oracle = oracles.from_host(partial(answer, victim))
             took, got = timed(partial(exact.recover, oracle, dim=victim.dim, key=attack_key))
             hidden.append(sum(victim.widths))
             queries.append(got.cost.queries / hidden[-1])
@@ -171,13 +169,13 @@ class Depth(Measured):
                 continue
             x = np.asarray(jax.random.normal(point_key, (self.points, victim.dim)))
             x = x if images is None else np.concatenate([x, images.test.x])
-            truth, answer = victim(x), got.network(x)
-            off = np.abs(answer - truth).max(1) / np.sqrt(np.mean(truth**2))
+            truth, found = victim(x), got.network(x)
+            off = np.abs(found - truth).max(1) / np.sqrt(np.mean(truth**2))
             errors.append(float(off.max()))
             shares.append(float(np.mean(off > WRONG)))
             beyond += shares[-1] > got.share
             if images is not None:
-                same = answer[self.points :].argmax(1) == truth[self.points :].argmax(1)
+                same = found[self.points :].argmax(1) == truth[self.points :].argmax(1)
                 agreement.append(float(np.mean(same)))
         return {
             "victim": shape.images or shape.kind or "random",
@@ -206,7 +204,3 @@ class Depth(Measured):
             return victims.deep_classifier(key, images, shape.sizes[1:-1], training)[0]
         drawn = partial(victims.random_unusual, kind=shape.kind) if shape.kind else random_deep
         return jax.tree.map(lambda a: np.asarray(a, np.float64), drawn(key, sizes=shape.of(run)))
-
-
-def _answer(victim: Deep, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return victim(x), victim.gradient(x)

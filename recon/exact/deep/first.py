@@ -172,9 +172,9 @@ def orient(planes: Planes, tracks: Sequence[Track]) -> tuple[Layer, float, float
     return Layer(normal * sign[:, None], offset * sign), outside, float(wrong.max(initial=0.0))
 
 
-def signed(planes: Planes, tracks: Sequence[Track]) -> Layer | None:
-    """The layer of these planes, if every Jacobian seen bears it out."""
-    if not 0 < len(planes.offset) <= rank(tracks):
+def signed(planes: Planes, tracks: Sequence[Track], of: int) -> Layer | None:
+    """The layer of these planes, if every Jacobian seen, which are of rank `of`, bears it out."""
+    if not 0 < len(planes.offset) <= of:
         return None
     made, outside, wrong = orient(planes, tracks)
     return made if outside < OUTSIDE and wrong < BOTH else None

@@ -18,14 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import segment
+from recon.exact.deep import raised, segment
 from recon.exact.deep.cells import Chart
 from recon.exact.deep.known import Layer
 from recon.exact.deep.lift import Partial
 from recon.exact.deep.segment import Ask
 from recon.exact.deep.track import Kink, Track
 
-DELTA = 1e-8  # of the point's size: how far inputs are raised
 AGREE = 1e-7  # of G: what it differs by where no unit switches
 ROUNDS = 60  # at most
 
@@ -55,9 +54,7 @@ def read(
         t = line.asked(pieces)
         if not len(t):
             break
-        q = line.z(t)
-        q = np.maximum(q, DELTA * (1 + np.abs(q).max(1, keepdims=True)))
-        reply = ask(chart.x(q))
+        reply = ask(chart.x(raised.all_on(line.z(t))))
         pieces = line.joined(pieces + line.pieces(t, reply.value, reply.gradient, chart, True))
     return line.result(track, pieces)
 
@@ -76,13 +73,13 @@ class _Line:
         return self.start + np.asarray(t)[:, None] * self.slope
 
     def pieces(
-        self, t: np.ndarray, value: np.ndarray, gradient: np.ndarray, chart: Chart, raised: bool
+        self, t: np.ndarray, value: np.ndarray, gradient: np.ndarray, chart: Chart, whole: bool
     ) -> list[_Piece]:
-        """One for each reply."""
+        """One for each reply; whole: these are at points raised, where every input is on."""
         z = self.z(t)
-        seen = (z > 0) | raised
+        seen = (z > 0) | whole
         g = np.where(seen, gradient[:, 0] @ chart.place, 0)
-        y = np.maximum(z, DELTA * (1 + np.abs(z).max(1, keepdims=True)) if raised else 0)
+        y = raised.all_on(z) if whole else np.maximum(z, 0)
         offset = value[:, 0] - (g * y).sum(1)
         noise = np.abs(value[:, 0]) + np.abs(g * y).sum(1)
         return [_Piece(*row) for row in zip(t, t, t, g, offset, seen, noise, strict=True)]
@@ -109,14 +106,12 @@ class _Line:
                 continue
             place = self.place(left, right)
             low, high = np.arctan([left.high, right.low])
-            if high - low < segment.NARROW * (abs(low) + abs(high) + 1e-3):
+            if segment.narrow(low, high):
                 continue
             if place is None:
                 at.append(float(np.tan((low + high) / 2)))
-            elif not self.beside(left, right, place):
-                s = np.arctan(place)
-                side = 1 if high - s > s - low else -1
-                at.append(place + side * segment.BESIDE * (1 + abs(place)))
+            elif not segment.bracketed(place, left.high, right.low):
+                at.append(segment.beside(place, low, high))
         return np.array(at)
 
     def place(self, left: _Piece, right: _Piece) -> float | None:
@@ -129,11 +124,6 @@ class _Line:
             return None
         i = int(at[0])
         return float(t[i] + (t[i + 1] - t[i]) * (h[i] / (h[i] - h[i + 1])))
-
-    def beside(self, left: _Piece, right: _Piece, place: float) -> bool:
-        """Whether a kink is bracketed on one side."""
-        near = min(place - left.high, right.low - place)
-        return near < 1.5 * segment.BESIDE * (1 + abs(place))
 
     def result(
         self, track: Track, pieces: list[_Piece]

@@ -57,12 +57,12 @@ def search(
     v: np.ndarray,
     eps: float,
     scale: float,
-    asked: tuple[np.ndarray, Reply] | None,
+    asked: tuple[np.ndarray, Reply],
     rng: np.random.Generator,
     planes: first.Planes | None = None,
     tracks: Sequence[Track] = (),
 ) -> Found:
-    """The whole line u + t v, where replies at places t [n] may have been asked for already.
+    """The whole line u + t v, where replies at places t [n] were asked for already.
 
     planes: of the first layer that are known, from these tracks, and that the line does not cross.
     """
@@ -73,7 +73,7 @@ def search(
         points.sort(key=lambda p: p.s)
         gaps = _gaps(line, points)
         line.kinks = [gap.kink for gap in gaps if gap.kink is not None]
-        wide = [gap for gap in gaps if not segment.narrow(gap.left, gap.right)]
+        wide = [gap for gap in gaps if not segment.narrow(gap.left.s, gap.right.s)]
         cuts = [gap for gap in wide if gap.kink is None]
         new = [gap for gap in gaps if gap.kink and gap.ends not in real and not _beside(gap)]
         if not cuts and new:
@@ -82,7 +82,7 @@ def search(
             _touch(ask, new, real, of, rng)
             kinks = [gap.kink for gap in gaps if gap.kink and real.get(gap.ends)]
             whole = first.joined(planes, first.stacked(kinks)) if kinks else planes
-            made = None if whole is None else first.signed(whole, every)
+            made = None if whole is None else first.signed(whole, every, of)
             if made is not None or first.too_many(len(kinks), of, every[-1]):
                 break
         cuts += [gap for gap in wide if real.get(gap.ends) is False]
@@ -117,18 +117,14 @@ def _gaps(line: segment.Line, points: list[Point]) -> list[_Gap]:
 def _beside(gap: _Gap, both: bool = False) -> bool:
     """Whether a kink was bracketed on one side, or on both."""
     assert gap.kink is not None
-    t = gap.kink.t
-    ends = t - gap.left.t, gap.right.t - t
-    return (max if both else min)(ends) < 1.5 * segment.BESIDE * (1 + abs(t))
+    return segment.bracketed(gap.kink.t, gap.left.t, gap.right.t, both)
 
 
 def _cut(line: segment.Line, gap: _Gap) -> float:
     """Where to split: halfway, or beside the kink presumed, on the longer side."""
     if gap.kink is None:
         return (gap.left.s + gap.right.s) / 2
-    t, s = gap.kink.t, line.s_of(gap.kink.t)
-    side = 1 if gap.right.s - s > s - gap.left.s else -1
-    return line.s_of(t + side * segment.BESIDE * (1 + abs(t)))
+    return line.s_of(segment.beside(gap.kink.t, gap.left.s, gap.right.s))
 
 
 def _touch(

@@ -59,8 +59,7 @@ def seen(
         ends = np.array([[group.first, group.first + len(group.jumps)] for group in todo])
         asked, at = np.unique(ends, return_inverse=True)
         q = (track.u + places[asked, None] * track.v) @ first.weights.T + first.bias
-        q = np.maximum(q, DELTA * (1 + np.abs(q).max(1, keepdims=True)))
-        gradient = (ask(chart.x(q)).gradient @ chart.place)[at.reshape(ends.shape)]
+        gradient = (ask(chart.x(all_on(q))).gradient @ chart.place)[at.reshape(ends.shape)]
         failed = []
         for group, pair in zip(todo, gradient, strict=True):
             whole = _solved(found, rows, group, pair)
@@ -77,6 +76,11 @@ def seen(
             part = Partial(np.maximum(q, 0), (on,), rows.pop(i), float(found.bias[i]), on)
             pairs.append((part, kink))
     return pairs
+
+
+def all_on(q: np.ndarray) -> np.ndarray:
+    """Points q [n, h] raised so little that every input of the second layer is on."""
+    return np.maximum(q, DELTA * (1 + np.abs(q).max(1, keepdims=True)))
 
 
 def _jumps(first: Layer, chart: Chart, found: Rows, track: Track) -> list[_Jump]:

@@ -150,18 +150,14 @@ class Search:
         else:
             u, v, t, reply = asked
             self.log.keep(u + t[:, None] * v, reply)
-        where = self.log, u, v
-        eps, scale, votes = self.log.eps, self.log.scale, None if before is None else before.votes
-        known_ = None if before is None else before.planes
+        votes, known_ = (None, None) if before is None else (before.votes, before.planes)
         if reply.gradient.shape[1] > 1:
             planes = [] if known_ is None else [Layer(known_.normal, known_.offset)]
-            expected = known.expected(planes, {}, u, v, -segment.REACH, segment.REACH)
             few = first.rank(self.tracks) // 3 if self.tracks else 0
-            track = segment.search(*where, None, eps, scale, expected, few, (t, reply))
-            self.tracks.append(track)
+            self.search(u, v, None, planes, {}, few, (t, reply))
             return first.layer(self.log, self.tracks, self.rng, votes)
-        more = self.rng, known_, self.tracks
-        track, layer, passed = presumed.search(*where, eps, scale, (t, reply), *more)
+        more = self.log.eps, self.log.scale, (t, reply), self.rng, known_, self.tracks
+        track, layer, passed = presumed.search(self.log, u, v, *more)
         self.tracks.append(track)
         if layer is not None:
             return first.Found(layer, first.of_kinks([]), passed, "")
@@ -224,12 +220,13 @@ class Search:
         layers: Sequence[Layer],
         jumps: dict[tuple[int, int], np.ndarray],
         few: int,
+        asked: tuple[np.ndarray, Reply] | None = None,
     ) -> Track:
         """Search u + t v where these layers have kinks; see `known.expected`, `segment.search`."""
         low, high = (-segment.REACH, segment.REACH) if ends is None else ends
         expected = known.expected(layers, jumps, u, v, low, high)
         eps, scale = self.log.eps, self.log.scale
-        track = segment.search(self.log, u, v, ends, eps, scale, expected, few)
+        track = segment.search(self.log, u, v, ends, eps, scale, expected, few, asked)
         self.tracks.append(track)
         return track
 

@@ -158,7 +158,7 @@ class Line:
                 at = self.judge(left, right, tries)
                 if at is None:
                     continue
-                if narrow(left, right):
+                if narrow(left.s, right.s):
                     self.lost += 1
                     continue
                 if not left.s < at < right.s:
@@ -315,9 +315,20 @@ def grid() -> np.ndarray:
     return np.tan(((np.arange(GRID) + 0.5) / GRID - 0.5) * np.pi)
 
 
-def narrow(left: Point, right: Point) -> bool:
-    """Whether an interval is given up."""
-    return right.s - left.s < NARROW * (abs(left.s) + abs(right.s) + 1e-3)
+def narrow(low: float, high: float) -> bool:
+    """Whether an interval of the search's coordinate is given up."""
+    return high - low < NARROW * (abs(low) + abs(high) + 1e-3)
+
+
+def beside(t: float, low: float, high: float) -> float:
+    """A place just beside t on a whole line, towards the farther of two ends, given as arctan."""
+    s = float(np.arctan(t))
+    return t + (1 if high - s > s - low else -1) * BESIDE * (1 + abs(t))
+
+
+def bracketed(t: float, low: float, high: float, both: bool = False) -> bool:
+    """Whether one of the places low and high, or both, is just beside t on a whole line."""
+    return (max if both else min)(t - low, high - t) < 1.5 * BESIDE * (1 + abs(t))
 
 
 def rank(gradient: np.ndarray) -> int:

@@ -249,13 +249,11 @@ class _Attack:
         oracle = averages.near(self.oracle, self.view, self.average, network, scale)
         if self.average is None and not self.beside(inner, oracle, limit, eps, rng):
             return Recovery(network, Status.UNCERTIFIED, self.cost, detail=PARALLEL)
-        away = averages.FAR * rng.standard_normal(
-            (SAMPLE, self.dim)
-        )  # where each unit is on at one
+        away = averages.FAR * rng.standard_normal((SAMPLE, self.dim))  # a unit is on at x or -x
         sample = inner.gradient(np.concatenate([away, -away]))
         known = near.Known(inner, float(np.linalg.norm(sample, axis=2).max()))
         s = self.settings(eps)
-        floor = derived.FLOOR * self.eps if derived.hides(self.view) else 0.0
+        floor = derived.floor(self.view, self.eps)
         task = near.Task(oracle, s, region, self.width, self.most, self.eps, [], None, floor)
         outcome, _ = near.certified(task, rng, known, self.cost)
         return replace(outcome, network=network, detail=f"{outcome.detail} {said}".strip())
@@ -268,10 +266,8 @@ class _Attack:
         if not len(z):
             return True
         off = np.abs(inner(z) - self.ask(z, oracle).value).max(1)
-        steep = np.linalg.norm(inner.weights) + np.linalg.norm(inner.slope)
-        far = np.maximum(np.linalg.norm(z, axis=1), self.dim**0.5)  # biases are of usual points
-        size = np.abs(inner(z)).max(1) + steep * far
-        return bool((off <= certify.VALUE * eps * size).all())
+        steep = float(np.linalg.norm(inner.weights) + np.linalg.norm(inner.slope))
+        return bool((off <= certify.VALUE * eps * certify.size(inner(z), z, steep)).all())
 
     def ruled(self, network: TwoLayer, scale: np.ndarray, rng: np.random.Generator) -> str | None:
         """Take up the rule that the service really goes by, and say so if it was not declared;
