@@ -174,14 +174,19 @@ def possible(s: Search, rows: Rows) -> np.ndarray:
         return np.ones(len(rows.bias), bool)
     layer, inner = rows.layer(), inner @ basis.T
     gram = (inner.swapaxes(1, 2) @ inner).reshape(len(inner), -1)
+    within, beyond = layer.weights @ basis.T, layer.weights - layer.weights @ basis.T @ basis
     side = (z @ layer.weights.T + layer.bias > 0).T
-    sides = np.stack([side, ~side]).astype(float) @ gram
-    values, vectors = np.linalg.eigh(sides.reshape(2, -1, len(basis), len(basis)))
-    unseen = values <= UNSEEN * values[..., -1:]
-    inside_, beyond = layer.weights @ basis.T, layer.weights - layer.weights @ basis.T @ basis
-    part = (inside_[:, None] @ vectors)[:, :, 0] * unseen
-    left = np.hypot(np.linalg.norm(part, axis=2), np.linalg.norm(beyond, axis=1))
-    return np.asarray((left > APART).any(0))
+    fewer = np.where(side.mean(1, keepdims=True) > 0.5, ~side, side)
+    told = np.zeros(len(side), bool)
+    for some in (fewer, ~fewer):
+        todo = np.flatnonzero(~told)
+        sums = some[todo].astype(float) @ gram
+        values, vectors = np.linalg.eigh(sums.reshape(-1, len(basis), len(basis)))
+        unseen = values <= UNSEEN * values[:, -1:]
+        part = (within[todo, None] @ vectors)[:, 0] * unseen
+        left = np.hypot(np.linalg.norm(part, axis=1), np.linalg.norm(beyond[todo], axis=1))
+        told[todo] = left > APART
+    return told
 
 
 def marked(s: Search, rows: Rows) -> np.ndarray:

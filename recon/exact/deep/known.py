@@ -48,6 +48,14 @@ def tangents(layers: Layers, x: np.ndarray) -> list[tuple[np.ndarray, np.ndarray
     return found
 
 
+def normal(layers: Layers, x: np.ndarray, unit: int) -> np.ndarray:
+    """The gradient [d] of one unit of the last layer, before its ReLU, at x [d]."""
+    row = layers[-1].weights[unit]
+    for layer, z in zip(layers[-2::-1], before(layers[:-1], x)[::-1], strict=True):
+        row = np.where(z > 0, row, 0) @ layer.weights
+    return np.asarray(row)
+
+
 def beside(layers: Layers, x: np.ndarray) -> np.ndarray:
     """Which points [n, d] lie so close to where a known unit switches that it may be on or off."""
     found, y = np.zeros(len(x), bool), x
@@ -102,14 +110,14 @@ def expected(
     """
     t, normals, last = [], [], []
     for at, layer, unit in crossings(layers, u, v, low, high):
-        normal = tangents(layers[: layer + 1], u + at * v)[layer][1][unit]
-        length = float(np.linalg.norm(normal))
+        slope = normal(layers[: layer + 1], u + at * v, unit)
+        length = float(np.linalg.norm(slope))
         if length < 1e-12:
             continue
-        sign = 1.0 if normal @ v > 0 else -1.0
+        sign = 1.0 if slope @ v > 0 else -1.0
         jump = jumps.get((layer, unit))
         t.append(at)
-        normals.append(sign * normal / length)
+        normals.append(sign * slope / length)
         last.append(None if jump is None else jump * length)
     outputs = next((len(a) for a in last if a is not None), 1)
     nan = np.full(outputs, np.nan)

@@ -79,7 +79,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             if track is not None:
                 s.sure.add(id(track.kinks[0]))
                 s.take([track])
-        elif peeling := not deeper and number == 1 and _peel(s, aim_):
+        elif peeling := not deeper and number == 1 and _peel(s, aim_, fair):
             pass
         elif need:
             blind = aim_.blind
@@ -139,14 +139,14 @@ def _fair(s: Search) -> Rows:
     return fair.some(aim.possible(s, fair))
 
 
-def _peel(s: Search, aim_: aim.Aim) -> bool:
+def _peel(s: Search, aim_: aim.Aim, fair: Rows) -> bool:
     """See missing units by points where all inputs are on; False where nothing is to be seen.
 
     These are the rays that a test is to ask in any case (`disagreement`); only then a segment.
     """
     if s.log.reply.value.shape[1] == 1:
         return False
-    fair, kinks, ask = _fair(s), 0, len(s.rays) < aim.rays(s)
+    kinks, ask = 0, len(s.rays) < aim.rays(s)
     while True:
         got = peel.find(s, fair, s.log.points[aim.inside(s)], alone=bool(kinks) or ask)
         if not isinstance(got, Track):

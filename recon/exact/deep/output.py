@@ -22,9 +22,9 @@ EXACT = 1e-8  # of a value, or of the usual one: what a fit may leave
 FAR = 1000.0  # times the median distance: replies from beyond are left out
 NEAR = 20.0  # the same, where Jacobians take part
 SPARE = 2  # replies more than unknowns, at least
-TURNS = 12  # of reweighting
-TRIMS = 8  # turns after these, in which the worst replies are left out
-SLOPES = 8  # directions in which Jacobians take part
+TRIALS = (3, 6, 12)  # turns of reweighting, after which the worst replies are left out
+TRIMS = 6  # turns of that, at most
+SLOPES = 4  # directions in which Jacobians take part
 MOST_BAD = 0.3  # of the replies
 
 
@@ -61,13 +61,14 @@ def fit(
     hidden, linear, value = *_features(known.before(layers, x[near])), value[near]
     for slope in (linear[:, :0], linear):
         a = np.column_stack([hidden, slope, np.ones(len(near))])
+        left = a / (length := _lengths(a))
         # far replies are to weigh no more than near ones
-        weight = 1 / np.linalg.norm(a / _lengths(a), axis=1)
+        weight = 1 / np.linalg.norm(left, axis=1)
         start = np.zeros((a.shape[1], value.shape[1]))
         start[: hidden.shape[1]] = 0 if guess is None else guess.T
-        solved, rank, off = _solved(a[:, None], (value - a @ start)[:, None], weight)
+        solved, rank, off = _solved(left[:, None], (value - a @ start)[:, None], weight)
         off = off * (np.abs(value - a @ start).max() / max(float(np.abs(value).max()), 1e-300))
-        solved = start + solved
+        solved = start + solved / length[:, None]
         if (off < EXACT).sum() >= rank + SPARE and (off < EXACT).mean() >= 1 - MOST_BAD:
             return _split(solved, hidden.shape[1], linear.shape[1], near, off < EXACT)
     return None
@@ -83,31 +84,32 @@ def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit 
     z = known.before(layers, x)
     hidden, linear = _features(z)
     _, slope = lift.slopes(layers[:-1], z[0])
-    slope = slope * (z[-2] > 0)[:, :, None]
-    last = (z[-1] > 0)[:, :, None] * (layers[-1].weights @ slope)
     along = np.random.default_rng(0).standard_normal((place.shape[1], SLOPES))
-    none = np.zeros((len(near), 1, place.shape[1]))
-    slopes = np.concatenate([last, slope, none], 1) @ along
+    slope = (z[-2] > 0)[:, :, None] * (slope @ along)
+    last = (z[-1] > 0)[:, :, None] * (layers[-1].weights @ slope)
+    slopes = np.concatenate([last, slope, np.zeros((len(near), 1, SLOPES))], 1)
     values = np.column_stack([hidden, linear, np.ones(len(near))])[:, None]
     jump = (gradient @ (place @ along)).swapaxes(1, 2)
     scale = max(float(np.abs(value).max()), 1e-300), max(float(np.abs(jump).max()), 1e-300)
     a = np.concatenate([values / scale[0], slopes.swapaxes(1, 2) / scale[1]], 1)
     b = np.concatenate([value[:, None] / scale[0], jump / scale[1]], 1)
+    a = a / (length := _lengths(a))
     weight = np.ones(len(near))
-    for turn in range(TURNS + TRIMS):
-        solved, rank, off = _solved(a, b, weight)
-        good = off < EXACT
-        if good.all():
-            break
-        if turn < TURNS:
-            weight = 1 / np.sqrt(np.maximum(off, 1e-10))
-        elif good.mean() >= 1 - MOST_BAD:
-            weight = good.astype(float)
-        else:
-            weight = (off <= np.quantile(off, 1 - MOST_BAD)).astype(float)
-    if good.sum() < rank + SPARE or good.mean() < 1 - MOST_BAD:
-        return None
-    return _split(solved, hidden.shape[1], linear.shape[1], near, good)
+    for turn in range(1, max(TRIALS) + 1):
+        _, _, off = _solved(a, b, weight)
+        weight = 1 / np.sqrt(np.maximum(off, 1e-10))
+        if turn not in TRIALS:
+            continue
+        for _ in range(TRIMS):
+            kept = off <= max(EXACT, np.quantile(off, 1 - MOST_BAD))
+            solved, rank, off = _solved(a, b, kept)
+            good = off < EXACT
+            if (good == kept).all():
+                break
+        if good.sum() >= rank + SPARE and good.mean() >= 1 - MOST_BAD:
+            solved = solved / length[:, None]
+            return _split(solved, hidden.shape[1], linear.shape[1], near, good)
+    return None
 
 
 def _near(x: np.ndarray, most: float) -> np.ndarray:
@@ -128,16 +130,14 @@ def _lengths(a: np.ndarray) -> np.ndarray:
 
 
 def _solved(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
-    """X of a X = b with a [n, e, m] and b [n, e, K], n weights [n]; the rank, and how far each of
+    """X of a X = b with a [n, e, m] and b [n, e, K], weights [n]; the rank, and how far each of
     the n is off, relative to its size and the median one.
     """
-    length = _lengths(a)
-    a = a / length
     left, right = ((part * weight[:, None, None]).reshape(-1, part.shape[2]) for part in (a, b))
     solved, _, rank, _ = np.linalg.lstsq(left, right, rcond=1e-12)
     size = np.abs(b).max((1, 2))
     off = np.abs(a @ solved - b).max((1, 2)) / np.maximum(size + np.median(size), 1e-300)
-    return solved / length[:, None], int(rank), off
+    return solved, int(rank), off
 
 
 def _split(solved: np.ndarray, count: int, before: int, near: np.ndarray, good: np.ndarray) -> Fit:

@@ -22,6 +22,7 @@ from recon.exact.deep.track import Track
 from recon.replies import Reply
 
 BLUR = 100.0  # eps of replies from which known units were taken off, relative to theirs
+SPARE = 2  # directions more than outputs, in which ranks are told
 
 
 def rest(s: Search, rows: Rows, x: np.ndarray) -> Reply:
@@ -48,7 +49,9 @@ def find(s: Search, rows: Rows, x: np.ndarray, alone: bool) -> Track | Ends | No
     value, gradient = rest(s, rows, x)
     eps, scale = BLUR * s.log.eps, s.log.scale
     pairs = np.stack(np.triu_indices(len(x), 1), 1)
-    inner = gradient @ np.linalg.qr(s.layers[0].weights.T)[0]  # all lie in the span of its rows
+    # a few random directions of the span that all lie in: ranks are the same
+    directions = s.rng.standard_normal((s.layers[0].bias.size, value.shape[1] + SPARE))
+    inner = gradient @ np.linalg.qr(s.layers[0].weights.T @ directions)[0]
     jump = inner[pairs[:, 1]] - inner[pairs[:, 0]]
     sizes = np.linalg.svd(jump, compute_uv=False)
     count = (sizes > segment.ROUNDING * eps * scale).sum(1)

@@ -198,7 +198,7 @@ class Search:
             layers.append(rows_.layer())
             for j, parts in enumerate(rows_.parts):
                 kink = parts[-1][1]
-                row = known.tangents(layers, kink.x)[-1][1][j]
+                row = known.normal(layers, kink.x, j)
                 jumps[len(layers) - 1, j] = kink.jump / np.linalg.norm(row)
         return layers, jumps
 
