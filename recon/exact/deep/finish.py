@@ -8,6 +8,7 @@ import numpy as np
 
 from recon.exact.deep import known, output
 from recon.exact.deep.known import Layer, Layers
+from recon.exact.deep.layer import GATE
 from recon.exact.deep.output import Output
 
 NOTHING = 1e-8  # of the largest weight: a slope that is none
@@ -24,14 +25,16 @@ def plain(layers: Layers, out: Output) -> list[Layer]:
     hidden = layers[-1]
     weights, slope, offset = out
     if len(layers) > 1 and slope.any():
-        system = (weights.T[:, :, None] * hidden.weights[:, None, :]).reshape(len(hidden.bias), -1)
+        gated = (hidden.weights <= -GATE).any(1)  # these have no other sign
+        rows = np.where(gated[:, None], 0, hidden.weights)
+        system = (weights.T[:, :, None] * rows[:, None, :]).reshape(len(hidden.bias), -1)
         share = np.linalg.lstsq(system.T, slope.reshape(-1), rcond=1e-10)[0]
         flip = np.abs(share + 1) < WHOLE
         rest = slope + weights[:, flip] @ hidden.weights[flip]
         sign = np.where(flip, -1.0, 1.0)
         offset = offset + weights[:, flip] @ hidden.bias[flip]
         hidden = Layer(hidden.weights * sign[:, None], hidden.bias * sign)
-        size = float(np.abs(weights).max(initial=0.0) * np.abs(hidden.weights).max(initial=0.0))
+        size = float(np.abs(weights).max(initial=0.0) * np.abs(rows).max(initial=0.0))
         used = np.abs(rest).max(0) > NOTHING * max(size, float(np.abs(slope).max()))
         hidden = Layer(
             np.concatenate([hidden.weights, np.eye(len(used))[used]]),

@@ -12,6 +12,7 @@ line searched, and then asks in turn:
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -31,10 +32,11 @@ FIRST = 2  # of them, before missing units are aimed at
 LIFTS = 4  # a turn
 QUIET = 2  # turns without a new row, after which segments lie anywhere
 EMPTY = 4  # turns without any row, after which there is no such layer
-GATED = 6  # weights that are never seen, tried with either sign
-GATE = 1e3  # what stands for them
+GATED = 4  # units with weights that are never seen, tried with either sign
+GATE = 1e6  # what stands for them
 STRAY = 0.03  # of the kinks may be of no known kind
 WRONG = 1e-7  # relative: a value that the network does not meet
+ABSENT = 1e-4  # relative: more, and a unit is wrong there, however close to a kink
 PART = 8  # fresh points asked at once
 OUT = 10.0  # how far out random rays are asked
 
@@ -233,18 +235,18 @@ def _masks(s: Search) -> list[np.ndarray] | None:
 def _gated(found: Rows, fair: Rows) -> list[Rows]:
     """The rows with those of units that never switch while some of their inputs are on.
 
-    Such a unit is on, or off, wherever one of these is: a large weight of either sign says so,
-    and the slope of the output makes up for it.
+    Such a unit is off wherever one of these is on, or else a reply would show its weight; or on,
+    if its sign is wrong.  A large negative weight says so, and the slope of the output makes up
+    for the sign.
     """
     part = np.flatnonzero(~found.whole & (found.broken == 0) & (found.kept >= 2))
-    unseen = int((~found.seen[part]).sum())
-    if not 0 < unseen <= GATED:
+    if not 0 < len(part) <= GATED:
         return []
     made = []
-    for code in range(2**unseen):
-        both = found.some(part)
-        both.weights[~found.seen[part]] = np.where((code >> np.arange(unseen)) & 1, -GATE, GATE)
-        made.append(fair.plus(both))
+    for signs in product((1.0, -1.0), repeat=len(part)):
+        both, sign = found.some(part), np.array(signs)
+        weights = np.where(both.seen, sign[:, None] * both.weights, -GATE)
+        made.append(fair.plus(both._replace(weights=weights, bias=sign * both.bias)))
     return made
 
 
@@ -278,9 +280,11 @@ def disagreement(
     complete test.  Where the first layer is wider than the input there are no such rays, and
     random ones are asked.
     """
-    points = s.log.points
-    if len(fit.bad):
-        bad = points[s.rng.choice(fit.bad)]
+    points, value = s.log.points, s.log.reply.value
+    off = np.abs(fit.output(layers, points) - value).max(1)
+    wrong = np.flatnonzero(off > ABSENT * (np.abs(value).max(1) + np.median(np.abs(value))))
+    if len(fit.bad) or len(wrong):
+        bad = points[s.rng.choice(fit.bad if len(fit.bad) else wrong)]
         return points[fit.good[np.argmin(np.linalg.norm(points[fit.good] - bad, axis=1))]], bad
     x = s.unit * s.rng.standard_normal((repeated(fresh, s.failed), s.dim))
     x = np.concatenate([x, others])
