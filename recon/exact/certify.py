@@ -45,6 +45,7 @@ MARGIN = 128.0  # eps: how far beside its hyperplane a unit is touched, relative
 GRADIENT, VALUE = 96.0, 256.0  # eps: what rounding may explain of a network of few units; the
 # first just above the jump that a search can see, `lines.ROUNDING`
 SAMPLE = 256  # points at which the network itself is evaluated for its rms
+BLOCK = 2**23  # points times outputs times units, of which gradients are taken at once: 64 MB
 SAFETY = 8.0  # how far below what is promised the errors seen must stay
 ERRORS = 4.0  # standard deviations of the worst point, over which a wrong gradient adds up
 
@@ -229,10 +230,13 @@ def judge(
     to their size.
     """
     jobs = [partial(network, x) for x in (*(place.sample for place in places), asked.x)]
-    jobs.append(partial(network.gradient, asked.x))
+    few = BLOCK // max(1, network.weights.size) + 1
+    parts = [asked.x[i : i + few] for i in range(0, max(1, len(asked.x)), few)]
+    jobs += [partial(network.gradient, part) for part in parts]
     large = network.rows.size >= arrays.LARGE
-    *samples, found, found_gradient = arrays.each(lambda job: job(), jobs, large)
-    difference = found_gradient - gradient
+    done = arrays.each(lambda job: job(), jobs, large)
+    *samples, found = done[: len(places) + 1]
+    difference = np.concatenate(done[len(places) + 1 :]) - gradient
     wrong = np.linalg.norm(difference, axis=2).max(1)
     blurred = np.linalg.norm(gradient, axis=2).max(1) * noise
     wrong = np.maximum(wrong - blurred, 0.0)
