@@ -24,7 +24,7 @@ NEAR = 20.0  # the same, where Jacobians take part
 SPARE = 2  # replies more than unknowns, at least
 TRIALS = (3, 6, 12)  # turns of reweighting, after which the worst replies are left out
 TRIMS = 6  # turns of that, at most
-SLOPES = 4  # directions in which Jacobians take part
+SLOPES = 8  # directions in which Jacobians take part
 MOST_BAD = 0.3  # of the replies
 
 
