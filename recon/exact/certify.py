@@ -229,14 +229,14 @@ def judge(
     counts as infinite.  noise [n]: what else the values may be off by, and the gradients relative
     to their size.
     """
-    jobs = [partial(network, x) for x in (*(place.sample for place in places), asked.x)]
-    few = BLOCK // max(1, network.weights.size) + 1
-    parts = [asked.x[i : i + few] for i in range(0, max(1, len(asked.x)), few)]
-    jobs += [partial(network.gradient, part) for part in parts]
+    jobs = [partial(network, place.sample) for place in places]
+    pieces = parts(network, asked.x)
+    jobs += [partial(f, x) for f in (network, network.gradient) for x in pieces]
     large = network.rows.size >= arrays.LARGE
     done = arrays.each(lambda job: job(), jobs, large)
-    *samples, found = done[: len(places) + 1]
-    difference = np.concatenate(done[len(places) + 1 :]) - gradient
+    samples, rest = done[: len(places)], done[len(places) :]
+    found = np.concatenate(rest[: len(pieces)])
+    difference = np.concatenate(rest[len(pieces) :]) - gradient
     wrong = np.linalg.norm(difference, axis=2).max(1)
     blurred = np.linalg.norm(gradient, axis=2).max(1) * noise
     wrong = np.maximum(wrong - blurred, 0.0)
@@ -256,6 +256,12 @@ def judge(
         error = max(error, _largest(_ratio(off[here], rms * farther)))
         error = max(error, _largest(_ratio(ERRORS * spread, rms)))
     return Verdict(error, max(map(_largest, worst)))
+
+
+def parts(network: TwoLayer, x: np.ndarray) -> list[np.ndarray]:
+    """Points [n, d] in parts at which gradients of the network take little memory."""
+    few = BLOCK // max(1, network.weights.size) + 1
+    return [x[i : i + few] for i in range(0, max(1, len(x)), few)]
 
 
 def _ratio(a: np.ndarray, b: Any) -> np.ndarray:

@@ -230,7 +230,8 @@ def certified(
     more = [certify.drawn(rng, place) for place in task.places]
     owner = [np.full(len(x), len(places) - len(more) + i) for i, x in enumerate(more)]
     x = np.concatenate([points.x, *more]).astype(s.dtype)
-    apart, most = spread(network(x.astype(float))), task.region.limit
+    apart = np.concatenate([spread(network(p)) for p in certify.parts(network, x.astype(float))])
+    most = task.region.limit
     noise = np.full(len(x), task.floor)
     if s.outputs == 1 and most < np.inf:  # 1 - p still tells something of a logit beyond the limit
         most = min(SEEN, -np.log(2 * DIGIT * task.replied))

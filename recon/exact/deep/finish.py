@@ -25,7 +25,7 @@ def plain(layers: Layers, out: Output) -> list[Layer]:
     hidden = layers[-1]
     weights, slope, offset = out
     if len(layers) > 1 and slope.any():
-        gated = (hidden.weights <= -GATE).any(1)  # these have no other sign
+        gated = np.any(hidden.weights <= -GATE, axis=1)  # these have no other sign
         rows = np.where(gated[:, None], 0, hidden.weights)
         system = (weights.T[:, :, None] * rows[:, None, :]).reshape(len(hidden.bias), -1)
         share = np.linalg.lstsq(system.T, slope.reshape(-1), rcond=1e-10)[0]
