@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from recon import exact, victims
+from recon import exact, victims, workers
 from recon.exact.deep import SHARE
 from recon.exact.recovery import Recovery, Status
+from recon.experiments import convolutional
 from recon.experiments.common import EXACT, Measured, Row, columns, interval, relative_error
 from recon.networks import Deep, TwoLayer
 from recon.oracles import ReplyError, View
@@ -138,30 +139,39 @@ class Robust(Measured):
         )
 
     def rows(self) -> Iterator[Row]:
-        """One a kind, shape, and whether the width is known."""
+        """One a kind and shape, or view, and whether the width is known; each is kept."""
+        todo = [*self._planted(), *self._served()]
+        code = convolutional.measured_by(
+            ("oracles.py", "explanations.py", *convolutional.CODE, "experiments/recovery.py")
+        )
+        named = lambda cell: ["robust", *map(str, cell[1:]), self.points, self.seed, code]  # noqa: E731
+        for (row,) in workers.map_cells(lambda cell, _: [cell[0](*cell[1:])], todo, named):
+            yield row
+
+    def _planted(self) -> Iterator[tuple]:
         cells = [("assumptions", *shape, self.inside_runs) for shape in self.inside]
         cells += [(k, *shape, self.outside_runs) for k in self.kinds for shape in self.outside]
-        for index, (kind, dim, width, runs) in enumerate(cells):
-            keys = jax.random.split(jax.random.key(self.seed + index), runs)
+        for index, cell in enumerate(cells):
             for known in (True, False):
-                yield self._cell(kind, dim, width, known, keys)
+                yield self._cell, *cell, known, self.seed + index
+
+    def _served(self) -> Iterator[tuple]:
+        """Seeds of victims of all sorts, with their views and what is told; none without."""
         for index, view in enumerate(odd.VIEWS):
             for known in (True, False):
                 seeds = range(2 * index + known, self.services, 2 * len(odd.VIEWS))
-                yield from self._services(f"any: {view}", known, [(i, view, "") for i in seeds])
+                if seeds:
+                    yield self._services, f"any: {view}", known, [(i, view, "") for i in seeds]
         full = [view for view in odd.VIEWS if view.explanation in ("jacobian", "input_x_gradient")]
         for index, told in enumerate(draws.TOLD):
             for known in (True, False):
                 seeds = range(2 * index + known, self.told, 2 * len(draws.TOLD))
                 some = [(self.services + i, full[i % len(full)], told) for i in seeds]
-                yield from self._services(f"told {told}", known, some)
+                if some:
+                    yield self._services, f"told {told}", known, some
 
-    def _services(
-        self, kind: str, known: bool, some: Sequence[tuple[int, View, str]]
-    ) -> Iterator[Row]:
-        """A row of victims of all sorts, by seed, view and what is told; none for none."""
-        if not some:
-            return
+    def _services(self, kind: str, known: bool, some: Sequence[tuple[int, View, str]]) -> Row:
+        """A row of victims of all sorts, by seed, view and what is told."""
         counts, failures, queries, worst = Counter[str](), Counter[str](), list[float](), 0.0
         for seed, view, told in some:
             victim = draws.random_odd([self.seed, seed], view, told)
@@ -189,15 +199,16 @@ class Robust(Measured):
             counts[outcome] += 1
             counts["exact_identifiable"] += marked and outcome == "exact"
             counts["fewer_units"] += got.status is Status.OTHER_WIDTH
-        yield _row(kind, known, len(some), counts, failures) | {
+        return _row(kind, known, len(some), counts, failures) | {
             "identifiable": counts["identifiable"],
             "exact_identifiable": counts["exact_identifiable"],
             "worst_error": worst,
             "queries_per_unit": float(np.mean(queries)) if queries else None,
         }
 
-    def _cell(self, kind: str, dim: int, width: int, known: bool, keys: Any) -> Row:
+    def _cell(self, kind: str, dim: int, width: int, runs: int, known: bool, seed: int) -> Row:
         counts, failures = Counter[str](), Counter[str]()
+        keys = jax.random.split(jax.random.key(seed), runs)
         queries, worst, worst_far = list[float](), 0.0, 0.0
         for key in keys:
             victim_key, attack_key, error_key, far_key = jax.random.split(key, 4)
