@@ -183,6 +183,16 @@ def test_a_deviation_that_is_not_a_number_is_infinite(random_truth):
     assert certify.judge(truth, asked, value, gradient, 1.0, EPS, places) == (np.inf, np.inf)
 
 
+def test_a_wide_network_is_judged_in_parts_as_at_once(random_truth, monkeypatch):
+    truth, x = random_truth(3), np.random.default_rng(0).standard_normal((40, DIM))
+    asked, places = certify.Points(x, np.zeros(40, int)), certify.normal_places(0, DIM, 2)
+    reply = truth(x) * (1 + 1e-9), truth.gradient(x)
+    once = certify.judge(truth, asked, *reply, 1.0, EPS, places)
+    monkeypatch.setattr(certify, "BLOCK", 7 * truth.weights.size)
+    assert max(map(len, certify.parts(truth, x))) < 40
+    assert np.allclose(certify.judge(truth, asked, *reply, 1.0, EPS, places), once, rtol=1e-6)
+
+
 def test_a_network_of_nothing_is_held_to_nothing(random_truth):
     nothing = jax.tree.map(np.zeros_like, random_truth(0))
     asked = certify.Points(np.ones((1, DIM)), np.zeros(1, int))

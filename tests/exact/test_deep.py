@@ -82,6 +82,16 @@ def test_units_that_are_always_on_or_dead_change_nothing():
     assert error(got.network, true).max() < 1e-8
 
 
+def test_units_that_are_off_with_many_of_their_inputs_are_found():
+    true = planted(5, 32, 20, 14, 8, 4)
+    weights = [w.copy() for w in true.weights]
+    weights[2][0, :9], weights[2][1, 5:] = -50.0, -50.0  # of the third layer
+    true = Deep(tuple(weights), true.biases)
+    got, _ = attacked(true)
+    assert got.ok, str(got)
+    assert np.mean(error(got.network, true) > 1e-9) <= got.share
+
+
 def test_inputs_of_other_scale_and_shift_and_data():
     true = planted(11, 20, 14, 9, 3)
     shift, scale = np.linspace(-3, 5, 20), 2.0 ** np.arange(-10, 10)
