@@ -24,6 +24,7 @@ NEAR = 20.0  # the same, where Jacobians take part
 SPARE = 2  # replies more than unknowns, at least
 TRIALS = (3, 6, 12)  # turns of reweighting, after which the worst replies are left out
 TRIMS = 6  # turns of that, at most
+HOPELESS = 0.01  # of the replies are met: of 101 fits that came out one met so few at first
 SLOPES = 8  # directions in which Jacobians take part
 MOST_BAD = 0.3  # of the replies
 
@@ -109,6 +110,8 @@ def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit 
         if good.sum() >= rank + SPARE and good.mean() >= 1 - MOST_BAD:
             solved = solved / length[:, None]
             return _split(solved, hidden.shape[1], linear.shape[1], near, good)
+        if good.mean() < HOPELESS:
+            break
     return None
 
 
