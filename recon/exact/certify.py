@@ -33,7 +33,8 @@ from recon.replies import Reply
 NORMAL = 2  # fresh normal points at least, near and ten times as far out in turn
 NORMAL_IF_OTHER_WIDTH = 16  # at least, where the width found is not the one told, or is small
 NORMAL_IF_MISSING = 64  # where fewer were found than told
-NORMAL_IF_NONE = 512  # where none was found, and as many of inputs of any scale
+NORMAL_IF_NONE = 512  # where none was found, or digits hide units; and as many of any scale
+ROUNDED = 1e-6  # eps of replies above which digits do, coarser than float32
 DECADES = 4.0  # of these scales, up and down
 MANY, MOST = 160, 32  # over the units found, at most: the fewer units, the less is seen of others
 FEW = 8  # units up to which a width is small
@@ -89,12 +90,12 @@ def group_size(dim: int) -> int:
     return max(1, min(dim // 2, 128))
 
 
-def how_many(units: int, width: int | None) -> int:
-    """Normal points to ask where `units` were found and `width` told.
+def how_many(units: int, width: int | None, eps: float) -> int:
+    """Normal points to ask where `units` were found and `width` told, by replies off by eps.
 
     They are what tells a victim with a second layer, all on along the line, from one without.
     """
-    if units == 0:
+    if units == 0 or eps > ROUNDED:
         return NORMAL_IF_NONE
     if width is not None and units < width:
         return NORMAL_IF_MISSING
@@ -115,6 +116,15 @@ def normal_places(seed: Any, dim: int, count: int, times: float = FAR) -> list[P
         scales = 10 ** rng.uniform(-DECADES, DECADES, (size, dim))
         places.append(Place(rng.standard_normal((size, dim)) * scales, count))
     return places
+
+
+def idle(rng: np.random.Generator, network: TwoLayer, eps: float) -> list[Place]:
+    """Where digits may hide an input that the network does not use: there it is larger."""
+    used = network.rows.any(0) | network.slope.any(0)
+    if eps <= ROUNDED or used.all():
+        return []
+    scales = 10 ** rng.uniform(0, DECADES, (SAMPLE, len(used)))
+    return [Place(rng.standard_normal(scales.shape) * np.where(used, 1, scales), UNSCALED)]
 
 
 def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Place]) -> Points:

@@ -30,6 +30,7 @@ FARTHEST = 1e4  # of a line's ends, in t; or as far as half of the digits reach
 LEAST = 4  # fresh points that must show something
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
 DIGIT = 4.0  # roundings of 1 - p
+NOISE = 64  # units of a line, of which half are smaller than a jump that rounding explains
 SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it is shortened
 
 
@@ -171,6 +172,9 @@ def _line(
         spent = int(state.phase) == lines.SPENT or task.budget - cost.queries < 3
         raise _Ended(Status.BUDGET if spent else Status.NOISY, cost)
     network, _ = units.read_off(s, state)
+    jumps = np.linalg.norm(network.weights, axis=0)
+    if len(jumps) > NOISE and np.median(jumps) < lines.ROUNDING * s.eps * float(state.scale):
+        raise _Ended(Status.NOISY, cost)
     network = replace(network, offset=network.offset - known.size)
     joined = _joined(known.network, network)
     size = known.size or float(np.abs(joined(ends.u + np.zeros((1, s.dim)))).max())
@@ -224,10 +228,13 @@ def certified(
     found = f"Units found: {count}."
     u, v = rng.standard_normal((2, s.dim))
     line = certify.Line(u, v, HALF, known.scale)
-    many = max(certify.how_many(count, task.width), repeated(task.region.least, known.failed))
+    many = max(
+        certify.how_many(count, task.width, s.eps), repeated(task.region.least, known.failed)
+    )
     points, places = task.region.points(rng.integers(1 << 32, size=2), network, line, s.eps, many)
-    places = places + task.places
-    more = [certify.drawn(rng, place) for place in task.places]
+    own = certify.idle(rng, network, s.eps) if isinstance(task.region, Softmax) else []
+    own += task.places
+    places, more = places + own, [certify.drawn(rng, place) for place in own]
     owner = [np.full(len(x), len(places) - len(more) + i) for i, x in enumerate(more)]
     x = np.concatenate([points.x, *more]).astype(s.dtype)
     apart = np.concatenate([spread(network(p)) for p in certify.parts(network, x.astype(float))])
