@@ -12,7 +12,7 @@ returned to what that oracle saw:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,29 +32,25 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-def _linked(into: Path, folders: Iterable[Path]) -> None:
-    """Let the entries of these folders be found in another one too."""
+def _linked(into: Path, folder: Path) -> None:
+    """Let the entries of one folder be found in another one too."""
     there = set(os.listdir(into))
-    for entry in (entry for folder in folders for entry in os.scandir(folder) if entry.is_file()):
-        if entry.name not in there:
+    for entry in os.scandir(folder):
+        if entry.is_file() and entry.name not in there:
             with suppress(FileExistsError):
                 os.link(entry.path, into / entry.name)
 
 
 # Each worker of pytest-xdist compiles into a cache of its own, as do the processes it starts:
-# JAX writes an entry while others may read it.  The process that starts them gathers what all of
-# them compiled in earlier runs, as a test is not always given to the same one.
-if _cache := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-    _all = Path(_cache)
-    _all.mkdir(parents=True, exist_ok=True)
-    if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
-        _own = _all / _worker
-        _own.mkdir(exist_ok=True)
-        _linked(_own, [_all])
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_own)
-        jax.config.update("jax_compilation_cache_dir", str(_own))
-    else:
-        _linked(_all, _all.glob("gw*"))
+# JAX writes an entry while others may read it.  After each module a worker shares what it has.
+_shared: tuple[Path, Path] | None = None
+_cache, _worker = map(os.environ.get, ("JAX_COMPILATION_CACHE_DIR", "PYTEST_XDIST_WORKER"))
+if _cache and _worker:
+    _own = Path(_cache, _worker)
+    _own.mkdir(parents=True, exist_ok=True)
+    _shared = (_own, _own.parent)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_own)
+    jax.config.update("jax_compilation_cache_dir", str(_own))
 
 # No deadline, as the first example of every shape compiles.  CI repeats the same examples, so
 # that a submission does not fail by another one's luck; at a desk every run tries new ones.
@@ -200,8 +196,12 @@ def counting_traced() -> type[TracedCountingOracle]:
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled() -> Iterator[None]:
     """Let go of what a module compiled: thousands of programs in one process crash XLA."""
+    if _shared:
+        _linked(*_shared)
     yield
     jax.clear_caches()
+    if _shared:
+        _linked(*reversed(_shared))
 
 
 @pytest.fixture(scope="session", autouse=True)

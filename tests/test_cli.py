@@ -248,7 +248,9 @@ def test_a_grid_is_tuned_on_images_that_are_not_the_test_part(tmp_path, capsys):
     assert len({row["learning_rate"] for row in rows}) == 2
 
 
-@pytest.mark.parametrize("name", ["run", "plot", "demo"])
+@pytest.mark.parametrize(
+    "name", ["run", *(pytest.param(n, marks=pytest.mark.slow) for n in ("plot", "demo"))]
+)
 def test_scripts_are_thin_doors(name):
     path = ROOT / "scripts" / f"{name}.py"
     run = subprocess.run(

@@ -114,6 +114,12 @@ def python(code, folder, *args, **environment):
     return subprocess.Popen(command, cwd=folder, env=env, **pipes)
 
 
+def devices(n):
+    """The environment of a process that has n devices."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={n}"}
+
+
 def answer(process):
     try:
         out, err = process.communicate(timeout=300)
@@ -161,8 +167,7 @@ def test_a_worker_of_another_version_is_named(monkeypatch):
 
 
 def test_runs_over_eight_devices_are_those_of_one(tmp_path):
-    flags = "--xla_force_host_platform_device_count=8"
-    found = answer(python(ONE, tmp_path, XLA_FLAGS=flags))
+    found = answer(python(ONE, tmp_path, **devices(8)))
     assert found["devices"] == 8
     assert found["refused 3"] == "8 runs do not divide over 3 devices evenly"
     assert found["refused 9"] == "9 devices asked for, 8 are there"
@@ -178,8 +183,7 @@ def test_two_processes_share_the_runs_and_both_have_them_all(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    each = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    each |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    each = devices(2) | {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     both = [python(TWO, tmp_path, **each, JAX_PROCESS_ID=str(i)) for i in (0, 1)]
     assert [answer(process)["devices"] for process in both] == [4, 4]
     first, second, vmap = (arrays(tmp_path / f"{name}.npz") for name in ("mesh0", "mesh1", "vmap"))
@@ -198,8 +202,7 @@ def test_a_sweep_of_64_cells_is_the_same_wherever_it_is_measured(tmp_path):
     assert len(serial) == 64
     two = json.dumps({"workers": 2})
     assert answer(python(SWEEP, places["two"], two)) == serial
-    flags = "--xla_force_host_platform_device_count=8"
-    eight = answer(python(SWEEP, places["eight"], json.dumps({"devices": 8}), XLA_FLAGS=flags))
+    eight = answer(python(SWEEP, places["eight"], json.dumps({"devices": 8}), **devices(8)))
     for one, other in zip(serial, eight, strict=True):
         assert one["learning_rate"] == other["learning_rate"]
         assert one["accuracy"] == pytest.approx(other["accuracy"], abs=0.02)
@@ -219,8 +222,7 @@ def test_a_sweep_of_64_cells_is_the_same_wherever_it_is_measured(tmp_path):
 
 @pytest.mark.slow
 def test_a_device_count_that_does_not_divide_is_refused_before_anything_is_trained(tmp_path):
-    flags = "--xla_force_host_platform_device_count=5"
-    process = python(SWEEP, tmp_path, json.dumps({"devices": 5}), XLA_FLAGS=flags)
+    process = python(SWEEP, tmp_path, json.dumps({"devices": 5}), **devices(5))
     _, err = process.communicate(timeout=300)
     assert "64 runs do not divide over 5 devices evenly" in err
     assert not (tmp_path / "victims").exists()

@@ -60,6 +60,7 @@ def test_a_victim_is_measured_once(monkeypatch):
     small = EXPERIMENTS["depth"].small()
     few = replace(small, shapes=(), convolutional=((SMALL, "", 1),))
     (row,) = few.run()
+    assert set(few.shown) <= set(row)
     assert row["runs"] == 1
     assert row["sizes"] == "18x18x1-3x3x3-3x3x6-12-5"
     assert row["convolutions"] <= row["runs"]
@@ -75,6 +76,7 @@ def test_a_shape_is_measured_once(monkeypatch):
     few = replace(EXPERIMENTS["depth"].small(), convolutional=())
     few = replace(few, shapes=few.shapes[:1])
     rows = few.run()
+    assert all(set(few.shown) <= set(row) for row in rows)
     monkeypatch.setattr(type(few), "_cell", lambda *_: pytest.fail("again"))
     assert few.run() == rows
 

@@ -51,7 +51,7 @@ def test_a_convolution_with_its_pool_is_that_of_flax(height, width, inputs, kern
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("height", "width"), [(4, 4), (6, 10)])
+@pytest.mark.parametrize(("height", "width"), [pytest.param(4, 4, marks=pytest.mark.slow), (6, 10)])
 def test_winograds_sums_are_the_convolution(height, width):
     draw = partial(drawn.normal, np.random.default_rng(2))
     x, kernel = draw(2, height + 2, width + 2, 3), draw(3, 3, 3, 5)

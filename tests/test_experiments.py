@@ -24,6 +24,7 @@ SLOW = (
     "queries",
     "robust",
     "views",
+    "depth",
     "bench-exact",
     "bench-distill",
     *MNIST,

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recon
@@ -23,6 +23,7 @@ def same(a, b):
     return type(a) is type(b) and (a == b or (a != a and b != b))
 
 
+@settings(max_examples=30)
 @given(rows=st.lists(st.dictionaries(WORDS, CELLS, min_size=1), min_size=1))
 def test_every_cell_reads_back_as_it_was_written(rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rows")

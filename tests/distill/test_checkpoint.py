@@ -26,7 +26,7 @@ def killed_at(step):
     return progress
 
 
-@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("many", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_killed_run_goes_on_to_the_same_bits(curved, probe, tmp_path, many):
     keys = jax.random.split(jax.random.key(25), 2) if many else jax.random.key(25)
     go = distill.train_many if many else distill.train

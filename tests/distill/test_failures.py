@@ -60,7 +60,7 @@ def test_a_failed_run_does_no_more_steps(curved):
     assert run.curves["loss"].shape == (10_000,)
 
 
-@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("many", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_reply_that_is_not_finite_fails_the_run(curved, probe, many):
     broken = dataclasses.replace(curved, gradient=curved.gradient.at[3, 1, 2].set(jnp.inf))
     go = distill.train_many if many else distill.train

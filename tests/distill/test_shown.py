@@ -25,7 +25,7 @@ VIEWS = [
     View(explanation="integrated_gradients", path=Path(4, "riemann_left", 0.5)),
     View(explanation="smoothgrad", of="log_probabilities", shown="heat_map"),
 ]
-TRUE = MLP.init(jax.random.key(2))
+TRUE, OTHER = map(jax.jit(MLP.init), map(jax.random.key, (2, 5)))
 X = jax.random.normal(jax.random.key(3), (N, DIM))
 
 
@@ -54,8 +54,7 @@ def distance(view, variables, key=4, matched=None):
 def test_the_victim_itself_shows_what_is_shown_and_nothing_else_does(view):
     """Zero but for what rounding took away, and for the noise that SmoothGrad draws anew."""
     loss = jax.jit(distance(view, TRUE))
-    other = MLP.init(jax.random.key(5))
-    mine, theirs = (float(loss(of, jax.random.key(4))) for of in (TRUE, other))
+    mine, theirs = (float(loss(of, jax.random.key(4))) for of in (TRUE, OTHER))
     size = float(jnp.mean(jnp.sum(bought(view).gradient.reshape(N, -1) ** 2, axis=1)))
     rounding = OUTPUTS * DIM * {"digits_3": 1e-6, "heat_map": 0.25}.get(view.shown, 1e-9)
     noise = 0.3 * size if view.explanation == "smoothgrad" else 0.0
@@ -66,12 +65,11 @@ def test_the_victim_itself_shows_what_is_shown_and_nothing_else_does(view):
 
 @pytest.mark.parametrize("view", [View(), View(explanation="integrated_gradients")], ids=str)
 def test_a_combination_of_outputs_is_unbiased_for_all_of_them(view):
-    other, bank = MLP.init(jax.random.key(5)), bought(view)
-    draws = jax.jit(jax.vmap(distance(view, other), (None, 0)))(
-        other, jax.random.split(jax.random.key(6), 3_000)
+    explain, bank = view.explain, bought(view)
+    draws = jax.jit(jax.vmap(distance(view, OTHER), (None, 0)))(
+        OTHER, jax.random.split(jax.random.key(6), 3_000)
     )
-    explain = view.explain
-    rows = jax.vmap(lambda x: explain(lambda z: victim(other, z), x, None))(X)
+    rows = jax.jit(jax.vmap(lambda x: explain(lambda z: victim(OTHER, z), x, None)))(X)
     whole = float(jnp.mean(jnp.sum((rows - bank.gradient) ** 2, axis=(1, 2))))
     error = float(draws.std()) / 3_000**0.5
     assert abs(float(draws.mean()) - whole) < 4 * error
@@ -80,12 +78,12 @@ def test_a_combination_of_outputs_is_unbiased_for_all_of_them(view):
 
 def test_of_one_class_the_victims_is_explained():
     view = View(explanation="top", shown="absolute")
-    other, bank = MLP.init(jax.random.key(5)), bought(view)
-    rows = jax.vmap(lambda x: explanations.jacobian(lambda z: victim(other, z), x))(X)
+    bank = bought(view)
+    rows = jax.jit(jax.vmap(lambda x: explanations.jacobian(lambda z: victim(OTHER, z), x)))(X)
     own = jnp.abs(rows)[jnp.arange(N), bank.label]
-    assert np.any(np.asarray(MLP.apply(other, X)).argmax(1) != bank.label)
+    assert np.any(np.asarray(MLP.apply(OTHER, X)).argmax(1) != bank.label)
     expected = float(jnp.mean(jnp.sum((own - bank.gradient) ** 2, axis=1)))
-    got = float(distance(view, other)(other, jax.random.key(0)))
+    got = float(jax.jit(distance(view, OTHER))(OTHER, jax.random.key(0)))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
@@ -158,18 +156,21 @@ def test_settings_that_do_not_fit_what_is_shown_are_refused():
 
 def test_the_whole_jacobian_is_what_it_was():
     """Without a form, what is shown is what the projection compares, draw by draw."""
+    bank = bought(View())
     batch = Batch(
-        *(getattr(bought(View()), n) for n in ("x", "outputs", "gradient", "label")),
+        *(getattr(bank, n) for n in ("x", "outputs", "gradient", "label")),
         jnp.full(N, 1 / N),
         Scales(jnp.float32(1), jnp.float32(1)),
         View(),
     )
-    other = MLP.init(jax.random.key(5))
-    _, pull = jax.vjp(lambda x: MLP.apply(other, x), X)
-    keys = jax.random.split(jax.random.key(1), 2_000)
-    whole = losses.LOSSES["jacobian"].rows(lambda c: pull(c)[0], batch, None)
-    shown = jax.vmap(
-        lambda key: losses.LOSSES["shown"].rows(lambda x: MLP.apply(other, x), batch, key)
-    )(keys)
+
+    @jax.jit
+    def both(keys):
+        _, pull = jax.vjp(lambda x: MLP.apply(OTHER, x), X)
+        whole = losses.LOSSES["jacobian"].rows(lambda c: pull(c)[0], batch, None)
+        shown = losses.LOSSES["shown"].rows
+        return whole, jax.vmap(lambda key: shown(lambda x: MLP.apply(OTHER, x), batch, key))(keys)
+
+    whole, shown = both(jax.random.split(jax.random.key(1), 2_000))
     error = np.asarray(shown.std(0)) / 2_000**0.5
     assert (np.abs(np.asarray(shown.mean(0)) - np.asarray(whole)) < 5 * error).all()

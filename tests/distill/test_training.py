@@ -219,7 +219,10 @@ def test_muon_steps_along_the_nearest_orthogonal_matrix_and_vectors_have_adam():
     assert (step["bias"] > 0).all()
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "adam")) for name in OPTIMIZERS],
+)
 def test_many_runs_agree_whatever_the_optimizer(bank, optimizer):
     keys = jax.random.split(jax.random.key(50), 2)
     rates = np.array([1e-2, 3e-3])

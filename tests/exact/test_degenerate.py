@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 from planted import EXACT, truthful
 
+few = pytest.mark.parametrize(
+    "seeds", [range(4), pytest.param(range(4, 10), marks=pytest.mark.slow)]
+)
 
+
+@few
 @pytest.mark.parametrize("told", [5, 9, 10])
-def test_parallel_rows_and_a_width_too_small(random_truth, attack, error, told):
-    for seed in range(10):
+def test_parallel_rows_and_a_width_too_small(random_truth, attack, error, told, seeds):
+    for seed in seeds:
         truth = parallel_rows(random_truth(seed), None)
         assert truthful(attack(truth, seed, width=told), truth, error)
 
@@ -29,10 +34,11 @@ def close_pair(truth, seed, angle, sign):
     return replace(truth, rows=rows, bias=bias, weights=weights)
 
 
+@few
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("angle", [1e-3, 1e-6, 1e-8, 1e-10])
-def test_nearly_equal_rows(random_truth, attack, error, angle, sign):
-    for seed in range(8):
+def test_nearly_equal_rows(random_truth, attack, error, angle, sign, seeds):
+    for seed in seeds:
         truth = close_pair(random_truth(seed), seed, angle, sign)
         found = attack(truth, seed)
         # below a quarter of the digits a pair is one unit to within what double precision
@@ -126,18 +132,20 @@ DEGENERATE = {
 }
 
 
+@few
 @pytest.mark.parametrize("change", DEGENERATE)
-def test_nearly_degenerate_networks_are_exact(random_truth, attack, error, change):
+def test_nearly_degenerate_networks_are_exact(random_truth, attack, error, change, seeds):
     tolerance = {"a_far_strong_unit": 1e-10}.get(change, EXACT)
-    for seed in range(10):
+    for seed in seeds:
         truth = DEGENERATE[change](random_truth(seed), np.random.default_rng(seed))
         found = attack(truth, seed, budget=3000)  # far more than it takes: no search is endless
         assert truthful(found, truth, error, tolerance), f"{change} {seed}: {found}"
 
 
+@few
 @pytest.mark.parametrize("weight", [1e5, 1e7, 1e10])
-def test_a_unit_that_dwarfs_all_others_ends_the_search(random_truth, attack, weight):
-    for seed in range(10):
+def test_a_unit_that_dwarfs_all_others_ends_the_search(random_truth, attack, weight, seeds):
+    for seed in seeds:
         truth = random_truth(seed)
         weights, bias = truth.weights.copy(), truth.bias.copy()
         weights[:, 0], bias[0] = weight, -1e2

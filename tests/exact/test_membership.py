@@ -53,7 +53,7 @@ def error(found: TwoLayer, truth: TwoLayer) -> float:
 
 
 @given(st.sampled_from(SIZES), st.integers(0, 10**6))
-@settings(max_examples=30)
+@settings(max_examples=12)
 def test_recovers_the_planted_function(size, seed):
     dim, width = size
     truth = victim(seed, dim, width)

@@ -301,9 +301,10 @@ def test_weights_that_no_top_gradient_shows_come_from_values():
         assert error <= 1e-6
 
 
-def test_nearly_parallel_units_of_a_top_class_are_never_one():
+@pytest.mark.parametrize("seeds", [(1, 3, 4), pytest.param(range(6), marks=pytest.mark.slow)])
+def test_nearly_parallel_units_of_a_top_class_are_never_one(seeds):
     ok = 0
-    for seed in range(6):
+    for seed in seeds:
         truth = planted(seed, 12, 8, 2)
         rows, rng = truth.rows.copy(), np.random.default_rng(seed)
         rows[5] = rows[2] + 1e-4 * rng.normal(size=12)

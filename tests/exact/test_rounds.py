@@ -41,7 +41,9 @@ def test_a_victim_on_the_host_costs_what_a_traced_one_costs(
         np.testing.assert_allclose(host.network.rows, traced.network.rows, atol=1e-12)
 
 
-@pytest.mark.parametrize(("outputs", "told"), [(1, None), (1, WIDTH), (3, None)])
+@pytest.mark.parametrize(
+    ("outputs", "told"), [(1, None), (3, WIDTH), pytest.param(3, None, marks=pytest.mark.slow)]
+)
 def test_both_drivers_recover_the_same(random_truth, counting_host, compiled, outputs, told):
     """The line is the same; points off it are drawn by generators of their own."""
     for seed in range(5):
