@@ -16,6 +16,11 @@ from recon.oracles import Cost
 from recon.victims import draws, odd
 
 
+@pytest.fixture(autouse=True)
+def _cells_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("RECON_CACHE", str(tmp_path))
+
+
 def _and_a_far_unit(net):
     """The network with one unit more, which is off within a million of the origin."""
     row = np.eye(1, net.rows.shape[1])
