@@ -34,7 +34,8 @@ $(TESTS): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 $(TESTS): export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
 # On a fresh clone half of the time was LLVM's; test-slow has its optimizations, as users do.
 $(filter-out test-slow,$(TESTS)): export JAX_DISABLE_MOST_OPTIMIZATIONS := 1
-# Nor is every loop MLIR first, or a program compiled in parts.  An XLA that lacks a flag ends.
+# Loops without a pass through MLIR, and programs compiled in one part, take half as long again to
+# compile.  XLA aborts at a flag that it does not have.
 $(filter-out test-slow test-newest,$(TESTS)): export XLA_FLAGS := --xla_cpu_use_fusion_emitters=false \
   --xla_cpu_parallel_codegen_split_count=1
 

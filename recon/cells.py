@@ -97,6 +97,12 @@ def surroundings() -> dict[str, str]:
     }
 
 
+@cache
+def measured_by(names: tuple[str, ...]) -> str:
+    """A digest of these files and folders of this package."""
+    return code(Path(__file__).parent, names)
+
+
 def code(package: Path, names: Sequence[str] = MEASURING) -> str:
     """A digest of what files and folders of a package do, by default those that measure students:
     comments and docstrings do not change it.

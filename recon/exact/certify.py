@@ -90,7 +90,7 @@ def group_size(dim: int) -> int:
     return max(1, min(dim // 2, 128))
 
 
-def how_many(units: int, width: int | None, eps: float) -> int:
+def how_many(units: int, width: int | None, eps: float = 0.0) -> int:
     """Normal points to ask where `units` were found and `width` told, by replies off by eps.
 
     They are what tells a victim with a second layer, all on along the line, from one without.

@@ -228,9 +228,8 @@ def certified(
     found = f"Units found: {count}."
     u, v = rng.standard_normal((2, s.dim))
     line = certify.Line(u, v, HALF, known.scale)
-    many = max(
-        certify.how_many(count, task.width, s.eps), repeated(task.region.least, known.failed)
-    )
+    least = repeated(task.region.least, known.failed)
+    many = max(certify.how_many(count, task.width, s.eps), least)
     points, places = task.region.points(rng.integers(1 << 32, size=2), network, line, s.eps, many)
     own = certify.idle(rng, network, s.eps) if isinstance(task.region, Softmax) else []
     own += task.places

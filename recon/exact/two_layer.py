@@ -260,9 +260,8 @@ def _one_line(
             before, cost = before + asked(s, len(x)), cost + asked(s, len(x))
         expected = width is None or width == count
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
-        many = certify.how_many(count, width, s.eps) - (
-            0 if task.fresh is None else len(task.fresh[0])
-        )
+        earlier = 0 if task.fresh is None else len(task.fresh[0])
+        many = certify.how_many(count, width, s.eps) - earlier
         places = certify.normal_places(place_seed, s.dim, many) + task.places
         points = certify.points(point_seed, network, line, s.eps, places)
         x = points.x.astype(s.dtype)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from recon import data, exact, oracles, victims, workers
+from recon import cells, data, exact, oracles, victims, workers
 from recon.experiments import convolutional
 from recon.experiments.common import Measured, Row, columns, timed
 from recon.experiments.convolutional import PAPER, WRONG, Cell, Sizes, answer
@@ -150,8 +150,7 @@ class Depth(Measured):
 
     def _named(self, shape: Shape) -> Any:
         """Plain data that names a cell, and the code that it is measured by."""
-        code = convolutional.measured_by(CODE)
-        return ["depth", *shape, self.steps, self.points, self.seed, code]
+        return ["depth", *shape, self.steps, self.points, self.seed, cells.measured_by(CODE)]
 
     def _cell(self, shape: Shape) -> Row:
         images = data.load(shape.images) if shape.images else None

@@ -11,10 +11,9 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from recon import exact, victims, workers
+from recon import cells, exact, victims, workers
 from recon.exact.deep import SHARE
 from recon.exact.recovery import Recovery, Status
-from recon.experiments import convolutional
 from recon.experiments.common import EXACT, Measured, Row, columns, interval, relative_error
 from recon.networks import Deep, TwoLayer
 from recon.oracles import ReplyError, View
@@ -22,6 +21,10 @@ from recon.victims import draws, odd
 from recon.victims.identified import identified
 
 RARE = 1e-3  # of inputs
+CODE = (
+    *("exact", "networks", "victims", "oracles.py", "explanations.py"),
+    "experiments/recovery.py",
+)
 FAR = 1e7  # scale of the points that see units which are off near the origin
 
 
@@ -141,17 +144,15 @@ class Robust(Measured):
     def rows(self) -> Iterator[Row]:
         """One a kind and shape, or view, and whether the width is known; each is kept."""
         todo = [*self._planted(), *self._served()]
-        code = convolutional.measured_by(
-            ("oracles.py", "explanations.py", *convolutional.CODE, "experiments/recovery.py")
-        )
+        code = cells.measured_by(CODE)
         named = lambda cell: ["robust", *map(str, cell[1:]), self.points, self.seed, code]  # noqa: E731
         for (row,) in workers.map_cells(lambda cell, _: [cell[0](*cell[1:])], todo, named):
             yield row
 
     def _planted(self) -> Iterator[tuple]:
-        cells = [("assumptions", *shape, self.inside_runs) for shape in self.inside]
-        cells += [(k, *shape, self.outside_runs) for k in self.kinds for shape in self.outside]
-        for index, cell in enumerate(cells):
+        kinds = [("assumptions", *shape, self.inside_runs) for shape in self.inside]
+        kinds += [(k, *shape, self.outside_runs) for k in self.kinds for shape in self.outside]
+        for index, cell in enumerate(kinds):
             for known in (True, False):
                 yield self._cell, *cell, known, self.seed + index
 

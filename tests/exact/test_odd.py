@@ -371,3 +371,19 @@ def test_a_status_is_one_of_those_that_say_why():
     assert got.status is Status.UNCERTIFIED
     assert "few decimals" in got.detail
     assert got.cost.queries < 20
+
+
+@pytest.mark.parametrize(
+    ("seed", "view"),
+    [
+        (3217, 0),  # a unit that 33 fresh points do not meet
+        (8599, 3),  # inputs of large scale, whose gradients are rounded to nothing
+        (3561, 4),  # rounding is taken for thousands of units
+    ],
+)
+def test_what_coarse_digits_hide_is_not_believed(seed, view):
+    victim = draws.random_odd([51, seed], odd.VIEWS[view])
+    assert victim.decimals is not None
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=seed, width=victim.width)
+    assert not got.ok
+    assert got.cost.queries < 10_000

@@ -42,7 +42,11 @@ def test_a_victim_on_the_host_costs_what_a_traced_one_costs(
 
 
 @pytest.mark.parametrize(
-    ("outputs", "told"), [(1, None), (3, WIDTH), pytest.param(3, None, marks=pytest.mark.slow)]
+    ("outputs", "told"),
+    [
+        *((1, None), (3, WIDTH)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, WIDTH), (3, None))),
+    ],
 )
 def test_both_drivers_recover_the_same(random_truth, counting_host, compiled, outputs, told):
     """The line is the same; points off it are drawn by generators of their own."""

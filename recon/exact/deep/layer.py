@@ -273,7 +273,8 @@ def disagreement(
     s: Search, layers: Layers, fit: output.Fit, fresh: int, others: np.ndarray
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Two points, of which the network meets the first and not the second; else the fresh
-    points [m, d], which are all met.
+    points [m, d], which are all met.  First replies asked before, also those that had no part in
+    the fit.
 
     Rays of the orthant are asked before, each once: a plane of the second layer that meets the
     orthant parts one of them from the others or from the origin, so that all of them make a
@@ -282,9 +283,9 @@ def disagreement(
     """
     points, value = s.log.points, s.log.reply.value
     off = np.abs(fit.output(layers, points) - value).max(1)
-    wrong = np.flatnonzero(off > ABSENT * (np.abs(value).max(1) + np.median(np.abs(value))))
-    if len(fit.bad) or len(wrong):
-        bad = points[s.rng.choice(fit.bad if len(fit.bad) else wrong)]
+    absent = np.flatnonzero(off > ABSENT * (np.abs(value).max(1) + np.median(np.abs(value))))
+    if len(missed := fit.bad if len(fit.bad) else absent):
+        bad = points[s.rng.choice(missed)]
         return points[fit.good[np.argmin(np.linalg.norm(points[fit.good] - bad, axis=1))]], bad
     x = s.unit * s.rng.standard_normal((repeated(fresh, s.failed), s.dim))
     x = np.concatenate([x, others])

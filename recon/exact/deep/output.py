@@ -24,7 +24,7 @@ NEAR = 20.0  # the same, where Jacobians take part
 SPARE = 2  # replies more than unknowns, at least
 TRIALS = (3, 6, 12)  # turns of reweighting, after which the worst replies are left out
 TRIMS = 6  # turns of that, at most
-HOPELESS = 0.01  # of the replies are met: of 101 fits that came out one met so few at first
+HOPELESS = 0.01  # of the replies are met: of 100 fits that came out one met so few at first
 SLOPES = 8  # directions in which Jacobians take part
 MOST_BAD = 0.3  # of the replies
 

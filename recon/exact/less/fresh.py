@@ -87,7 +87,7 @@ def inside(log: Log, network: TwoLayer, x: np.ndarray) -> np.ndarray:
 def points(log: Log, network: TwoLayer, key: np.ndarray, ordinary: int = ORDINARY) -> np.ndarray:
     """Fresh points [n, d]."""
     rng = np.random.default_rng(key)
-    ordinary = max(ordinary, min(certify.how_many(network.width, None, 0.0), MANY))
+    ordinary = max(ordinary, min(certify.how_many(network.width, None), MANY))
     some = rng.standard_normal((ordinary, log.dim))
     far = FAR[:, None] * rng.standard_normal((len(FAR), log.dim))
     far = inside(log, network, far)
