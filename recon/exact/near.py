@@ -22,7 +22,7 @@ from recon.exact.inputs import Inputs, of_units
 from recon.exact.lines import Settings
 from recon.exact.recovery import Recovery, Status, promise, repeated, single
 from recon.exact.regions import HALF, SEEN, USUAL, Anywhere, Box, Ends, Softmax, spread
-from recon.exact.two_layer import Victim, ask, asked, room, search, shapes
+from recon.exact.two_layer import Victim, ask, asked, room, search, shapes, unchecked
 from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
 
@@ -31,6 +31,7 @@ LEAST = 4  # fresh points that must show something
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
 DIGIT = 4.0  # roundings of 1 - p
 NOISE = 64  # units of a line, of which half are smaller than a jump that rounding explains
+BETWEEN = 16  # places between units of such a line, where most gradients are other than expected
 SHRINK, ENDS = 1.6, 8  # of a line whose ends show no numbers, and how often it is shortened
 
 
@@ -51,11 +52,10 @@ class Known(NamedTuple):
 
         Those where logits part least.
         """
-        if self.x is None:
+        if self.x is None or self.gradient is None:
             return None
-        wrong = np.linalg.norm(self.network.gradient(self.x) - self.gradient, axis=2).max(1)
-        bar = certify.GRADIENT * eps * (1 + self.network.width / 64) ** 0.5 * self.scale
-        wrong, apart = wrong > bar, spread(self.network(self.x))
+        wrong = _off(self.network, self.x, self.gradient, eps, self.scale)
+        apart = spread(self.network(self.x))
         if not wrong.any() or wrong.all():
             return None
         ends = (np.where(side, apart, np.inf).argmin() for side in (~wrong, wrong))
@@ -172,14 +172,37 @@ def _line(
         spent = int(state.phase) == lines.SPENT or task.budget - cost.queries < 3
         raise _Ended(Status.BUDGET if spent else Status.NOISY, cost)
     network, _ = units.read_off(s, state)
-    jumps = np.linalg.norm(network.weights, axis=0)
-    if len(jumps) > NOISE and np.median(jumps) < lines.ROUNDING * s.eps * float(state.scale):
-        raise _Ended(Status.NOISY, cost)
+    if network.width > NOISE:
+        small = np.median(np.linalg.norm(network.weights, axis=0))
+        if small < lines.ROUNDING * s.eps * float(state.scale):
+            raise _Ended(Status.NOISY, cost)
+        x = _between(network, ends, rng).astype(s.dtype)
+        if cost.queries + len(x) > task.budget:
+            raise _Ended(Status.BUDGET, cost)
+        shown, cost = unchecked(oracle, x, shapes(s)).gradient, cost + asked(s, len(x))
+        if np.mean(_off(network, x.astype(float), shown, s.eps, float(state.scale))) > 0.5:
+            raise _Ended(Status.NOISY, cost)
     network = replace(network, offset=network.offset - known.size)
     joined = _joined(known.network, network)
     size = known.size or float(np.abs(joined(ends.u + np.zeros((1, s.dim)))).max())
     known = known._replace(network=joined, scale=max(known.scale, float(state.scale)), size=size)
     return known, network.width, cost
+
+
+def _off(
+    network: TwoLayer, x: np.ndarray, gradient: np.ndarray, eps: float, scale: float
+) -> np.ndarray:
+    """At which points [n, d] the victim's gradient is another than the network's: [n]."""
+    off = np.linalg.norm(network.gradient(x) - gradient, axis=2).max(1)
+    bar = certify.GRADIENT * eps * (1 + network.width / 64) ** 0.5 * scale
+    return ~(off <= bar)
+
+
+def _between(network: TwoLayer, ends: Ends, rng: np.random.Generator) -> np.ndarray:
+    """Points [n, d] of a line halfway between neighbouring units of its network."""
+    t = np.sort(-(network.rows @ ends.u + network.bias) / (network.rows @ ends.v))
+    i = rng.choice(len(t) - 1, BETWEEN, replace=False)
+    return np.asarray(ends.u + ((t[i] + t[i + 1]) / 2)[:, None] * ends.v)
 
 
 def _measured(task: Task, ends: Ends, cost: Cost, first: bool) -> tuple[Ends, Cost]:

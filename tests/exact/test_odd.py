@@ -387,3 +387,14 @@ def test_what_coarse_digits_hide_is_not_believed(seed, view):
     got = exact.recover(victim.oracle(), dim=victim.dim, key=seed, width=victim.width)
     assert not got.ok
     assert got.cost.queries < 10_000
+
+
+def test_rounding_of_far_probabilities_is_not_taken_for_units():
+    """Where p is all but one, the last digits of log p are those of its logit's gradient: 1e-6
+    of them is rounding, of which every interval shows a kink.
+    """
+    view = View("log_probabilities", of="probabilities")
+    victim = draws.random_odd([52, 10_006], view, "fixed")
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=10_006, **victim.told)
+    assert got.status is Status.NOISY
+    assert got.cost.queries < 3_000
