@@ -71,10 +71,9 @@ class Softmax:
         places = certify.normal_places(seeds[0], dim, count, radius)
         if count >= MANY:  # and at any distance between, up to where most logits are seen no more
             rng, far = np.random.default_rng(seeds[0]), certify.FAR
-            x = rng.standard_normal((certify.SAMPLE, dim))
             while far < FARTHEST and np.median(spread(network(far * x))) < most:
                 far *= 2
-            places.append(Place(x * far ** rng.uniform(0, 1, (len(x), 1)), count))
+            places.append(Place(certify.spread_out(rng, dim, far), count))
         return certify.points(seeds[1], network, line._replace(reach=reach), eps, places), places
 
 

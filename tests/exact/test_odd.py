@@ -429,4 +429,5 @@ def test_behind_a_sigmoid_points_at_any_distance_tell(seed, view, right):
 def test_a_first_line_without_a_kink_of_one_output_is_followed_by_another():
     victim = draws.random_odd([54, 1169], View("logits", "input_x_gradient"))
     got = exact.recover(victim.oracle(), dim=victim.dim, key=1169, width=victim.width)
-    assert not got.ok
+    assert got.ok
+    assert (victim.deviations(got.network, 10_000) < victim.promised).all()
