@@ -431,3 +431,10 @@ def test_a_first_line_without_a_kink_of_one_output_is_followed_by_another():
     got = exact.recover(victim.oracle(), dim=victim.dim, key=1169, width=victim.width)
     assert got.ok
     assert (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+def test_logits_that_are_clipped_far_out_alone_are_not_believed_of_the_top_class():
+    victim = draws.random_odd([54, 1508], View("top", "top"))
+    assert victim.kind == "clipped"
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=1508)
+    assert not got.ok
