@@ -154,7 +154,7 @@ def recover(
     with jax.enable_x64(True):
         try:
             got = attack(oracle, budget)
-            return got if method is None and box is None else _constant(got)
+            return got if method is None and box is None else _constant(got, oracle.view.outputs)
         except asking.OffScale as off:
             left = None if budget is None else budget - off.cost.queries
             got = attack(asking.in_units(oracle, off.unit), left)
@@ -162,14 +162,18 @@ def recover(
             return replace(got, network=network, cost=off.cost + got.cost)
 
 
-def _constant(got: Recovery) -> Recovery:
+def _constant(got: Recovery, outputs: str) -> Recovery:
     """The same, but that a network of one number of few decimals is not certain, where it cannot be
     asked so far out that rounding is nothing.
     """
     network = got.network
     if not got.ok or not isinstance(network, TwoLayer) or network.width or network.slope.any():
         return got
-    if probe.decimals(np.asarray(network.offset)) is None:
+    shown = np.asarray(network.offset)
+    if "probabilities" in outputs:
+        log_p = -np.logaddexp(0, -shown) if len(shown) == 1 else shown - np.logaddexp.reduce(shown)
+        shown = log_p if outputs == "log_probabilities" else np.exp(log_p)
+    if probe.decimals(shown) is None:
         return got
     return replace(got, status=Status.UNCERTIFIED, detail=CONSTANT)
 

@@ -438,3 +438,11 @@ def test_logits_that_are_clipped_far_out_alone_are_not_believed_of_the_top_class
     assert victim.kind == "clipped"
     got = exact.recover(victim.oracle(), dim=victim.dim, key=1508)
     assert not got.ok
+
+
+def test_constant_probabilities_of_few_decimals_are_not_certain():
+    victim = draws.random_odd([54, 2476], View("probabilities", "top", of="probabilities"))
+    assert victim.decimals == 3
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=2476)
+    assert got.status is Status.UNCERTIFIED
+    assert "few digits" in got.detail
