@@ -180,9 +180,9 @@ def signed(planes: Planes, tracks: Sequence[Track], of: int) -> Layer | None:
     return made if outside < OUTSIDE and wrong < BOTH else None
 
 
-def too_many(count: int, of: int, track: Track) -> bool:
+def too_many(count: int, of: int, dim: int) -> bool:
     """Whether so many planes are more than the inputs, with Jacobians of rank `of`."""
-    return of == track.gradient.shape[2] and count > of + DOUBTFUL
+    return of == dim and count > of + DOUBTFUL
 
 
 class Found(NamedTuple):
@@ -244,7 +244,8 @@ def layer(
         idle = idle + 1 if ((votes > 0) == real).all() else 0
         real = votes > 0
         whole = Planes(*(part[real] for part in planes))
-        if outputs > 1 and of == dim and real.sum() > of + (DOUBTFUL if turn < 3 else 0):
+        many = of == dim and real.sum() > of + (DOUBTFUL if turn < 3 else 0)
+        if many and (outputs > 1 or turn > 1):
             return Found(None, whole, votes, "")
         why = f"{int(real.sum())} planes of rank {of}"
         if not real.any() or real.sum() > of:

@@ -161,8 +161,6 @@ class Search:
         self.tracks.append(track)
         if layer is not None:
             return first.Found(layer, first.of_kinks([]), passed, "")
-        if first.too_many(int(passed.sum()), first.rank(self.tracks), track):
-            raise Stuck(WIDE.format(self.dim))
         votes = first.of_kinks(track.kinks, passed).votes if votes is None else votes
         return first.layer(self.log, self.tracks, self.rng, votes)
 

@@ -51,10 +51,11 @@ def last(s: Search, planes: first.Planes, fresh: int, others: np.ndarray) -> Las
     fresh: how many standard normal points the network must meet, and others [m, d] besides.
     """
     star = _Star(s, Layer(planes.normal, planes.offset))
-    star.line()
-    star.confirm()
+    if not star.alone:
+        star.line()
+        star.confirm()
     kinks = sum(len(unit.seen) for unit in star.units)
-    if kinks > FEW and len(star.units) > DEEPER * kinks:
+    if not star.alone and kinks > FEW and len(star.units) > DEEPER * kinks:
         raise Stuck("Layer 1 is wider than the input, and more hidden layers than one follow.")
     tried: list[bytes] = []
     for _ in range(TURNS):
@@ -62,8 +63,9 @@ def last(s: Search, planes: first.Planes, fresh: int, others: np.ndarray) -> Las
             if not star.missed():
                 star.line()
             continue
-        for unit in star.units:
-            star.complete(unit)
+        for unit in list(star.units):
+            if any(unit is u for u in star.units):
+                star.complete(unit)
         layers, _ = star.layers()
         fit = star.fit(layers)
         if fit is None:
@@ -86,6 +88,7 @@ class _Star:
 
     def __init__(self, s: Search, planes: Layer) -> None:
         self.s, self.signed, self.lines = s, False, 1
+        self.alone = s.log.outputs == 1
         track = s.tracks[-1]
         self.origin = track.x[np.argmin(np.abs(track.t))]
         self.tracks: list[Track] = [track]
@@ -128,7 +131,9 @@ class _Star:
                 if way * (kink.t - start) < 0 or abs(kink.t) > FAR or self.plane(kink):
                     continue
                 length = float(np.linalg.norm(kink.jump))
-                j = self.unit(kink.jump / length)
+                j = self.unit(kink.jump / length, Sight(kink.x, length * kink.normal))
+                if self.alone and self.units[j].seen:
+                    continue
                 passed[j] = passed.get(j, 0) + 1
                 sign = way if passed[j] % 2 == 0 else -way
                 self.units[j].seen.append(Sight(kink.x, sign * length * kink.normal))
@@ -139,13 +144,39 @@ class _Star:
         on = np.abs(weights @ kink.x + bias) < CLOSE * (1 + np.linalg.norm(kink.x))
         return bool((on & (np.abs(weights @ kink.normal) > 1 - CLOSE)).any())
 
-    def unit(self, direction: np.ndarray) -> int:
+    def unit(self, direction: np.ndarray, sight: Sight) -> int:
         """The number of the unit whose jumps have this direction."""
         for j, unit in enumerate(self.units):
-            if np.linalg.norm(unit.direction - direction) < SAME:
+            if np.linalg.norm(unit.direction - direction) < SAME and (
+                not self.alone or self.explained(unit, sight)
+            ):
                 return j
         self.units.append(Unit(direction, []))
         return len(self.units) - 1
+
+    def explained(self, unit: Unit, sight: Sight) -> bool:
+        """Whether a kink is one of a unit that is known."""
+        solved = surface.solve(self.first, self.signed, unit.seen)
+        if solved is None or solved.lack:
+            return False
+        slope = surface.slopes(self.first, self.signed, sight.x) @ solved.numbers
+        z = surface.values(self.first, self.signed, sight.x[None])[0] @ solved.numbers
+        size = np.linalg.norm(slope)
+        near = abs(z) < CLOSE * size * (1 + np.linalg.norm(sight.x))
+        return bool(near) and abs(slope @ sight.slope) > (1 - CLOSE) * size * np.linalg.norm(
+            sight.slope
+        )
+
+    def prune(self, unit: Unit) -> None:
+        """Drop kinks of a unit that is known."""
+        if self.alone:
+            self.units = [
+                u
+                for u in self.units
+                if u is unit
+                or np.linalg.norm(u.direction - unit.direction) > SAME
+                or not self.explained(unit, u.seen[0])
+            ]
 
     def confirm(self) -> None:
         """Drop planes that the last line does not meet."""
@@ -194,6 +225,8 @@ class _Star:
         while fails < FAILS:
             solved = surface.solve(self.first, self.signed, unit.seen)
             if solved is None or not solved.lack:
+                if solved is not None:
+                    self.prune(unit)
                 return solved
             fails += solved.lack >= least
             least = solved.lack
