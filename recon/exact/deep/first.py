@@ -221,6 +221,8 @@ def layer(
     why, idle = "no plane", 0
     for turn in range(TURNS):
         real = votes > 0
+        if outputs == 1 and of == dim and real.sum() > of + DOUBTFUL:  # all kinks were touched
+            return Found(None, Planes(*(part[real] for part in planes)), votes, "")
         if not tried.all():
             todo = ~tried & ~real
         elif turn < 2 or (of < dim and real.sum() < of):
@@ -245,7 +247,7 @@ def layer(
         real = votes > 0
         whole = Planes(*(part[real] for part in planes))
         many = of == dim and real.sum() > of + (DOUBTFUL if turn < 3 else 0)
-        if many and (outputs > 1 or turn > 1):
+        if many:
             return Found(None, whole, votes, "")
         why = f"{int(real.sum())} planes of rank {of}"
         if not real.any() or real.sum() > of:

@@ -53,7 +53,6 @@ def last(s: Search, planes: first.Planes, fresh: int, others: np.ndarray) -> Las
     star = _Star(s, Layer(planes.normal, planes.offset))
     if not star.alone:
         star.line()
-        star.confirm()
     kinks = sum(len(unit.seen) for unit in star.units)
     if not star.alone and kinks > FEW and len(star.units) > DEEPER * kinks:
         raise Stuck("Layer 1 is wider than the input, and more hidden layers than one follow.")
@@ -100,6 +99,10 @@ class _Star:
             raise Stuck(f"Layer 2: {len(self.units)} units, of several layers or not all.")
         self.lines += 1
         self.search(self.s.rng.standard_normal(self.s.dim), None)
+        if self.alone or self.lines == 2:
+            self.confirm()
+        if self.alone:
+            self.missed()
 
     def search(self, v: np.ndarray, ends: tuple[float, float] | None) -> None:
         """Search the line, or the part of it between `ends`, from the origin along v."""
@@ -190,7 +193,7 @@ class _Star:
 
     def begin(self, planes: Layer) -> None:
         """Take the lines for those of other planes."""
-        self.first = planes
+        self.first, self.signed = planes, False
         self.units: list[Unit] = []
         for track in self.tracks:
             self.take(track)
