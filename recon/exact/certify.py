@@ -237,7 +237,7 @@ def judge(
     Rounding errors of gradients are judged by `scale`, the largest gradient of the victim, those
     of values by their `size`; both grow with the square root of the number of units.  Not a number
     counts as infinite.  noise [n]: what else the values may be off by, and the gradients relative
-    to their size.
+    to their size; where it is never small, the error is not.
     """
     jobs = [partial(network, place.sample) for place in places]
     pieces = parts(network, asked.x)
@@ -254,6 +254,7 @@ def judge(
     most = eps * (1 + network.width / 64) ** 0.5
     rounded = size(value, asked.x, scale)
     worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * rounded)]
+    least = float(np.min(noise)) / SAFETY  # which `noise` keeps already
     error = 0.0
     for i, (place, sample) in enumerate(zip(places, samples, strict=True)):
         rms, here = _rms(sample), asked.place == i
@@ -263,7 +264,7 @@ def judge(
         deviation = place.sample.std(0)
         spread = np.linalg.norm(difference[here] * deviation[None, None], axis=2).max(1)
         spread = np.maximum(spread - np.broadcast_to(blurred, off.shape)[here] * deviation.max(), 0)
-        error = max(error, _largest(_ratio(off[here], rms * farther)))
+        error = max(error, _largest(_ratio(off[here], rms * farther)), least / max(rms, 1e-300))
         error = max(error, _largest(_ratio(ERRORS * spread, rms)))
     return Verdict(error, max(map(_largest, worst)))
 

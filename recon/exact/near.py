@@ -180,7 +180,8 @@ def _line(
         if cost.queries + len(x) > task.budget:
             raise _Ended(Status.BUDGET, cost)
         shown, cost = unchecked(oracle, x, shapes(s)).gradient, cost + asked(s, len(x))
-        if np.mean(_off(network, x.astype(float), shown, s.eps, float(state.scale))) > 0.5:
+        off = _off(network, x.astype(float), shown, s.eps, float(state.scale))
+        if off.sum() >= len(x) / 2:
             raise _Ended(Status.NOISY, cost)
     network = replace(network, offset=network.offset - known.size)
     joined = _joined(known.network, network)
@@ -200,8 +201,10 @@ def _off(
 
 def _between(network: TwoLayer, ends: Ends, rng: np.random.Generator) -> np.ndarray:
     """Points [n, d] of a line halfway between neighbouring units of its network."""
-    t = np.sort(-(network.rows @ ends.u + network.bias) / (network.rows @ ends.v))
-    i = rng.choice(len(t) - 1, BETWEEN, replace=False)
+    along = network.rows @ ends.v
+    met = along != 0
+    t = np.sort(-(network.rows[met] @ ends.u + network.bias[met]) / along[met])
+    i = rng.choice(max(len(t) - 1, 0), min(BETWEEN, max(len(t) - 1, 0)), replace=False)
     return np.asarray(ends.u + ((t[i] + t[i + 1]) / 2)[:, None] * ends.v)
 
 

@@ -398,3 +398,14 @@ def test_rounding_of_far_probabilities_is_not_taken_for_units():
     got = exact.recover(victim.oracle(), dim=victim.dim, key=10_006, **victim.told)
     assert got.status is Status.NOISY
     assert got.cost.queries < 3_000
+
+
+def test_logits_as_small_as_the_rounding_of_probabilities_are_not_promised():
+    """Logits of 1e-3, of probabilities in float32 around a half: known to 5e-4 of their size."""
+    view = View("probabilities", of="probabilities")
+    victim = draws.random_odd([54, 10_733], view, "boxes")
+    got = exact.recover(
+        victim.oracle(), dim=victim.dim, key=10_733, width=victim.width, **victim.told
+    )
+    assert got.status is Status.UNCERTIFIED
+    assert got.certificate > victim.promised / 8
