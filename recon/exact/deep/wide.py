@@ -246,8 +246,8 @@ class _Star:
         lack = [math.inf if one is None else one.lack for one in solved]
         need = -(-height // dim)
         systems, right = list[np.ndarray](), list[np.ndarray]()
-        for j in np.argsort(lack)[: 2 * need + MORE]:
-            got = self.complete(self.units[j])
+        for unit in [self.units[j] for j in np.argsort(lack)[: 2 * need + MORE]]:
+            got = self.complete(unit)
             if got is None:
                 continue
             _, along, c = np.split(got.numbers, [1, dim + 1])
