@@ -112,7 +112,7 @@ def normal_places(seed: Any, dim: int, count: int, times: float = FAR) -> list[P
     size = max(SAMPLE, count)
     near, far = rng.standard_normal((2, size, dim))
     places = [Place(near, -(-count // 2)), Place(times * far, count // 2)]
-    if count > NORMAL_IF_MISSING and times == FAR:
+    if count > NORMAL_IF_MISSING:
         scales = 10 ** rng.uniform(-DECADES, DECADES, (size, dim))
         places.append(Place(rng.standard_normal((size, dim)) * scales, count))
     return places
@@ -257,15 +257,16 @@ def judge(
     least = float(np.min(noise)) / SAFETY  # which `noise` keeps already
     error = 0.0
     for i, (place, sample) in enumerate(zip(places, samples, strict=True)):
-        rms, here = _rms(sample), asked.place == i
+        usually, here = rms(sample), asked.place == i
         usual = float(np.linalg.norm(place.sample, axis=1).max())
         farther = np.maximum(1.0, np.linalg.norm(asked.x[here], axis=1) / max(usual, 1e-300))
         # a wrong gradient is a wrong value wherever else at this place it holds
         deviation = place.sample.std(0)
         spread = np.linalg.norm(difference[here] * deviation[None, None], axis=2).max(1)
         spread = np.maximum(spread - np.broadcast_to(blurred, off.shape)[here] * deviation.max(), 0)
-        error = max(error, _largest(_ratio(off[here], rms * farther)), least / max(rms, 1e-300))
-        error = max(error, _largest(_ratio(ERRORS * spread, rms)))
+        error = max(error, _largest(_ratio(off[here], usually * farther)))
+        error = max(error, least / max(usually, 1e-300))
+        error = max(error, _largest(_ratio(ERRORS * spread, usually)))
     return Verdict(error, max(map(_largest, worst)))
 
 
@@ -281,7 +282,7 @@ def _ratio(a: np.ndarray, b: Any) -> np.ndarray:
     return np.where(a > 0, a / np.where(b > 0, b, 1e-300), 0.0 * a)
 
 
-def _rms(f: np.ndarray) -> float:
+def rms(f: np.ndarray) -> float:
     """Root mean square over points and outputs; neither overflows nor vanishes."""
     peak = float(np.abs(f).max(initial=0))
     return peak * float(np.sqrt(np.mean((f / peak) ** 2))) if peak > 0 else 0.0

@@ -29,6 +29,7 @@ from recon.oracles import Cost, Reply, ReplyError
 FARTHEST = 1e4  # of a line's ends, in t; or as far as half of the digits reach
 LEAST = 4  # fresh points that must show something
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
+FAINT = "Its logits are so small that rounding of the probabilities hides them."
 DIGIT = 4.0  # roundings of 1 - p
 NOISE = 64  # units of a line, of which half are smaller than a jump that rounding explains
 BETWEEN = 16  # places between units of such a line, where most gradients are other than expected
@@ -138,7 +139,7 @@ def _recover(
         if left and (more or known.two(task.s.eps) is not None):
             continue  # a line that meets no new unit is cheaper than a certificate
         outcome, known = certified(task, rng, known, cost)
-        if outcome.ok or outcome.status is Status.BUDGET:
+        if outcome.ok or outcome.status is Status.BUDGET or outcome.detail.endswith(FAINT):
             break
         cost = outcome.cost
     return outcome, None
@@ -177,6 +178,8 @@ def _line(
         if small < lines.ROUNDING * s.eps * float(state.scale):
             raise _Ended(Status.NOISY, cost)
         x = _between(network, ends, rng).astype(s.dtype)
+        if not len(x):
+            raise _Ended(Status.NOISY, cost)
         if cost.queries + len(x) > task.budget:
             raise _Ended(Status.BUDGET, cost)
         shown, cost = unchecked(oracle, x, shapes(s)).gradient, cost + asked(s, len(x))
@@ -293,6 +296,8 @@ def certified(
             said.append(f"At {hidden:.1%} of usual inputs the softmax saturates: unseen there.")
         fresh = single(int(np.sum(points.place == 0)), known.failed)
         return Recovery(network, status, cost, verdict.error, " ".join(said), fresh), known
+    if noise.min() > promise(task.replied) * certify.rms(network(places[0].sample)):
+        found = f"{found} {FAINT}"
     outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, found)
     known = known._replace(failed=known.failed + 1)
     if known.x is not None:
