@@ -53,18 +53,16 @@ def last(s: Search, planes: first.Planes, fresh: int, others: np.ndarray) -> Las
     star = _Star(s, Layer(planes.normal, planes.offset))
     if not star.alone:
         star.line()
-    kinks = sum(len(unit.seen) for unit in star.units)
-    if not star.alone and kinks > FEW and len(star.units) > DEEPER * kinks:
-        raise Stuck("Layer 1 is wider than the input, and more hidden layers than one follow.")
+        kinks = sum(len(unit.seen) for unit in star.units)
+        if kinks > FEW and len(star.units) > DEEPER * kinks:
+            raise Stuck("Layer 1 is wider than the input, and more hidden layers than one follow.")
     tried: list[bytes] = []
     for _ in range(TURNS):
         if not star.signed and not star.sign():
             if not star.missed():
                 star.line()
             continue
-        for unit in list(star.units):
-            if any(unit is u for u in star.units):
-                star.complete(unit)
+        star.complete_all()
         layers, _ = star.layers()
         fit = star.fit(layers)
         if fit is None:
@@ -135,7 +133,7 @@ class _Star:
                     continue
                 length = float(np.linalg.norm(kink.jump))
                 j = self.unit(kink.jump / length, Sight(kink.x, length * kink.normal))
-                if self.alone and self.units[j].seen:
+                if self.alone and self.units[j].seen:  # and known, so it tells nothing
                     continue
                 passed[j] = passed.get(j, 0) + 1
                 sign = way if passed[j] % 2 == 0 else -way
@@ -148,38 +146,30 @@ class _Star:
         return bool((on & (np.abs(weights @ kink.normal) > 1 - CLOSE)).any())
 
     def unit(self, direction: np.ndarray, sight: Sight) -> int:
-        """The number of the unit whose jumps have this direction."""
+        """The number of the unit that a kink whose jump has this direction belongs to."""
         for j, unit in enumerate(self.units):
-            if np.linalg.norm(unit.direction - direction) < SAME and (
-                not self.alone or self.explained(unit, sight)
-            ):
+            if self.same(unit, direction, sight):
                 return j
         self.units.append(Unit(direction, []))
         return len(self.units) - 1
 
-    def explained(self, unit: Unit, sight: Sight) -> bool:
-        """Whether a kink is one of a unit that is known."""
-        solved = surface.solve(self.first, self.signed, unit.seen)
+    def same(self, unit: Unit, direction: np.ndarray, sight: Sight) -> bool:
+        """Whether a kink is this unit's: by the direction of its jump, or, of one output, by the
+        unit's numbers, once they are known.
+        """
+        if np.linalg.norm(unit.direction - direction) > SAME:
+            return False
+        if not self.alone:
+            return True
+        solved = surface.solve(self.first, self.signed, unit.seen) if unit.seen else None
         if solved is None or solved.lack:
             return False
         slope = surface.slopes(self.first, self.signed, sight.x) @ solved.numbers
-        z = surface.values(self.first, self.signed, sight.x[None])[0] @ solved.numbers
-        size = np.linalg.norm(slope)
-        near = abs(z) < CLOSE * size * (1 + np.linalg.norm(sight.x))
-        return bool(near) and abs(slope @ sight.slope) > (1 - CLOSE) * size * np.linalg.norm(
-            sight.slope
-        )
-
-    def prune(self, unit: Unit) -> None:
-        """Drop kinks of a unit that is known."""
-        if self.alone:
-            self.units = [
-                u
-                for u in self.units
-                if u is unit
-                or np.linalg.norm(u.direction - unit.direction) > SAME
-                or not self.explained(unit, u.seen[0])
-            ]
+        level = surface.values(self.first, self.signed, sight.x[None]) @ solved.numbers
+        size = float(np.linalg.norm(slope))
+        near = abs(float(level[0])) < CLOSE * size * (1 + np.linalg.norm(sight.x))
+        cosine = abs(slope @ sight.slope) / max(size * float(np.linalg.norm(sight.slope)), 1e-300)
+        return bool(near and cosine > 1 - CLOSE)
 
     def confirm(self) -> None:
         """Drop planes that the last line does not meet."""
@@ -228,8 +218,6 @@ class _Star:
         while fails < FAILS:
             solved = surface.solve(self.first, self.signed, unit.seen)
             if solved is None or not solved.lack:
-                if solved is not None:
-                    self.prune(unit)
                 return solved
             fails += solved.lack >= least
             least = solved.lack
@@ -237,6 +225,17 @@ class _Star:
             seen = surface.step(s.log, *where, unit.direction, s.rng)
             unit.seen.extend([] if seen is None else [seen])
         return None
+
+    def complete_all(self) -> None:
+        """Complete every unit; kinks of one output, each taken for a unit, are those of one that is
+        complete where its numbers say so.
+        """
+        todo, self.units = self.units, []
+        while todo:
+            unit = todo.pop(0)
+            self.units.append(unit)
+            if self.complete(unit) is not None and self.alone:
+                todo = [u for u in todo if not self.same(unit, u.direction, u.seen[0])]
 
     def sign(self) -> bool:
         """Find the signs of the first layer from a few units; whether they are found."""
