@@ -41,7 +41,7 @@ FEW = 8  # units up to which a width is small
 ON_LINE = 1  # fresh points on the search's line
 FAR = 10.0  # times standard normal: touched pairs near the origin lie as far
 ROWS, BETWEEN = 32, 32  # of the user's inputs
-UNSCALED = 64  # standard normal points, where inputs are scaled
+UNSCALED = 64  # points near and far of no scale, where inputs are scaled
 MARGIN = 128.0  # eps: how far beside its hyperplane a unit is touched, relative to the radius
 GRADIENT, VALUE = 96.0, 256.0  # eps: what rounding may explain of a network of few units; the
 # first just above the jump that a search can see, `lines.ROUNDING`
@@ -116,6 +116,11 @@ def normal_places(seed: Any, dim: int, count: int, times: float = FAR) -> list[P
         scales = 10 ** rng.uniform(-DECADES, DECADES, (size, dim))
         places.append(Place(rng.standard_normal((size, dim)) * scales, count))
     return places
+
+
+def spread_out(rng: np.random.Generator, dim: int, far: float = FAR) -> np.ndarray:
+    """Points [SAMPLE, d] from standard normal ones to some `far` times as far out."""
+    return np.asarray(rng.standard_normal((SAMPLE, dim)) * far ** rng.uniform(0, 1, (SAMPLE, 1)))
 
 
 def idle(rng: np.random.Generator, network: TwoLayer, eps: float) -> list[Place]:

@@ -96,8 +96,8 @@ def recover(
         if inputs is not None:
             oracle = oracle.scaled(inputs.shift, inputs.scale, victim.dtype)
             eps = eps * inputs.blur
-            if isinstance(region, Softmax):  # standard normal points of the user's scale
-                x = np.random.default_rng(seed).standard_normal((certify.SAMPLE, dim))
+            if isinstance(region, Softmax):  # points of the user's scale
+                x = certify.spread_out(np.random.default_rng(seed), dim)
                 places.append(Place(inputs.seen(x), certify.UNSCALED))
         s = Settings(dim, victim.outputs, room(width), victim.dtype, eps)
         fresh = victim.fresh(inputs)

@@ -21,6 +21,7 @@ HALF = 3.0  # of a line in a box, in t: its ends lie at angles of 72 degrees
 INWARD = 0.1  # of a box's sides: where a line begins and ends
 INSIDE, CORNERS = 30, 256  # fresh points of a box: a share of 10 %; it has 2^d corners
 DIRECTIONS = 64
+FARTHEST = 1e6  # of fresh points, times standard normal
 SEEN = 25.0  # the size of a single logit up to which its probability tells anything
 
 
@@ -68,6 +69,11 @@ class Softmax:
         count = max(count, NORMAL if values.shape[1] > 2 and dim > FEW else MANY)
         reach = radius * dim**0.5 / float(np.linalg.norm(line.v))
         places = certify.normal_places(seeds[0], dim, count, radius)
+        if count >= MANY:  # and at any distance between, up to where most logits are seen no more
+            rng, far = np.random.default_rng(seeds[0]), certify.FAR
+            while far < FARTHEST and np.median(spread(network(far * x))) < most:
+                far *= 2
+            places.append(Place(certify.spread_out(rng, dim, far), count))
         return certify.points(seeds[1], network, line._replace(reach=reach), eps, places), places
 
 

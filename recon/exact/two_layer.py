@@ -174,8 +174,8 @@ def recover(
         view = oracle if inputs is None else oracle.scaled(inputs.shift, inputs.scale, dtype)
         seed, line_seed, place_seed = arrays.split(seed, 3)
         places = [] if z is None else [certify.Place(z, certify.ROWS, certify.BETWEEN)]
-        if inputs is not None:  # standard normal points of the user's scale
-            x = np.random.default_rng(place_seed).standard_normal((certify.SAMPLE, dim))
+        if inputs is not None:  # points of the user's scale
+            x = certify.spread_out(np.random.default_rng(place_seed), dim)
             places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
         unit = None if inputs is None else 1 / inputs.scale
         fresh = victim.fresh(inputs)

@@ -409,3 +409,32 @@ def test_logits_as_small_as_the_rounding_of_probabilities_are_not_promised():
     )
     assert got.status is Status.UNCERTIFIED
     assert got.certificate > victim.promised / 8
+
+
+@pytest.mark.parametrize(
+    ("seed", "view", "right"),
+    [
+        (4330, View("log_probabilities", of="logits"), True),  # no unit is on but far out
+        (8940, View("log_probabilities", of="probabilities"), False),  # clipped, but far out
+    ],
+)
+def test_behind_a_sigmoid_points_at_any_distance_tell(seed, view, right):
+    victim = draws.random_odd([54, seed], view)
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=seed)
+    assert got.ok == right
+    if right:
+        assert (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+def test_a_first_line_without_a_kink_of_one_output_is_followed_by_another():
+    victim = draws.random_odd([54, 1169], View("logits", "input_x_gradient"))
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=1169, width=victim.width)
+    assert got.ok
+    assert (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+def test_logits_that_are_clipped_far_out_alone_are_not_believed_of_the_top_class():
+    victim = draws.random_odd([54, 1508], View("top", "top"))
+    assert victim.kind == "clipped"
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=1508)
+    assert not got.ok

@@ -208,9 +208,9 @@ def layer(
     if before is not None:
         votes[: len(before)] = np.maximum(before, votes[: len(before)])
         tried[: len(before)] = True
-    if not len(votes):
-        return Found(None, planes, votes, "no kink")
     (_, _, dim), of = tracks[0].gradient.shape, rank(tracks)
+    if not len(votes):
+        return Found(None, planes._replace(normal=np.zeros((0, dim))), votes, "no kink")
     group = max(1, min(of // 2, certify.group_size(dim)))
     why, idle = "no plane", 0
     for turn in range(TURNS):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recon.exact import asking
+from recon.exact import asking, certify
 from recon.exact.asking import Spent
 from recon.exact.less import top_classes
 from recon.exact.less.chords import Wild
@@ -153,8 +153,10 @@ def _judged(log: Log, reading: Reading, before: np.ndarray, rng: np.random.Gener
     count = NORMAL if network.width > FEW else NORMAL_IF_FEW
     each = [int(np.argmax(top == k)) for k in np.unique(top)]
     chosen = each + [i for i in range(count) if i not in each] * (len(each) < count)
+    out = certify.spread_out(rng, dim)[: 2 * NORMAL_IF_FEW * (network.width <= FEW)]
     pairs = [pair for _, pair in beside(Planes(network.rows, network.bias), rng)]
-    return _held(log, network, np.append(fresh, log.ask(np.concatenate([sample[chosen], *pairs]))))
+    x = np.concatenate([sample[chosen], out, *pairs])
+    return _held(log, network, np.append(fresh, log.ask(x)))
 
 
 def _deviations(
