@@ -180,11 +180,6 @@ def signed(planes: Planes, tracks: Sequence[Track], of: int) -> Layer | None:
     return made if outside < OUTSIDE and wrong < BOTH else None
 
 
-def too_many(count: int, of: int, track: Track) -> bool:
-    """Whether so many planes are more than the inputs, with Jacobians of rank `of`."""
-    return of == track.gradient.shape[2] and count > of + DOUBTFUL
-
-
 class Found(NamedTuple):
     """The first layer, or else the planes that are real as far as seen, and why they are none;
     votes [m]: of all candidates, in the order of kinks.
@@ -204,8 +199,7 @@ class Found(NamedTuple):
 def layer(
     ask: Ask, tracks: Sequence[Track], rng: np.random.Generator, before: np.ndarray | None = None
 ) -> Found:
-    """The first layer among the kinks of lines; only its planes where they are more than inputs,
-    which takes two outputs.
+    """The first layer among the kinks of lines; only its planes where they are more than inputs.
 
     before: votes of the first candidates, from a search of fewer lines.
     """
@@ -214,7 +208,7 @@ def layer(
     if before is not None:
         votes[: len(before)] = np.maximum(before, votes[: len(before)])
         tried[: len(before)] = True
-    (_, outputs, dim), of = tracks[0].gradient.shape, rank(tracks)
+    (_, _, dim), of = tracks[0].gradient.shape, rank(tracks)
     if not len(votes):
         return Found(None, planes._replace(normal=np.zeros((0, dim))), votes, "no kink")
     group = max(1, min(of // 2, certify.group_size(dim)))
@@ -223,7 +217,7 @@ def layer(
         real = votes > 0
         if not tried.all():
             todo = ~tried & ~real
-        elif turn < 2 or (of < dim and real.sum() < of):
+        elif real.sum() <= of and (turn < 2 or real.sum() < of < dim):
             todo = ~real
         else:
             todo = real
@@ -244,7 +238,7 @@ def layer(
         idle = idle + 1 if ((votes > 0) == real).all() else 0
         real = votes > 0
         whole = Planes(*(part[real] for part in planes))
-        if outputs > 1 and of == dim and real.sum() > of + (DOUBTFUL if turn < 3 else 0):
+        if of == dim and real.sum() > of + (DOUBTFUL if turn < 3 else 0):
             return Found(None, whole, votes, "")
         why = f"{int(real.sum())} planes of rank {of}"
         if not real.any() or real.sum() > of:

@@ -83,7 +83,7 @@ def search(
             kinks = [gap.kink for gap in gaps if gap.kink and real.get(gap.ends)]
             whole = first.joined(planes, first.stacked(kinks)) if kinks else planes
             made = None if whole is None else first.signed(whole, every, of)
-            if made is not None or first.too_many(len(kinks), of, every[-1]):
+            if made is not None:
                 break
         cuts += [gap for gap in wide if real.get(gap.ends) is False]
         if not cuts:  # units are missing: two kinks of unlike sign may be on the shorter side

@@ -20,7 +20,6 @@ from recon.replies import Reply
 FAR = 1e3  # of a whole line, in t: kinks beyond are placed too badly to be used
 DOUBTS = 3  # kinks that a known layer cannot have, after which it is taken up again
 LINES = 4  # for the first layer
-WIDE = "Layer 1: wider than the {} inputs, which takes two outputs."
 
 Seen = list[tuple[Partial, Kink]]
 Ends = tuple[np.ndarray, np.ndarray]  # two points [d]
@@ -161,8 +160,6 @@ class Search:
         self.tracks.append(track)
         if layer is not None:
             return first.Found(layer, first.of_kinks([]), passed, "")
-        if first.too_many(int(passed.sum()), first.rank(self.tracks), track):
-            raise Stuck(WIDE.format(self.dim))
         votes = first.of_kinks(track.kinks, passed).votes if votes is None else votes
         return first.layer(self.log, self.tracks, self.rng, votes)
 
@@ -182,8 +179,7 @@ class Search:
         if found.wide:
             return found.planes
         if found.layer is None:
-            wide = len(found.planes.offset) > self.dim
-            raise Stuck(WIDE.format(self.dim) if wide else f"Layer 1: {found.why}.")
+            raise Stuck(f"Layer 1: {found.why}.")
         self.layers, self.chart = [found.layer], cells.chart(found.layer)
         near = np.concatenate([track.x[np.abs(track.t) < 2] for track in self.tracks])
         self.box = 2 * float(np.maximum(known.before(self.layers, near)[0], 0).max())

@@ -51,19 +51,18 @@ def last(s: Search, planes: first.Planes, fresh: int, others: np.ndarray) -> Las
     fresh: how many standard normal points the network must meet, and others [m, d] besides.
     """
     star = _Star(s, Layer(planes.normal, planes.offset))
-    star.line()
-    star.confirm()
-    kinks = sum(len(unit.seen) for unit in star.units)
-    if kinks > FEW and len(star.units) > DEEPER * kinks:
-        raise Stuck("Layer 1 is wider than the input, and more hidden layers than one follow.")
+    if not star.alone:
+        star.line()
+        kinks = sum(len(unit.seen) for unit in star.units)
+        if kinks > FEW and len(star.units) > DEEPER * kinks:
+            raise Stuck("Layer 1 is wider than the input, and more hidden layers than one follow.")
     tried: list[bytes] = []
     for _ in range(TURNS):
         if not star.signed and not star.sign():
             if not star.missed():
                 star.line()
             continue
-        for unit in star.units:
-            star.complete(unit)
+        star.complete_all()
         layers, _ = star.layers()
         fit = star.fit(layers)
         if fit is None:
@@ -86,6 +85,7 @@ class _Star:
 
     def __init__(self, s: Search, planes: Layer) -> None:
         self.s, self.signed, self.lines = s, False, 1
+        self.alone = s.log.outputs == 1
         track = s.tracks[-1]
         self.origin = track.x[np.argmin(np.abs(track.t))]
         self.tracks: list[Track] = [track]
@@ -97,6 +97,10 @@ class _Star:
             raise Stuck(f"Layer 2: {len(self.units)} units, of several layers or not all.")
         self.lines += 1
         self.search(self.s.rng.standard_normal(self.s.dim), None)
+        if self.alone or self.lines == 2:
+            self.confirm()
+        if self.alone:
+            self.missed()
 
     def search(self, v: np.ndarray, ends: tuple[float, float] | None) -> None:
         """Search the line, or the part of it between `ends`, from the origin along v."""
@@ -128,7 +132,9 @@ class _Star:
                 if way * (kink.t - start) < 0 or abs(kink.t) > FAR or self.plane(kink):
                     continue
                 length = float(np.linalg.norm(kink.jump))
-                j = self.unit(kink.jump / length)
+                j = self.unit(kink.jump / length, Sight(kink.x, length * kink.normal))
+                if self.alone and self.units[j].seen:  # and known, so it tells nothing
+                    continue
                 passed[j] = passed.get(j, 0) + 1
                 sign = way if passed[j] % 2 == 0 else -way
                 self.units[j].seen.append(Sight(kink.x, sign * length * kink.normal))
@@ -139,13 +145,31 @@ class _Star:
         on = np.abs(weights @ kink.x + bias) < CLOSE * (1 + np.linalg.norm(kink.x))
         return bool((on & (np.abs(weights @ kink.normal) > 1 - CLOSE)).any())
 
-    def unit(self, direction: np.ndarray) -> int:
-        """The number of the unit whose jumps have this direction."""
+    def unit(self, direction: np.ndarray, sight: Sight) -> int:
+        """The number of the unit that a kink whose jump has this direction belongs to."""
         for j, unit in enumerate(self.units):
-            if np.linalg.norm(unit.direction - direction) < SAME:
+            if self.same(unit, direction, sight):
                 return j
         self.units.append(Unit(direction, []))
         return len(self.units) - 1
+
+    def same(self, unit: Unit, direction: np.ndarray, sight: Sight) -> bool:
+        """Whether a kink is this unit's: by the direction of its jump, or, of one output, by the
+        unit's numbers, once they are known.
+        """
+        if np.linalg.norm(unit.direction - direction) > SAME:
+            return False
+        if not self.alone:
+            return True
+        solved = surface.solve(self.first, self.signed, unit.seen) if unit.seen else None
+        if solved is None or solved.lack:
+            return False
+        slope = surface.slopes(self.first, self.signed, sight.x) @ solved.numbers
+        level = surface.values(self.first, self.signed, sight.x[None]) @ solved.numbers
+        size = float(np.linalg.norm(slope))
+        near = abs(float(level[0])) < CLOSE * size * (1 + np.linalg.norm(sight.x))
+        cosine = abs(slope @ sight.slope) / max(size * float(np.linalg.norm(sight.slope)), 1e-300)
+        return bool(near and cosine > 1 - CLOSE)
 
     def confirm(self) -> None:
         """Drop planes that the last line does not meet."""
@@ -159,7 +183,7 @@ class _Star:
 
     def begin(self, planes: Layer) -> None:
         """Take the lines for those of other planes."""
-        self.first = planes
+        self.first, self.signed = planes, False
         self.units: list[Unit] = []
         for track in self.tracks:
             self.take(track)
@@ -202,6 +226,17 @@ class _Star:
             unit.seen.extend([] if seen is None else [seen])
         return None
 
+    def complete_all(self) -> None:
+        """Complete every unit; kinks of one output, each taken for a unit, are those of one that is
+        complete where its numbers say so.
+        """
+        todo, self.units = self.units, []
+        while todo:
+            unit = todo.pop(0)
+            self.units.append(unit)
+            if self.complete(unit) is not None and self.alone:
+                todo = [u for u in todo if not self.same(unit, u.direction, u.seen[0])]
+
     def sign(self) -> bool:
         """Find the signs of the first layer from a few units; whether they are found."""
         weights, bias = self.first
@@ -210,8 +245,8 @@ class _Star:
         lack = [math.inf if one is None else one.lack for one in solved]
         need = -(-height // dim)
         systems, right = list[np.ndarray](), list[np.ndarray]()
-        for j in np.argsort(lack)[: 2 * need + MORE]:
-            got = self.complete(self.units[j])
+        for unit in [self.units[j] for j in np.argsort(lack)[: 2 * need + MORE]]:
+            got = self.complete(unit)
             if got is None:
                 continue
             _, along, c = np.split(got.numbers, [1, dim + 1])
