@@ -9,9 +9,9 @@ asks whether that can be done with few.
     last    an output layer that meets every reply ends it (`output`, `finish`), and fresh points
     decide
 
-A first layer of more units than inputs is found where one hidden layer follows it and f has two
-outputs at least (`wide`).  Else it needs at most d units there, and later layers that are not wider
-than those before (but for the last hidden one); replies are in float64.  Not identifiable, and so
+A first layer of more units than inputs is found where one hidden layer follows it (`wide`).  Else
+it has at most d units, and later layers are not wider than those before (but for the last hidden
+one); replies are in float64.  Not identifiable, and so
 our choice: the order of units, their scale, and how units that are on everywhere mix; these are
 passed on by identity units, one for each input.
 

@@ -11,6 +11,10 @@ for its unit, whatever the signs of the first layer (`surface`).
              system for the signs of the first layer, whose solution must be +-1
     units    of the others, with signs known, less is to be seen
     output   and fresh points; where one is not met, the segment to it shows what is missing
+
+With one output the direction names no unit, but for its sign.  Each kink is a unit of its own
+until one that is complete explains it, and all kinks of the first line are touched (`presumed`), so
+that no second line is needed for the planes.
 """
 
 from __future__ import annotations
