@@ -12,11 +12,11 @@ import numpy as np
 
 from recon import probe
 from recon.exact import asking, deep, derived, near, regions, two_layer
-from recon.exact.inputs import Inputs, check_whole, of_box, of_data, of_gradients
+from recon.exact.inputs import NOTHING, Inputs, check_whole, of_box, of_data, of_gradients
 from recon.exact.less import averaged, by_values, top_logit, top_probability, top_value
 from recon.exact.less.odds import OneOutput
 from recon.exact.lines import Settings
-from recon.exact.recovery import COARSE, Recovery, Status, promise
+from recon.exact.recovery import COARSE, CONSTANT, Recovery, Status, promise
 from recon.exact.two_layer import Victim
 from recon.explanations import SHOWN
 from recon.networks import TwoLayer
@@ -27,11 +27,6 @@ ODDS = ("probabilities", "log_probabilities")
 ROUNDED = tuple(name for name, form in SHOWN.items() if form.match is SHOWN["plain"].match)
 
 NEARER = (1.0, 2.0**-6, 2.0**-12)  # sizes of the first points, until one class is not certain
-
-CONSTANT = (
-    "All replies are few digits, without a gradient: what the network says beside them may be lost "
-    "in rounding. Ask for more digits, or elsewhere."
-)
 
 # The methods for services that show less than all gradients, by outputs, explanation and `of`.
 LESS: dict[tuple[str, str, str], Callable[..., Recovery]] = {
@@ -167,9 +162,11 @@ def _constant(got: Recovery, outputs: str) -> Recovery:
     asked so far out that rounding is nothing.
     """
     network = got.network
-    if not got.ok or not isinstance(network, TwoLayer) or network.width or network.slope.any():
+    if not got.ok or not isinstance(network, TwoLayer) or network.width:
         return got
     shown = np.asarray(network.offset)
+    if np.abs(network.slope).max(initial=0.0) > NOTHING * np.abs(shown).max(initial=0.0):
+        return got
     if "probabilities" in outputs:
         log_p = -np.logaddexp(0, -shown) if len(shown) == 1 else shown - np.logaddexp.reduce(shown)
         shown = log_p if outputs == "log_probabilities" else np.exp(log_p)
@@ -288,8 +285,9 @@ def _recover(
             return Recovery(None, Status.UNFIT, cost, detail=found.sentence)
         eps = replied if blurred > replied else found.eps
         coarser, replied = max(coarser, faint), replied if hides else eps
-        if inputs is None and size == 1:
-            inputs = of_gradients(reply.gradient)
+        if inputs is None and (guess := of_gradients(reply.gradient)) is not None:
+            steep = np.linalg.norm(reply.gradient * guess.scale, axis=2).max()
+            inputs = guess if size == 1 or steep <= limit else None  # else it saturates there too
         fresh = [0, 3]
         seen = x[fresh].astype(float), Reply(*(part[fresh] for part in reply))
     if eps > COARSE:

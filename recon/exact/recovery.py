@@ -50,6 +50,10 @@ TOO_COARSE = (
     "Such replies have too few digits to tell units from rounding. Ask the model in float32, its "
     "parameters cast to float32."
 )
+CONSTANT = (
+    "All replies are few digits, without a gradient: what the network says beside them may be lost "
+    "in rounding. Ask for more digits, or elsewhere."
+)
 
 
 def promise(eps: float) -> float:

@@ -440,9 +440,34 @@ def test_logits_that_are_clipped_far_out_alone_are_not_believed_of_the_top_class
     assert not got.ok
 
 
-def test_constant_probabilities_of_few_decimals_are_not_certain():
-    victim = draws.random_odd([54, 2476], View("probabilities", "top", of="probabilities"))
-    assert victim.decimals == 3
-    got = exact.recover(victim.oracle(), dim=victim.dim, key=2476)
+@pytest.mark.parametrize(
+    ("part", "seed", "view"),
+    [
+        (54, 2476, View("probabilities", "top", of="probabilities")),
+        (55, 6176, View("logits", "none")),
+        (55, 1813, View("probabilities", "none")),
+        (55, 1039, View("log_probabilities", "top", of="probabilities")),
+    ],
+)
+def test_constant_replies_of_few_decimals_are_not_certain(part, seed, view):
+    victim = draws.random_odd([part, seed], view)
+    assert victim.decimals is not None
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=seed)
     assert got.status is Status.UNCERTIFIED
     assert "few digits" in got.detail
+
+
+def test_scales_are_taken_from_gradients_also_where_the_first_points_saturate():
+    victim = draws.random_odd([55, 6340], View("probabilities", of="logits"))
+    assert victim.scale.max() > 1e6 * victim.scale.min()
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=6340)
+    assert got.ok
+    assert (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+def test_means_of_gradients_promise_the_digits_of_values():
+    view = next(v for v in odd.VIEWS if v.explanation == "integrated_gradients")
+    victim = draws.random_odd([55, 1625], view)
+    assert victim.decimals == 8
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=1625, width=victim.width)
+    assert not got.ok or (victim.deviations(got.network, 10_000) < victim.promised).all()

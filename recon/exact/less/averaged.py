@@ -93,6 +93,7 @@ class _Attack:
         self.oracle, self.form = found
         self.cost = self.form.cost
         self.eps = max(float(jnp.finfo(a).eps) for a in (self.form.asked, self.form.replied))
+        self.replied = self.eps
 
     def run(self, seed: np.ndarray) -> Recovery:
         seed, first_seed = arrays.split(seed, 2)
@@ -163,6 +164,8 @@ class _Attack:
     def coarse(self, reply: Reply) -> None:
         """Digits that are missing in ordinary replies; ends where too many are."""
         self.eps = max(self.eps, probe.digits(reply))
+        places = probe.decimals(reply.value)
+        self.replied = self.eps if places is None else min(self.eps, 10.0**-places)
         if self.eps > COARSE:
             asked = f"Asked in {self.form.asked}, answered in {self.form.replied}."
             raise self.end(Status.UNCERTIFIED, f"{asked} {TOO_COARSE}")
@@ -254,7 +257,7 @@ class _Attack:
         known = near.Known(inner, float(np.linalg.norm(sample, axis=2).max()))
         s = self.settings(eps)
         floor = derived.floor(self.view, self.eps)
-        task = near.Task(oracle, s, region, self.width, self.most, self.eps, [], None, floor)
+        task = near.Task(oracle, s, region, self.width, self.most, self.replied, [], None, floor)
         outcome, _ = near.certified(task, rng, known, self.cost)
         return replace(outcome, network=network, detail=f"{outcome.detail} {said}".strip())
 

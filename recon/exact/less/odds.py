@@ -18,6 +18,7 @@ from recon.exact import arrays
 from recon.exact.asking import Spent, check_scale, roundoff
 from recon.exact.derived import FAINT, SATURATED
 from recon.exact.less.chords import Line, Replies
+from recon.exact.recovery import CONSTANT
 from recon.oracles import AnyOracle, Cost
 
 DEEP = 640.0  # -log p: beyond, float64 has fewer digits, and then none
@@ -202,6 +203,8 @@ def begin(
         if not log.saturates:
             check_scale(r.f, log.cost)
         change = np.ptp(r.f, 0).max()
+        if change == 0 and probe.decimals(log.shown) is not None:
+            raise Unreadable(CONSTANT)
         if log.saturates and 0 < change <= HARDLY * r.noise.min():
             raise Unreadable(FAINT)
         strain = log.strain(r.number)
