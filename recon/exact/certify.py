@@ -41,6 +41,7 @@ FEW = 8  # units up to which a width is small
 ON_LINE = 1  # fresh points on the search's line
 FAR = 10.0  # times standard normal: touched pairs near the origin lie as far
 ROWS, BETWEEN = 32, 32  # of the user's inputs
+HARDLY = 1e-3  # of the usual weight of an input: what may be of one of another scale
 UNSCALED = 64  # points near and far of no scale, where inputs are scaled
 MARGIN = 128.0  # eps: how far beside its hyperplane a unit is touched, relative to the radius
 GRADIENT, VALUE = 96.0, 256.0  # eps: what rounding may explain of a network of few units; the
@@ -123,13 +124,17 @@ def spread_out(rng: np.random.Generator, dim: int, far: float = FAR) -> np.ndarr
     return np.asarray(rng.standard_normal((SAMPLE, dim)) * far ** rng.uniform(0, 1, (SAMPLE, 1)))
 
 
-def idle(rng: np.random.Generator, network: TwoLayer, eps: float) -> list[Place]:
-    """Where digits may hide an input that the network does not use: there it is larger."""
-    used = network.rows.any(0) | network.slope.any(0)
-    if eps <= ROUNDED or used.all():
+def idle(rng: np.random.Generator, network: TwoLayer) -> list[Place]:
+    """Where an input that the network hardly uses may be of another scale: there it is larger."""
+    strength = np.linalg.norm(network.weights, axis=0)
+    size = np.linalg.norm(network.rows * strength[:, None], axis=0)
+    size = size + np.linalg.norm(network.slope, axis=0)
+    used = size > HARDLY * np.median(size[size > 0]) if size.any() else size > 0
+    if used.all():
         return []
     scales = 10 ** rng.uniform(0, DECADES, (SAMPLE, len(used)))
-    return [Place(rng.standard_normal(scales.shape) * np.where(used, 1, scales), UNSCALED)]
+    x = rng.standard_normal(scales.shape) * np.where(used, 1, scales)
+    return [Place(x, UNSCALED)]
 
 
 def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Place]) -> Points:
@@ -172,10 +177,13 @@ def more(
     """Points and replies with more of the first place, if there are any."""
     if fresh is None:
         return points, reply
-    x, added = fresh
-    points = Points(np.concatenate([points.x, x]), np.append(points.place, np.zeros(len(x), int)))
-    parts = (np.concatenate(pair) for pair in zip(reply, added, strict=True))
-    return points, Reply(*parts)
+    return joined(points, reply, Points(fresh[0], np.zeros(len(fresh[0]), int)), fresh[1])
+
+
+def joined(points: Points, reply: Reply, other: Points, others: Reply) -> tuple[Points, Reply]:
+    """Both, points and replies."""
+    both = Points(*(np.concatenate(pair) for pair in zip(points, other, strict=True)))
+    return both, Reply(*(np.concatenate(pair) for pair in zip(reply, others, strict=True)))
 
 
 def drawn(rng: np.random.Generator, place: Place) -> np.ndarray:

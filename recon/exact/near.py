@@ -260,7 +260,7 @@ def certified(
     least = repeated(task.region.least, known.failed)
     many = max(certify.how_many(count, task.width, s.eps), least)
     points, places = task.region.points(rng.integers(1 << 32, size=2), network, line, s.eps, many)
-    own = certify.idle(rng, network, s.eps) if isinstance(task.region, Softmax) else []
+    own = certify.idle(rng, network) if isinstance(task.region, Softmax) else []
     own += task.places
     places, more = places + own, [certify.drawn(rng, place) for place in own]
     owner = [np.full(len(x), len(places) - len(more) + i) for i, x in enumerate(more)]

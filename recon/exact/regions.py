@@ -15,6 +15,7 @@ from recon.networks import TwoLayer
 
 NORMAL = 6  # fresh points at least, near and farther out in turn
 FEW, MANY = 3, 48  # inputs up to which, and points that are asked there, or of one or two outputs
+SMALL, OUT = 16, 32  # units up to which, and points that are asked at any distance besides
 USUAL = 0.35  # of the limit: how far logits part at a line's first ends, and at fresh points
 BESIDE = 0.2  # of a usual distance: how far from the origin lines pass, so that few kinks are far
 HALF = 3.0  # of a line in a box, in t: its ends lie at angles of 72 degrees
@@ -69,11 +70,13 @@ class Softmax:
         count = max(count, NORMAL if values.shape[1] > 2 and dim > FEW else MANY)
         reach = radius * dim**0.5 / float(np.linalg.norm(line.v))
         places = certify.normal_places(seeds[0], dim, count, radius)
-        if count >= MANY:  # and at any distance between, up to where most logits are seen no more
+        # and at any distance between, up to where most logits are seen no more
+        out = count if count >= MANY else OUT * (network.width <= SMALL)
+        if out:
             rng, far = np.random.default_rng(seeds[0]), certify.FAR
             while far < FARTHEST and np.median(spread(network(far * x))) < most:
                 far *= 2
-            places.append(Place(certify.spread_out(rng, dim, far), count))
+            places.append(Place(certify.spread_out(rng, dim, far), out))
         return certify.points(seeds[1], network, line._replace(reach=reach), eps, places), places
 
 

@@ -153,6 +153,7 @@ class _Task(NamedTuple):
     fresh: tuple[np.ndarray, Reply] | None  # points and replies there, for the certificate
     share: float | None  # of inputs that a deeper network may be wrong on; None: it has two layers
     told: list[str]  # why no deeper network was found
+    missed: list[tuple[certify.Points, Reply]]  # what certificates asked that did not hold
     unit: np.ndarray | None  # [d] what one of the caller's units is here, where it is not one
 
 
@@ -167,6 +168,7 @@ def recover(
     oracle, dim, outputs, dtype, eps, replied, cost, inputs, z, *_ = victim
     capacity, left = room(width), LINES
     outcome, told = Recovery(None, Status.BUDGET, cost), list[str]()
+    missed: list[tuple[certify.Points, Reply]] = []
     share = None if dim == 1 else share
     while left:
         blur = 1.0 if inputs is None else inputs.blur
@@ -179,14 +181,13 @@ def recover(
             places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
         unit = None if inputs is None else 1 / inputs.scale
         fresh = victim.fresh(inputs)
-        task = _Task(
-            view, s, width, limit, promise(replied), victim.floor, places, fresh, share, told, unit
-        )
+        more = share, told, missed, unit
+        task = _Task(view, s, width, limit, promise(replied), victim.floor, places, fresh, *more)
         outcome, other = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
         if outcome.ok or outcome.status is Status.BUDGET:
             break
         if other is not None:
-            inputs = other
+            inputs, missed = other, []
             continue  # not counted as a line
         if outcome.status is not Status.UNCERTIFIED:
             break
@@ -263,6 +264,7 @@ def _one_line(
         earlier = 0 if task.fresh is None else len(task.fresh[0])
         many = certify.how_many(count, width, s.eps) - earlier
         places = certify.normal_places(place_seed, s.dim, many) + task.places
+        places += certify.idle(np.random.default_rng(place_seed), network)
         points = certify.points(point_seed, network, line, s.eps, places)
         x = points.x.astype(s.dtype)
         if cost.queries + len(x) > limit:
@@ -271,12 +273,16 @@ def _one_line(
         reply, points = ask(oracle, x, shapes(s)), points._replace(x=x.astype(float))
         before, cost = before + asked(s, len(x)), cost + asked(s, len(x))
         points, reply = certify.more(points, reply, task.fresh)
+        fresh, new = int(np.sum(points.place == 0)), (points, reply)
+        for old, replies in task.missed:
+            old = old._replace(place=np.minimum(old.place, len(places) - 1))
+            points, reply = certify.joined(points, reply, old, replies)
         verdict = certify.judge(network, points, *reply, line.scale, s.eps, places, task.floor)
         detail = "" if expected else found
         if verdict.rounding <= 1 and verdict.error <= task.promise / certify.SAFETY:
             status = Status.RECOVERED if expected else Status.OTHER_WIDTH
-            fresh = int(np.sum(points.place == 0))
             return Recovery(network, status, cost, verdict.error, detail, fresh), None
+        task.missed.append(new)
         if task.share is not None and count <= DEEP:
             task, deeper, spent = _deeper(task, s, state, cost, far_seed)
             if deeper is not None:

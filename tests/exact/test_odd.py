@@ -471,3 +471,25 @@ def test_means_of_gradients_promise_the_digits_of_values():
     assert victim.decimals == 8
     got = exact.recover(victim.oracle(), dim=victim.dim, key=1625, width=victim.width)
     assert not got.ok or (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+@pytest.mark.parametrize(
+    ("seed", "view"),
+    [
+        (8075, View("log_probabilities", of="logits")),  # an input that matters far out alone
+        (3375, View("log_probabilities", of="log_probabilities")),  # smooth, on every line
+    ],
+)
+def test_what_only_far_points_tell_is_not_forgotten(seed, view):
+    victim = draws.random_odd([56, seed], view)
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=seed, width=victim.width)
+    assert not got.ok or (victim.deviations(got.network, 10_000) < victim.promised).all()
+    assert got.cost.queries < 60_000
+
+
+def test_a_rare_unit_of_a_small_network_behind_a_softmax_is_met():
+    view = View("probabilities", of="probabilities")
+    victim = draws.random_odd([56, 4038], view)
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=4038)
+    assert got.ok
+    assert (victim.deviations(got.network, 10_000) < victim.promised).all()

@@ -88,7 +88,7 @@ def search(
         cuts += [gap for gap in wide if real.get(gap.ends) is False]
         if not cuts:  # units are missing: two kinks of unlike sign may be on the shorter side
             cuts = _widest([g for g in wide if g.ends not in real and not _beside(g, True)])
-        if not cuts:
+        if not cuts or len(points) + len(cuts) > segment.MOST:
             made = None
             break
         points += line.ask(np.array([_cut(line, gap) for gap in cuts]))

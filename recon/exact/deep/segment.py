@@ -32,6 +32,7 @@ REACH = 1e5  # of a line, in t
 ROUNDING = 256.0  # eps: what a difference of gradients must exceed, beside the largest seen
 BESIDE = 1e-5  # of the segment's length, or of 1 + |t|: how far beside a kink it is bracketed
 NARROW = 1e-9  # of the segment: intervals below are given up
+MOST = 1 << 12  # points of a line, after which what is left is given up: the victim bends smoothly
 GRID = 4  # first points of a line between its ends
 
 
@@ -165,6 +166,9 @@ class Line:
                     at = (left.s + right.s) / 2
                 splits_at.append((left, right, tries, at))
             if not splits_at:
+                break
+            if len(points) + len(splits_at) > MOST:
+                self.lost += len(splits_at)
                 break
             new = self.ask(np.array([at for *_, at in splits_at]))
             points += new

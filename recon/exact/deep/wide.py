@@ -245,6 +245,8 @@ class _Star:
         """Find the signs of the first layer from a few units; whether they are found."""
         weights, bias = self.first
         height, dim = weights.shape
+        if not height:
+            return False
         solved = [surface.solve(self.first, False, unit.seen) for unit in self.units]
         lack = [math.inf if one is None else one.lack for one in solved]
         need = -(-height // dim)
@@ -254,6 +256,8 @@ class _Star:
             if got is None:
                 continue
             _, along, c = np.split(got.numbers, [1, dim + 1])
+            if not c.any():  # it bends nowhere
+                continue
             systems.append((c[:, None] * weights).T / np.linalg.norm(c))
             right.append(along / np.linalg.norm(c))
             if len(systems) < need:
