@@ -98,7 +98,7 @@ class Robust(Measured):
 
     Claim:   our own: every random victim that meets the paper's assumptions is recovered
              exactly; outside them the answer is exact or a truthful failure.
-    Time:    3 hours on 1 CPU core, all but 5 minutes for services.
+    Time:    45 minutes on 1 CPU core, all but 3 minutes for services.
     Expect:  1,000 of 1,000 exact inside; outside no victim wrong with `ok`, and at least
              99 % exact where the network can be identified.  Of services of all sorts none wrong.
 
@@ -120,8 +120,8 @@ class Robust(Measured):
     """
 
     shown: ClassVar[tuple[str, ...]] = columns(
-        "kind dim width width_known victims exact failed near_only wrong fewer_units "
-        "worst_error failures"
+        "kind dim width width_known victims exact failed near_only wrong identifiable "
+        "exact_identifiable fewer_units worst_error failures"
     )
     inside: tuple[tuple[int, int], ...] = ((4, 2), (16, 16), (40, 20), (100, 64))  # dim, width
     outside: tuple[tuple[int, int], ...] = ((10, 6), (30, 20))
@@ -131,7 +131,7 @@ class Robust(Measured):
     services: int = 10_000  # victims of all sorts
     told: int = 1_000  # of which the user tells something
     points: int = 10_000
-    seed: int = 57
+    seed: int = 58
 
     def small(self) -> Robust:
         """One narrow shape, one kind outside the assumptions."""

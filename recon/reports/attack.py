@@ -71,8 +71,8 @@ OUTCOMES = {
 
 def robust(figure: Any, rows: list[Row]) -> None:
     """Shares of exact, truthfully failed and wrong results, for each kind of victim."""
-    axes = panels(figure, 2, 9, 4.2, sharey=True)
     kinds = list(dict.fromkeys(column(rows, "kind")))[::-1]
+    axes = panels(figure, 2, 9, 2 + 0.2 * len(kinds), sharey=True)
     for axis, known in zip(axes, (True, False), strict=True):
         for place, kind in enumerate(kinds):
             cell = [r for r in rows if r["kind"] == kind and r["width_known"] == known]

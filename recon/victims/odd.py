@@ -14,6 +14,7 @@ import numpy as np
 
 from recon import oracles
 from recon.exact.less.by_values import PROMISE
+from recon.exact.less.top_probability import PROMISE as TOP_PROBABILITY
 from recon.exact.recovery import promise
 from recon.explanations import SIGMA
 from recon.oracles import View
@@ -82,8 +83,9 @@ class Odd(NamedTuple):
     def promised(self) -> float:
         """The error that an `ok` network may have, relative to the rms of the values."""
         every = self.view.axes == 3 or (self.view.explanation == "top" and self.outputs == 1)
-        less = not every and self.view.outputs != "top"
-        return PROMISE if less else promise(self.eps)
+        if every or self.view.outputs == "top":
+            return promise(self.eps)
+        return TOP_PROBABILITY if self.view.of in ODDS else PROMISE
 
     def oracle(self) -> oracles.HostOracle:
         """The service."""

@@ -493,3 +493,16 @@ def test_a_rare_unit_of_a_small_network_behind_a_softmax_is_met():
     got = exact.recover(victim.oracle(), dim=victim.dim, key=4038)
     assert got.ok
     assert (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+@pytest.mark.parametrize(
+    ("seed", "view", "kind"),
+    [
+        (7370, View("log_probabilities", "top"), "twice"),
+        (5892, View("probabilities", "none"), "clipped"),
+    ],
+)
+def test_deeper_victims_are_not_taken_for_small_ones_without_all_gradients(seed, view, kind):
+    victim = draws.random_odd([57, seed], view)
+    assert victim.kind == kind
+    assert not exact.recover(victim.oracle(), dim=victim.dim, key=seed).ok

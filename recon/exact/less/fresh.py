@@ -21,6 +21,7 @@ from recon.networks import TwoLayer
 FAR = np.array([8.0, 64.0])  # times standard normal: of the pairs far out
 BEST, BLUR = 0.1, 8.0  # the share of fresh points that show no missing unit; and a margin
 ORDINARY, MANY = 6, 32  # the fewer units were found, the less is seen of others
+SMALL = 16  # units up to which MANY points are asked at any distance besides
 STOPS = (Spent, Unreadable, Wild)
 SAMPLE = 256  # standard normal points, for the size of f
 MARGIN = 1e-6  # of a point's length: how far beside the planes
@@ -94,6 +95,8 @@ def points(log: Log, network: TwoLayer, key: np.ndarray, ordinary: int = ORDINAR
     far = np.concatenate([far, -far])
     far[len(FAR) :] = inside(log, network, far[len(FAR) :])
     out = [inside(log, network, some), far]
+    if network.width <= SMALL:
+        out.append(inside(log, network, certify.spread_out(rng, log.dim)[:MANY]))
     if len(log.gradient) and network.width:
         count = -(-network.width // max(1, int(GROUP * log.dim)))
         for i in range(count):
