@@ -70,9 +70,9 @@ OUTCOMES = {
 
 
 def robust(figure: Any, rows: list[Row]) -> None:
-    """Shares of exact, truthfully failed and wrong results, for each kind of victim."""
+    """Shares of exact, truthfully failed and wrong results, for each kind of victim or view."""
     kinds = list(dict.fromkeys(column(rows, "kind")))[::-1]
-    axes = panels(figure, 2, 9, 2 + 0.2 * len(kinds), sharey=True)
+    axes = panels(figure, 2, 12, 2.5 + 0.17 * len(kinds), sharey=True)
     for axis, known in zip(axes, (True, False), strict=True):
         for place, kind in enumerate(kinds):
             cell = [r for r in rows if r["kind"] == kind and r["width_known"] == known]
@@ -83,23 +83,28 @@ def robust(figure: Any, rows: list[Row]) -> None:
                 axis.barh(place, share, left=left, height=0.66, label=shown, **style)
                 left += share
             exact = sum(row["exact"] for row in cell)
-            axis.text(102, place, f"{exact:,}/{total:,}", va="center", fontsize=8)
-        axis.set(xlim=(0, 100), xlabel="victims, %")
+            axis.text(101, place, f"{exact:,}/{total:,}", va="center", fontsize=7)
+        axis.set(xlim=(0, 115), ylim=(-0.6, len(kinds) - 0.4), xlabel="victims, %")
+        axis.set_xticks(range(0, 101, 20))
         axis.set_title("Width known" if known else "Width unknown")
         axis.grid(visible=False, axis="y")
-    axes[0].set_yticks(range(len(kinds)), kinds)
+    names = [kind.split(" by ")[0].removeprefix("any: ") for kind in kinds]
+    axes[0].set_yticks(range(len(kinds)), names, fontsize=7)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
-    wrong, attacks = (
-        sum(row[name] for row in rows for name in names)
-        for names in (("wrong", "near_only"), ("victims",))
+    attacks, wrong, near, exact, told = (
+        sum(row[name] or 0 for row in rows)
+        for name in ("victims", "wrong", "near_only", "exact_identifiable", "identifiable")
     )
-    figure.suptitle(
+    title = (
         f"{attacks:,} attacks: {wrong or 'no'} wrong network{'s' * (wrong != 1)} said to be right"
     )
+    figure.suptitle(f"{title}, {near or 'none'} right near only")
     caption(
         figure,
-        "Counts: exact of all. Exact: relative error below 1e-11 on Gaussian points and 1e7 times "
-        "farther out; right near: on Gaussian points only. Kinds: recon.victims.",
+        "Counts: exact of all. Exact: to the digits promised (first rows: within 1e-11 on Gaussian "
+        "points and 1e7 times farther out); right near: but for rare inputs. Kinds: recon.victims; "
+        f"views: victims of all sorts, of which what is shown tells {told:,}; {exact:,} of these "
+        "were exact; told: what users say of their inputs.",
     )
 
 
