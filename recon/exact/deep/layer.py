@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import aim, cells, fill, halve, lift, output, peel
+from recon.exact.deep import aim, cells, fill, halve, lift, output, peel, through
 from recon.exact.deep.known import Layer, Layers
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
@@ -32,6 +32,7 @@ DEEPER = 0.15  # of the whole rows seen are false: there are deeper kinks
 FIRST = 2  # of them, before missing units are aimed at
 LIFTS = 4  # a turn
 GIVEN_UP = 20  # turns without a new row, after which the layer is given up
+STILL = 6  # turns without a new row, after which what is missing is taken to be on everywhere
 QUIET = 2  # turns without a new row, after which segments lie anywhere
 EMPTY = 4  # turns without any row, after which there is no such layer
 GATED = 4  # units with weights that are never seen, tried with either sign
@@ -111,6 +112,9 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
                 return Last(some.layer(), fit.output, ends)
             if peeling and len(fit.bad):
                 continue
+            if quiet >= QUIET and number - 1 in s.always:
+                s.always.discard(number - 1)
+                raise Incomplete(number - 1, ends)
             s.take([s.between(*ends, some)])
             need = not s.lift(s.candidates(), LIFTS)
             continue
@@ -126,6 +130,10 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             need = not (quiet and s.lift(found, LIFTS))
             continue
         layer = signed(s, good) if aim_.enough or count == len(fair.bias) else None
+        if layer is None and quiet >= STILL and (always := through.rows(s, fair)) is not None:
+            layer = signed(s, fair.plus(always))
+            if isinstance(layer, Layer) and not all(always.parts):
+                s.always.add(number)
         if isinstance(layer, Lack):
             if layer.number < number:
                 raise Incomplete(layer.number, layer.ends)
@@ -136,6 +144,9 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         if layer is not None and (quiet or aim_.enough) and _strays(s, layer) <= most:
             return layer
         need = not (quiet and s.lift(found, LIFTS)) or quiet > 3
+    if number - 1 in s.always:
+        s.always.discard(number - 1)
+        raise Incomplete(number - 1)
     raise Stuck(f"Layer {number + 1}: {count} units, and not all of them.")
 
 
