@@ -189,7 +189,7 @@ def recover(
         if other is not None:
             inputs, missed = other, []
             continue  # not counted as a line
-        if outcome.status is not Status.UNCERTIFIED:
+        if outcome.status is not Status.UNCERTIFIED or (told and outcome.network is None):
             break
         left, share = left - 1, None  # a deeper one was looked for
     if told and outcome.status is Status.UNCERTIFIED:
@@ -329,6 +329,8 @@ def _deeper(
     if found.network is None or found.deviation > task.promise / certify.SAFETY:
         why = found.why or f"Fresh values are off by {found.deviation:.0e} of their size."
         task.told.append(f"As a deeper network: {why}")
+        if found.several:  # no line shows it as one of two layers
+            return task, Recovery(None, Status.UNCERTIFIED, before + spent), spent
         return task._replace(share=None), None, spent
     expected = task.width is None or task.width == found.network.width
     status = Status.RECOVERED if expected else Status.OTHER_WIDTH

@@ -19,6 +19,9 @@ from recon.replies import Reply
 LEFT = 1e-7  # of a Jacobian: what may lie outside of the span
 ALONE = 1e-7  # of the segment: halved no further
 BRACKET = 1e-4  # of it: two points so close bracket a kink
+TURNS = 64  # at most
+BLIND = 4  # points in a row that do not tell
+GOLDEN = 0.5 * (5**0.5 - 1)  # multiples of it, less whole numbers, lie all over
 
 Share = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -43,19 +46,23 @@ def halved(
     share: of points [n, d] and Jacobians [n, K, d] there, what each leaves [n]; at_low, at_high:
     the replies.
     """
-    length, turn = float(np.linalg.norm(high - low)), 0
-    while (left := float(np.linalg.norm(high - low))) > ALONE * length:
+    length, turn, blind = float(np.linalg.norm(high - low)), 0, 0
+    while (left := float(np.linalg.norm(high - low))) > ALONE * length and turn < TURNS:
         both = Reply(*(np.stack(pair) for pair in zip(at_low, at_high, strict=True)))
         found = segment.certain(low, high, both, log.eps, log.scale, left < BRACKET * length)
         if isinstance(found, Track):
             return found
         turn += 1
-        x = low + (0.5 if turn % 3 == 0 else found) * (high - low)
+        at = turn * GOLDEN % 1 if blind else 0.5 if turn % 3 == 0 else found
+        x = low + at * (high - low)
         reply = log(x[None])
         here = Reply(reply.value[0], reply.gradient[0])
         outside = share(x[None], reply.gradient)[0]
-        if np.isnan(outside):
+        blind = blind + 1 if np.isnan(outside) else 0
+        if blind > BLIND:
             return None
+        if blind:
+            continue
         if outside <= LEFT:
             low, at_low = x, here
         else:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import aim, cells, fill, lift, output, peel
+from recon.exact.deep import aim, cells, fill, halve, lift, output, peel, through
 from recon.exact.deep.known import Layer, Layers
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
@@ -25,11 +25,14 @@ from recon.exact.deep.search import Incomplete, Search, Stuck
 from recon.exact.deep.signs import Lack, signed
 from recon.exact.deep.track import Track
 from recon.exact.recovery import repeated
+from recon.replies import Reply
 
 SEGMENTS = 60  # a layer, at most
 DEEPER = 0.15  # of the whole rows seen are false: there are deeper kinks
 FIRST = 2  # of them, before missing units are aimed at
 LIFTS = 4  # a turn
+GIVEN_UP = 20  # turns without a new row, after which the layer is given up
+STILL = 6  # turns without a new row, after which what is missing is taken to be on everywhere
 QUIET = 2  # turns without a new row, after which segments lie anywhere
 EMPTY = 4  # turns without any row, after which there is no such layer
 GATED = 4  # units with weights that are never seen, tried with either sign
@@ -97,6 +100,8 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         if len(aim.span(fair)) < len(fair.bias):  # some are of deeper units
             good = fair.some((fair.kept >= 2) | aim.marked(s, fair))
         quiet, count = quiet + 1 if len(good.bias) == count else 0, len(good.bias)
+        if quiet > GIVEN_UP:
+            break
         tries = [good, fair] if len(fair.bias) > count else [good]
         fitted = _best(s, [*tries, *(_gated(found, fair) if quiet >= 2 else [])], len(fair.bias))
         if fitted is not None:
@@ -107,6 +112,9 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
                 return Last(some.layer(), fit.output, ends)
             if peeling and len(fit.bad):
                 continue
+            if quiet >= QUIET and number - 1 in s.always:
+                s.always.discard(number - 1)
+                raise Incomplete(number - 1, ends)
             s.take([s.between(*ends, some)])
             need = not s.lift(s.candidates(), LIFTS)
             continue
@@ -122,16 +130,42 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             need = not (quiet and s.lift(found, LIFTS))
             continue
         layer = signed(s, good) if aim_.enough or count == len(fair.bias) else None
+        if layer is None and quiet >= STILL and (always := through.rows(s, fair)) is not None:
+            layer = signed(s, fair.plus(always))
+            if isinstance(layer, Layer) and not all(always.parts):
+                s.always.add(number)
         if isinstance(layer, Lack):
             if layer.number < number:
                 raise Incomplete(layer.number, layer.ends)
-            lack = layer.ends
+            if not _missing(s, layer):
+                lack = layer.ends
             continue
         most = STRAY * len(s.seen[number])
         if layer is not None and (quiet or aim_.enough) and _strays(s, layer) <= most:
             return layer
         need = not (quiet and s.lift(found, LIFTS)) or quiet > 3
+    if number - 1 in s.always:
+        s.always.discard(number - 1)
+        raise Incomplete(number - 1)
     raise Stuck(f"Layer {number + 1}: {count} units, and not all of them.")
+
+
+def _missing(s: Search, lack: Lack) -> bool:
+    """See a kink of a unit that is missing, and more of its row where that can be; whether one was
+    seen.
+    """
+    value, gradient = s.log(np.stack(lack.ends))
+    ends, before = (Reply(value[i], gradient[i]) for i in range(2)), s.log.count
+    track = halve.halved(s.log, lack.share, *lack.ends, *ends)
+    s.tried.update((len(s.layers), x.tobytes()) for x in s.log.points[before:])
+    if track is None:
+        return False
+    s.tracks.append(track)
+    s.sure.add(id(track.kinks[0]))
+    s.take([track])
+    found = s.candidates()
+    s.lift(found.some(aim.marked(s, found)), LIFTS)
+    return True
 
 
 def _fair(s: Search) -> Rows:
@@ -283,7 +317,8 @@ def disagreement(
     """
     points, value = s.log.points, s.log.reply.value
     off = np.abs(fit.output(layers, points) - value).max(1)
-    absent = np.flatnonzero(off > ABSENT * (np.abs(value).max(1) + np.median(np.abs(value))))
+    absent = off > ABSENT * (np.abs(value).max(1) + np.median(np.abs(value)))
+    absent = np.flatnonzero(absent & output.within(points, output.FAR))
     if len(missed := fit.bad if len(fit.bad) else absent):
         bad = points[s.rng.choice(missed)]
         return points[fit.good[np.argmin(np.linalg.norm(points[fit.good] - bad, axis=1))]], bad

@@ -58,7 +58,7 @@ def fit(
 
     guess [K, h]: its weights, as jumps show them, where replies do not tell.
     """
-    (near,) = np.nonzero(_near(x, FAR))
+    (near,) = np.nonzero(within(x, FAR))
     hidden, linear, value = *_features(known.before(layers, x[near])), value[near]
     for slope in (linear[:, :0], linear):
         a = np.column_stack([hidden, slope, np.ones(len(near))])
@@ -80,7 +80,7 @@ def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit 
 
     place [d, h_1]: how x follows z_1 (`cells.Chart`), for which Jacobians take part.
     """
-    (near,) = np.nonzero(_near(x, NEAR) & ~known.beside(layers, x))
+    (near,) = np.nonzero(within(x, NEAR) & ~known.beside(layers, x))
     x, value, gradient = x[near], reply.value[near], reply.gradient[near]
     z = known.before(layers, x)
     hidden, linear = _features(z)
@@ -115,7 +115,8 @@ def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit 
     return None
 
 
-def _near(x: np.ndarray, most: float) -> np.ndarray:
+def within(x: np.ndarray, most: float) -> np.ndarray:
+    """Which points [n, d] are no farther out than so many times the median: [n]."""
     size = np.linalg.norm(x, axis=1)
     return np.asarray(size <= most * np.median(size))
 

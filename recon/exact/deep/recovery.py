@@ -47,12 +47,15 @@ HIDDEN = "Fresh values are met and gradients are not: values are so large that t
 class Found(NamedTuple):
     """A network that met `fresh` standard normal points, and its largest deviation on fresh points
     relative to rms f there; or none, and why.
+
+    several: two hidden layers or more were found, which a network of one has not.
     """
 
     network: Deep | None
     fresh: int
     deviation: float
     why: str
+    several: bool = False
 
 
 def points(share: float) -> int:
@@ -86,7 +89,7 @@ def recover(
     try:
         last = _layers(s, line, points(share), np.zeros((0, dim)) if others is None else others)
     except Stuck as stuck:
-        return Found(None, 0, math.inf, str(stuck))
+        return Found(None, 0, math.inf, str(stuck), len(s.layers) > 1)
     value, gradient = s.log.reply
     made = finish.of([*s.layers, last.layer], last.output, s.log.points, value)
     network = Deep(tuple(a.weights for a in made), tuple(a.bias for a in made))

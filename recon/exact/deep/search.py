@@ -131,6 +131,7 @@ class Search:
     failed: int = 0  # tests on fresh points that a network did not pass
     ends: Ends | None = None  # between which a unit of the layer under way switches
     rays: set[int] = field(default_factory=set)  # of the orthant, that were asked
+    always: set[int] = field(default_factory=set)  # layers with units that never switched
     sure: set[int] = field(default_factory=set)  # kinks (by id) of units found missing (`aim`)
     _pieces: dict[tuple[int, int], rows.Pieces] = field(default_factory=dict)
     _candidates: tuple[tuple[int, ...], Rows] | None = None  # of so many layers, kinks and lines

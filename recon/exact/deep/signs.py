@@ -19,17 +19,21 @@ from recon.exact.deep.search import Ends, Search
 
 SWAPS = 8  # rows left out in turn, where they depend on each other
 TESTS = 5  # Jacobians that show the signs, at least
+SPAN = 1e-6  # of a Jacobian: what may lie outside of the span of rows that are on
+OFF = 1e-5  # of a unit's part where it is on: what it may have where it is off
 AT_ONCE = 64  # Jacobians held against a layer
 FEW = 0.05  # of the Jacobians may lie outside of a layer's span for a unit that is missing
 
 
 class Lack(NamedTuple):
     """The layer of this number lacks a unit that is off at the first of two points, and on at the
-    other.
+    other; share: of points [n, d] and Jacobians there, above nought where it is on, nan where that
+    is not told.
     """
 
     number: int
     ends: Ends
+    share: halve.Share
 
 
 def signed(s: Search, rows: Rows) -> Layer | Lack | None:
@@ -59,46 +63,80 @@ def signed(s: Search, rows: Rows) -> Layer | Lack | None:
 def _oriented(s: Search, rows: Rows) -> Layer | Lack | None:
     """Independent rows with signs: J has no part of those that are off, and nothing outside of
     their span; None where it has.  Where that is so at few points alone, a unit is missing there.
+
+    Where hardly more inputs are on than there are rows, their span holds what a missing unit adds,
+    and it shows as parts of units that are off.
     """
-    layer = rows.layer()
     x, gradient = s.log.points, s.log.reply.gradient
-    above, below = np.zeros(len(layer.bias)), np.zeros(len(layer.bias))
-    size, clean, foul = np.linalg.norm(x, axis=1), list[int](), list[int]()
+    size = np.linalg.norm(x, axis=1)
     (near,) = np.nonzero((size < 100 * np.median(size)) & ~known.beside(s.layers, x))
-    for start in range(0, len(near), AT_ONCE):
-        i = near[start : start + AT_ONCE]
-        z, jacobian = lift.slopes([*s.layers, layer], known.before(s.layers[:1], x[i])[0])
-        inner = gradient[i] @ s.chart.place
-        norms, whole = np.linalg.norm(jacobian, axis=2), np.linalg.norm(inner, axis=(1, 2))
-        told = (norms.min(1) > 1e-9 * norms.max(1)) & (whole > 0)
-        i, z, inner = i[told], z[told], inner[told] / whole[told, None, None]
-        left, values, right = np.linalg.svd(
-            jacobian[told] / norms[told][:, :, None], full_matrices=False
-        )
-        told = np.sum(values > 1e-9 * values[:, :1], 1) == len(layer.bias)
-        i, z, inner, left, values, right = (a[told] for a in (i, z, inner, left, values, right))
-        along = inner @ right.swapaxes(1, 2)
-        good = np.linalg.norm(inner - along @ right, axis=(1, 2)) <= 1e-6
-        clean, foul = clean + i[good].tolist(), foul + i[~good].tolist()
-        if len(foul) > FEW * len(near):
+    seen = list[_Parts]()
+    for i in _batches(near):
+        seen.append(_parts(s, rows.layer(), x[i], gradient[i]))
+        if sum((part.outside > SPAN).sum() for part in seen) > FEW * len(near):
             return None
-        a = np.linalg.norm(along / values[:, None] @ left.swapaxes(1, 2), axis=1)[good]
-        above = np.maximum(above, np.where(z[good] > 0, a, 0).max(0, initial=0.0))
-        below = np.maximum(below, np.where(z[good] > 0, 0, a).max(0, initial=0.0))
-    most, least = np.maximum(above, below), np.minimum(above, below)
-    if len(clean) < TESTS or most.min() < 1e-7 or (least > 1e-5 * most).any():
+    z, outside, part = (np.concatenate(some) for some in zip(*seen, strict=True))
+    good = outside <= SPAN
+    most = np.where(good[:, None], part, 0).max(0, initial=0.0)
+    if good.sum() < TESTS or most.min() < 1e-7:
         return None
-    made = rows.layer(np.where(above > below, 1.0, -1.0))
+    has = (part > OFF * most) & good[:, None]
+    sides = [(has & side).sum(0) / np.maximum(side.sum(0), 1) for side in (z > 0, z <= 0)]
+    made = rows.layer(np.where(sides[0] > sides[1], 1.0, -1.0))
+
+    def share(x: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        z, outside, part = _parts(s, made, x, gradient)
+        wrong = ((z <= 0) & (part > OFF * most)).any(1) | (outside > SPAN)
+        return np.where(np.isnan(outside), np.nan, wrong)
+
+    shares = np.concatenate([share(x[i], gradient[i]) for i in _batches(near)])
+    clean, foul = near[shares == 0], near[shares > 0]
+    if len(foul) > FEW * len(near) or len(clean) < TESTS:
+        return None
     left_to_ask = [i for i in foul if (len(s.layers), x[i].tobytes()) not in s.tried]
     if not left_to_ask:
-        return made if not foul else None
-    share = np.full(len(x), np.nan)
-    share[clean], share[left_to_ask] = 0.0, 1.0
-    pair = halve.nearest(x, share)
+        return made if not len(foul) else None
+    shares = np.full(len(x), np.nan)
+    shares[clean], shares[left_to_ask] = 0.0, 1.0
+    pair = halve.nearest(x, shares)
     assert pair is not None
     low, at = pair
     s.tried.add((len(s.layers), x[at].tobytes()))
-    return Lack(_lacking([*s.layers, made], s, x[at], gradient[at]), (x[low], x[at]))
+    return Lack(_lacking([*s.layers, made], s, x[at], gradient[at]), (x[low], x[at]), share)
+
+
+def _batches(near: np.ndarray) -> list[np.ndarray]:
+    return [near[start : start + AT_ONCE] for start in range(0, len(near), AT_ONCE)]
+
+
+class _Parts(NamedTuple):
+    """At n points: z [n, h] of a layer, the share of each Jacobian outside of the span of its rows
+    [n], nan where that is not told, and their parts in it [n, h].
+    """
+
+    z: np.ndarray
+    outside: np.ndarray
+    part: np.ndarray
+
+
+def _parts(s: Search, layer: Layer, x: np.ndarray, gradient: np.ndarray) -> _Parts:
+    """Of Jacobians [n, K, d] at points [n, d]."""
+    z, jacobian = lift.slopes([*s.layers, layer], known.before(s.layers[:1], x)[0])
+    inner = gradient @ s.chart.place
+    norms, whole = np.linalg.norm(jacobian, axis=2), np.linalg.norm(inner, axis=(1, 2))
+    told = (norms.min(1) > 1e-9 * norms.max(1)) & (whole > 0)
+    outside, part = np.full(len(x), np.nan), np.zeros(z.shape)
+    left, values, right = np.linalg.svd(
+        jacobian[told] / norms[told][:, :, None], full_matrices=False
+    )
+    full = np.sum(values > 1e-9 * values[:, :1], 1) == len(layer.bias)
+    told[told] = full
+    left, values, right = left[full], values[full], right[full]
+    inner = inner[told] / whole[told, None, None]
+    along = inner @ right.swapaxes(1, 2)
+    outside[told] = np.linalg.norm(inner - along @ right, axis=(1, 2))
+    part[told] = np.linalg.norm(along / values[:, None] @ left.swapaxes(1, 2), axis=1)
+    return _Parts(z, outside, part)
 
 
 def _lacking(layers: Layers, s: Search, x: np.ndarray, gradient: np.ndarray) -> int:

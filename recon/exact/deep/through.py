@@ -1,0 +1,90 @@
+"""Units of a middle layer that are on at nearly all points, read off Jacobians: no query.
+
+Such a unit shows no kink, and J is nowhere in the span of the rows found.  Where all inputs are on,
+J = A W + B R in the rows W of these units and the rows R found that are on: what all J span beside
+R is W, but for multiples of rows of R.  Where a unit of R is off it has no part of its own, and
+what J has along its row is A times that multiple, the same at all these points; which tells its
+side, too.  How several such units mix is not identifiable, nor are their biases, as far as they are
+on; a kink where one switches shows its bias.  (Our own construction.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recon.exact.deep import aim, cells, known
+from recon.exact.deep.lift import Partial
+from recon.exact.deep.rows import Rows
+from recon.exact.deep.search import Search
+
+SPAN = 1e-9  # of the largest singular value: rank
+SAME = 1e-6  # of a part along a row: how far it may be from a multiple
+MOST = 2  # units that are on everywhere
+LEAST = 3  # inputs on which a kink shows whose it is
+SPARE = 2  # equations more than unknowns, at least
+
+
+def rows(s: Search, found: Rows) -> Rows | None:
+    """Rows of the few units that are on everywhere, beside those found [m, h]; None where none is
+    told.
+    """
+    there = aim.inside(s)
+    x, size = s.log.points, np.linalg.norm(s.log.points, axis=1)
+    there &= (size <= 100 * np.median(size)) & ~known.beside(s.layers, x)
+    where = cells.region(s.layers, [np.ones(len(layer.bias), bool) for layer in s.layers])
+    inner = s.log.reply.gradient[there] @ s.chart.place @ np.linalg.pinv(where.map)
+    whole = np.linalg.norm(inner, axis=(1, 2))
+    y = known.after(s.layers, x[there][whole > 0])
+    inner = inner[whole > 0] / whole[whole > 0, None, None]
+    layer = found.layer()
+    if not len(inner) or not len(layer.bias):
+        return None
+    basis, beside = aim.span(found), inner.reshape(-1, inner.shape[2])
+    _, values, right = np.linalg.svd(beside - beside @ basis.T @ basis, full_matrices=False)
+    more = right[values > SPAN * np.sqrt(len(beside))]
+    if (
+        len(basis) < len(layer.bias)
+        or not 0 < len(more) <= MOST
+        or len(basis) + len(more) >= inner.shape[2]
+    ):
+        return None
+    along = inner @ np.linalg.pinv(np.concatenate([layer.weights, more]))
+    parts, of = along[..., : len(basis)], along[..., len(basis) :]
+    weights = more.copy()
+    for j, z in enumerate((y @ layer.weights.T + layer.bias).T):
+        told = [_multiple(of[side], parts[side, :, j]) for side in (z > 0, z <= 0)]
+        right_one = [a for a in told if a is not None]
+        if len(right_one) != 1:
+            return None
+        weights += np.outer(right_one[0], layer.weights[j])
+    weights /= np.linalg.norm(weights, axis=1, keepdims=True)
+    z = known.after(s.layers, x[size <= 100 * np.median(size)]) @ weights.T
+    sign = np.where(np.abs(z.max(0)) > np.abs(z.min(0)), 1.0, -1.0)
+    bias = 2 * np.abs(np.minimum((sign * z).min(0), 0)) + np.abs(z).max(0)
+    kinks = [[pair for pair in s.seen[len(s.layers)] if _of(pair[0], w)] for w in weights]
+    for j, (pairs, w) in enumerate(zip(kinks, sign[:, None] * weights, strict=True)):
+        if pairs:
+            part = pairs[0][0]
+            bias[j] = part.bias * (part.weights @ w) / (part.weights @ part.weights)
+    none = np.zeros(len(bias), int)
+    seen = np.ones(weights.shape, bool)
+    return Rows(weights * sign[:, None], bias, seen, tuple(map(tuple, kinks)), none, none)
+
+
+def _of(part: Partial, row: np.ndarray) -> bool:
+    """Whether a kink is of the unit of this row [h], as far as it was seen."""
+    if part.seen.sum() < LEAST:
+        return False
+    along = part.weights @ row / (part.weights @ part.weights)
+    off = np.linalg.norm(along * part.weights - np.where(part.seen, row, 0))
+    return bool(off < SAME * np.linalg.norm(row[part.seen]))
+
+
+def _multiple(of: np.ndarray, part: np.ndarray) -> np.ndarray | None:
+    """The multiples [e] that make parts [n, K] of what J has of the new rows, of [n, K, e]."""
+    a, b = of.reshape(-1, of.shape[2]), part.reshape(-1)
+    if len(a) < a.shape[1] + SPARE:
+        return None
+    found, _, rank, _ = np.linalg.lstsq(a, b, rcond=SPAN)
+    size = max(float(np.abs(b).max()), float(np.abs(a).max()))
+    return found if rank == a.shape[1] and np.abs(a @ found - b).max() < SAME * size else None
