@@ -92,6 +92,19 @@ def test_units_that_are_off_with_many_of_their_inputs_are_found():
     assert np.mean(error(got.network, true) > 1e-9) <= got.share
 
 
+@pytest.mark.parametrize("seed", [6028, 6036])
+def test_a_middle_unit_that_hardly_ever_switches_is_found(seed):
+    # of the third layer: on at 99 % of normal inputs, and at none of 4,000
+    victim_key, key, _ = jax.random.split(jax.random.key(seed), 3)
+    drawn = victims.random_deep(victim_key, (80, 40, 20, 10, 5, 3))
+    true = jax.tree.map(lambda a: np.asarray(a, np.float64), drawn)
+    got, counted = attacked(true, key=key)
+    assert got.ok, str(got)
+    assert got.network.widths == (40, 20, 10, 5)
+    assert error(got.network, true).max() < 1e-9
+    assert counted.queries <= 12 * 75
+
+
 def test_inputs_of_other_scale_and_shift_and_data():
     true = planted(11, 20, 14, 9, 3)
     shift, scale = np.linspace(-3, 5, 20), 2.0 ** np.arange(-10, 10)

@@ -2,7 +2,7 @@
 
 J is a sum over the units that are on, each times its row: it lies in their span, and each unit has
 a side of its plane on which it has no part.  A Jacobian outside of the span shows that a unit is
-missing there.
+missing there; so do parts of units that are off, at few points.
 """
 
 from __future__ import annotations
