@@ -92,7 +92,7 @@ def test_units_that_are_off_with_many_of_their_inputs_are_found():
     assert np.mean(error(got.network, true) > 1e-9) <= got.share
 
 
-@pytest.mark.parametrize("seed", [6028, 6036])
+@pytest.mark.parametrize("seed", [pytest.param(6028, marks=pytest.mark.slow), 6036])
 def test_a_middle_unit_that_hardly_ever_switches_is_found(seed):
     # of the third layer: on at 99 % of normal inputs, and at none of 4,000
     victim_key, key, _ = jax.random.split(jax.random.key(seed), 3)
