@@ -73,7 +73,7 @@ class Softmax:
         # and at any distance between, up to where most logits are seen no more
         out = count if count >= MANY else OUT * (network.width <= SMALL)
         if out:
-            rng, far = np.random.default_rng(seeds[0]), certify.FAR
+            rng, far = np.random.default_rng(seeds), certify.FAR  # other points than the near ones
             while far < FARTHEST and np.median(spread(network(far * x))) < most:
                 far *= 2
             places.append(Place(certify.spread_out(rng, dim, far), out))
