@@ -31,7 +31,7 @@ SEGMENTS = 60  # a layer, at most
 DEEPER = 0.15  # of the whole rows seen are false: there are deeper kinks
 FIRST = 2  # of them, before missing units are aimed at
 LIFTS = 4  # a turn
-GIVEN_UP = 20  # turns without a new row, after which the layer is given up
+DOUBT = 20  # turns without a new row, after which units taken to be on everywhere are doubted
 STILL = 6  # turns without a new row, after which what is missing is taken to be on everywhere
 QUIET = 2  # turns without a new row, after which segments lie anywhere
 EMPTY = 4  # turns without any row, after which there is no such layer
@@ -100,8 +100,9 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         if len(aim.span(fair)) < len(fair.bias):  # some are of deeper units
             good = fair.some((fair.kept >= 2) | aim.marked(s, fair))
         quiet, count = quiet + 1 if len(good.bias) == count else 0, len(good.bias)
-        if quiet > GIVEN_UP:
-            break
+        if quiet > DOUBT and number - 1 in s.always:
+            s.always.discard(number - 1)
+            raise Incomplete(number - 1)
         tries = [good, fair] if len(fair.bias) > count else [good]
         fitted = _best(s, [*tries, *(_gated(found, fair) if quiet >= 2 else [])], len(fair.bias))
         if fitted is not None:
@@ -144,9 +145,6 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         if layer is not None and (quiet or aim_.enough) and _strays(s, layer) <= most:
             return layer
         need = not (quiet and s.lift(found, LIFTS)) or quiet > 3
-    if number - 1 in s.always:
-        s.always.discard(number - 1)
-        raise Incomplete(number - 1)
     raise Stuck(f"Layer {number + 1}: {count} units, and not all of them.")
 
 
