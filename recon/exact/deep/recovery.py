@@ -11,8 +11,9 @@ asks whether that can be done with few.
 
 A first layer of more units than inputs is found where one hidden layer follows it (`wide`).  Else
 it has at most d units, and later layers are not wider than those before (but for the last hidden
-one); replies are in float64.  Not identifiable, and so our choice: the order of units, their scale,
-and how units that are on everywhere mix; these are passed on by identity units, one for each input.
+one); replies are in float64.  Not identifiable, and so our choice: the order of units, their
+scale, and how units that are on everywhere mix; these are passed on by identity units, one for each
+input.
 
 What is proved and what is not: every value is met to rounding, and m fresh standard normal points
 are, with their gradients, drawn once the network stood.  With confidence 95 % the network answers
