@@ -15,6 +15,7 @@ from recon.networks import TwoLayer
 
 NORMAL = 6  # fresh points at least, near and farther out in turn
 FEW, MANY = 3, 48  # inputs up to which, and points that are asked there, or of one or two outputs
+SLIDES, SLID = 8, 0.5  # steps to where logits show, and how far within the limit each ends
 SMALL, OUT = 16, 32  # units up to which, and points that are asked at any distance besides
 USUAL = 0.35  # of the limit: how far logits part at a line's first ends, and at fresh points
 BESIDE = 0.2  # of a usual distance: how far from the origin lines pass, so that few kinks are far
@@ -22,6 +23,7 @@ HALF = 3.0  # of a line in a box, in t: its ends lie at angles of 72 degrees
 INWARD = 0.1  # of a box's sides: where a line begins and ends
 INSIDE, CORNERS = 30, 256  # fresh points of a box: a share of 10 %; it has 2^d corners
 DIRECTIONS = 64
+USUALLY = 1024  # usual points, among which those are looked for that show logits
 FARTHEST = 1e6  # of fresh points, times standard normal
 SEEN = 25.0  # the size of a single logit up to which its probability tells anything
 
@@ -29,6 +31,29 @@ SEEN = 25.0  # the size of a single logit up to which its probability tells anyt
 def spread(values: np.ndarray) -> np.ndarray:
     """How far logits [n, K] part, [n]; the size of a single one."""
     return np.abs(values[:, 0]) if values.shape[1] == 1 else np.ptp(values, axis=1)
+
+
+def slid(network: TwoLayer, x: np.ndarray, limit: float) -> np.ndarray:
+    """x [n, d], those moved at which logits part by more than the limit, as far as that helps.
+
+    By the shortest steps to where they part by less: far points stay far where there is room.
+    """
+    x = x.copy()
+    for _ in range(SLIDES):
+        values = network(x)
+        apart = spread(values)
+        off = ~(apart <= limit)
+        if not off.any():
+            return x
+        slope = network.gradient(x[off])
+        if values.shape[1] > 1:
+            values, slope = (a - a.mean(1, keepdims=True) for a in (values, slope))
+        less = values[off] * (SLID * limit / apart[off] - 1)[:, None]
+        step = np.einsum("ndk,nk->nd", np.linalg.pinv(slope), less)
+        step = np.where(np.isfinite(step), step, 0.0)
+        most = np.linalg.norm(x[off], axis=1) / np.maximum(np.linalg.norm(step, axis=1), 1e-300)
+        x[off] += step * np.minimum(1.0, most)[:, None]
+    return x
 
 
 class Ends(NamedTuple):
@@ -70,14 +95,26 @@ class Softmax:
         count = max(count, NORMAL if values.shape[1] > 2 and dim > FEW else MANY)
         reach = radius * dim**0.5 / float(np.linalg.norm(line.v))
         places = certify.normal_places(seeds[0], dim, count, radius)
+        rng, far = np.random.default_rng(seeds), certify.FAR  # other points than the near ones
+        while far < FARTHEST and np.median(spread(network(far * x))) < most:
+            far *= 2
         # and at any distance between, up to where most logits are seen no more
         out = count if count >= MANY else OUT * (network.width <= SMALL)
         if out:
-            rng, far = np.random.default_rng(seeds), certify.FAR  # other points than the near ones
-            while far < FARTHEST and np.median(spread(network(far * x))) < most:
-                far *= 2
             places.append(Place(certify.spread_out(rng, dim, far), out))
+        dead = not np.median(np.abs(network.gradient(x)).max((1, 2)))  # usual is farther out
+        if dead or (spread(values) > self.limit).any():
+            shown = self.shown(rng, network, far if dead else 1.0)
+            places += [Place(shown, len(shown))] * bool(len(shown))
         return certify.points(seeds[1], network, line._replace(reach=reach), eps, places), places
+
+    def shown(self, rng: np.random.Generator, network: TwoLayer, scale: float) -> np.ndarray:
+        """Points [m, d] where logits show, `scale` times as far out as normal ones, and farther."""
+        usual = scale * rng.standard_normal((USUALLY, network.rows.shape[1]))
+        seen = usual[spread(network(usual)) <= self.limit][:MANY]
+        far = certify.FAR ** rng.uniform(0, 2, (MANY, 1)) * usual[:MANY]
+        far = slid(network, np.concatenate([far, -far]), self.limit)
+        return np.concatenate([seen, far[spread(network(far)) <= self.limit]])
 
 
 @dataclass(frozen=True)

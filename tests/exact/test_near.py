@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from recon import exact, oracles
 from recon.exact import Status
+from recon.exact.regions import slid, spread
+from recon.networks import TwoLayer
 from recon.oracles import Cost, View
 
 ODDS = ("probabilities", "log_probabilities")
@@ -237,3 +239,19 @@ def test_half_precision_in_a_box_is_refused_inside():
     got = exact.recover(oracle, dim=6, key=1, box=(2, 3))
     assert got.status is Status.UNCERTIFIED
     assert got.cost.queries == 2
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_points_are_slid_to_where_logits_show_and_stay_far(outputs):
+    a, b, w, c = drawn(4, 12, 20, outputs)
+    network = TwoLayer(a, b, 300 * w, np.zeros((outputs, 12)), 300 * c)
+    x = 50 * np.random.default_rng(0).normal(size=(40, 12))
+    far = np.linalg.norm(x, axis=1)
+    limit = 300.0
+    assert (spread(network(x)) > limit).mean() > 0.9
+    moved = slid(network, x, limit)
+    shows = spread(network(moved)) <= limit
+    assert shows.mean() > 0.6
+    assert np.median(np.linalg.norm(moved, axis=1)[shows] / far[shows]) > 0.4
+    fine = spread(network(0.01 * x)) <= limit
+    np.testing.assert_array_equal(slid(network, 0.01 * x, limit)[fine], 0.01 * x[fine])

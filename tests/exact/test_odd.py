@@ -506,3 +506,20 @@ def test_deeper_victims_are_not_taken_for_small_ones_without_all_gradients(seed,
     victim = draws.random_odd([57, seed], view)
     assert victim.kind == kind
     assert not exact.recover(victim.oracle(), dim=victim.dim, key=seed).ok
+
+
+@pytest.mark.parametrize(
+    ("seed", "view", "known"),
+    [
+        (3656, View("probabilities", of="log_probabilities"), False),
+        (6924, View("log_probabilities", of="probabilities"), False),  # dead where it was begun
+        (8389, View("probabilities", "none"), True),
+        (6276, View("probabilities", "none"), False),  # clipped
+        (6902, View("log_probabilities", "none"), False),  # constant at 97 of 100 inputs
+    ],
+)
+def test_certificates_ask_where_a_softmax_of_large_logits_shows_them(seed, view, known):
+    victim = draws.random_odd([58, seed], view)
+    told = {"width": victim.width} if known else {}
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=seed, **told)
+    assert not got.ok or (victim.deviations(got.network, 10_000) < victim.promised).all()

@@ -11,6 +11,8 @@ import pytest
 
 from recon import exact, oracles
 from recon.exact import Status
+from recon.exact.less.top_classes import all_on, read
+from recon.exact.less.top_line import _confirmed
 from recon.exact.less.top_replies import Log
 from recon.exact.less.top_touch import Planes, touched
 from recon.exact.less.top_unseen import unseen
@@ -211,3 +213,35 @@ def test_where_a_class_never_seen_is_likely_it_mostly_is():
         hits.append(truth(point[None]).argmax() == 2)
     assert len(hits) >= 4
     assert np.mean(hits) > 0.4
+
+
+def test_gradients_of_other_classes_tell_units_from_two_taken_for_one():
+    truth = planted(3, dim=12, width=6, outputs=3)
+    log = Log(Counting(truth).oracle, 12, classes=3)
+    log.ask(3 * np.random.default_rng(0).normal(size=(60, 12)))
+    units = Planes(truth.rows, truth.bias)
+    none = Planes(np.zeros((0, 12)), np.zeros(0))
+    label = np.zeros(6, int)
+    assert _confirmed(log, none, units, label).all()
+    both = truth.weights[0, 0] * truth.rows[0] + truth.weights[0, 1] * truth.rows[1]
+    false = Planes(np.concatenate([both[None], truth.rows[2:]]), truth.bias[1:])
+    assert not _confirmed(log, none, false, label[1:]).any()
+    one = log.label == 0  # which confirms nothing of its own rows
+    for name in ("x", "label", "value", "gradient"):
+        setattr(log, name, getattr(log, name)[one])
+    assert not _confirmed(log, none, units, label).any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_points_where_all_units_are_barely_on_leave_the_class_on_top(seed):
+    truth = planted(seed, dim=60, width=24, outputs=6)
+    log, rng = Log(Counting(truth).oracle, 60, classes=6), np.random.default_rng(seed)
+    log.ask(rng.normal(size=(80, 60)))
+    reading = read(log, Planes(truth.rows, truth.bias))
+    assert reading.plain
+    x = 3 * rng.normal(size=(50, 60))
+    moved = all_on(reading, x)
+    assert (moved @ truth.rows.T + truth.bias > 0).all()
+    assert (truth(moved).argmax(1) == truth(x).argmax(1)).mean() > 0.95
+    turned = reading._replace(plain=False)
+    np.testing.assert_array_equal(all_on(turned, x), x)

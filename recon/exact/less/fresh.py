@@ -2,7 +2,7 @@
 
 Points of one round: antipodal pairs far out, where every unit that is there is on at one of the
 two; ordinary ones, standard normal; and pairs beside all hyperplanes at once (`touch`), which the
-gradients tell apart.  Where probabilities saturate, points are drawn towards the origin.
+gradients tell apart.  Where probabilities saturate, points are moved to where they do not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact import certify, touch
+from recon.exact import certify, regions, touch
 from recon.exact.asking import Spent
 from recon.exact.less.chords import Wild
 from recon.exact.less.odds import Log, Unreadable
@@ -76,7 +76,11 @@ def log_odds(network: TwoLayer, x: np.ndarray, hidden: bool) -> np.ndarray:
 
 
 def inside(log: Log, network: TwoLayer, x: np.ndarray) -> np.ndarray:
-    """x [n, d], those drawn towards the origin at which the network's log p is too deep."""
+    """x [n, d], those moved at which the network's log p is too deep: to the side, as far as that
+    helps, then towards the origin.
+    """
+    if log.depth < np.inf:
+        x = regions.slid(network, x, 0.9 * log.depth)
     for _ in range(60):
         deep = np.abs(log_odds(network, x, log.hidden)).max(1) > 0.9 * log.depth
         if not deep.any():
@@ -85,10 +89,13 @@ def inside(log: Log, network: TwoLayer, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def points(log: Log, network: TwoLayer, key: np.ndarray, ordinary: int = ORDINARY) -> np.ndarray:
-    """Fresh points [n, d]."""
+def points(
+    log: Log, network: TwoLayer, key: np.ndarray, ordinary: int = ORDINARY, last: bool = True
+) -> np.ndarray:
+    """Fresh points [n, d]; last: whether a network that meets them is certified."""
     rng = np.random.default_rng(key)
-    ordinary = max(ordinary, min(certify.how_many(network.width, None), MANY))
+    many = certify.how_many(network.width, None)  # hundreds where no unit was found
+    ordinary = max(ordinary, many if last and not network.width else min(many, MANY))
     some = rng.standard_normal((ordinary, log.dim))
     far = FAR[:, None] * rng.standard_normal((len(FAR), log.dim))
     far = inside(log, network, far)

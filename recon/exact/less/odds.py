@@ -202,7 +202,8 @@ def begin(
             raise OneOutput(log.cost)
         if not log.saturates:
             check_scale(r.f, log.cost)
-        change = np.ptp(r.f, 0).max()
+        with np.errstate(invalid="ignore"):  # log-odds that are no numbers
+            change = np.ptp(r.f, 0).max()
         if change == 0 and probe.decimals(log.shown) is not None:
             raise Unreadable(CONSTANT)
         if log.saturates and 0 < change <= HARDLY * r.noise.min():

@@ -67,14 +67,13 @@ def read(log: Log, planes: Planes) -> Reading:
 def _turned(log: Log, planes: Planes) -> tuple[Planes, bool]:
     """The planes, rows turned to the side where their units are on, if there is one; whether."""
     rows, bias = planes
-    if len(rows) > log.dim:
+    parts = log.parts(rows)
+    if parts is None:
         return planes, False
-    parts, _, rank, _ = np.linalg.lstsq(rows.T, log.gradient.T)
-    left_over = np.linalg.norm(log.gradient - parts.T @ rows, axis=1).max(initial=0.0)
-    shown = np.abs(parts.T) > 1e-8 * log.scale
+    shown = np.abs(parts) > log.shown
     right = log.x @ rows.T + bias[None] > 0
     on_right, on_left = (shown & right).any(0), (shown & ~right).any(0)
-    plain = rank == len(rows) and left_over <= 1e-9 * log.scale and not (on_right & on_left).any()
+    plain = not (on_right & on_left).any()
     sign = np.where(plain & on_left, -1.0, 1.0)
     return Planes(rows * sign[:, None], bias * sign), bool(plain)
 
@@ -147,6 +146,15 @@ def telling(log: Log, reading: Reading, rng: np.random.Generator) -> np.ndarray:
         score = score - len(bias) * (network(tried).argmax(1) != k)
         found.append(tried[np.argmax(score)])
     return np.array(found).reshape(-1, log.dim)
+
+
+def all_on(reading: Reading, x: np.ndarray) -> np.ndarray:
+    """x [m, d] moved to where a class tells all of its weights, if one reply can: S = 0."""
+    rows, bias = reading.network.rows, reading.network.bias
+    if not reading.plain:
+        return x
+    every = np.ones((len(x), len(bias)), bool)
+    return _moved(x, every, np.ones(len(bias)), rows, bias)
 
 
 def _moved(

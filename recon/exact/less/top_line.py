@@ -9,7 +9,8 @@ not, and their tangents meet between them, they are presumed to enclose one:
         g_r - g_l = w n^T, n x + b = 0    a switch where the tangents meet, and perhaps units
         where the tangents meet           beside it: asked just past it, on its longer side
 
-Presumed units are tested all at once (`top_touch`).  Those found to be several, and intervals
+Where the gradients of all classes are sums of the rows presumed, these are units'; else the planes
+are asked beside, all at once (`top_touch`).  Those found to be several, and intervals
 whose tangents do not meet inside, are split.  A switch that what is known adds up to needs no
 query: a unit that hid beside it would be a direction of its own.
 """
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recon.exact.less.chords import Wild
-from recon.exact.less.top_replies import Log
+from recon.exact.less.top_replies import SUMS, Log
 from recon.exact.less.top_touch import Planes, touched
 
 FIRST, FIRST_UNKNOWN = 0.6, 12  # first points on a line: per unit told, or without
@@ -103,7 +104,9 @@ def search(
                 return units
         elif not split.any():
             units = _planes(log, line, iv, presumed)
-            real = touched(log, units, rng)
+            held = _planes(log, line, iv, np.flatnonzero(_held(iv, ends, sure)))
+            real = _confirmed(log, known.and_(held), units, log.label[iv.left[presumed]])
+            real = real if real.all() else touched(log, units, rng)
             sure |= {ends[i] for i in presumed[real]}
             several |= {ends[i]: 0 for i in presumed[~real]}
             continue
@@ -129,6 +132,19 @@ def _held(iv: Intervals, ends: list[tuple[int, int]], sure: set[tuple[int, int]]
     return iv.full & iv.same & iv.inside & known
 
 
+def _confirmed(log: Log, known: Planes, units: Planes, label: np.ndarray) -> np.ndarray:
+    """Which planes [m], presumed from gradients of one class each, other classes' confirm.
+
+    Of two units taken for one, the sum of rows is another in another class: its gradients are no
+    sums of the rows presumed.
+    """
+    parts = log.parts(known.and_(units).rows)
+    if parts is None:
+        return np.zeros(len(label), bool)
+    shown = np.abs(parts[:, len(known.bias) :]) > log.shown
+    return np.asarray((shown & (log.label[:, None] != label[None])).any(0))
+
+
 def _spanned(log: Log, iv: Intervals, rows: np.ndarray) -> np.ndarray:
     """Whether the jumps [n - 1] of the gradient are sums of the rows [m, d].
 
@@ -138,7 +154,7 @@ def _spanned(log: Log, iv: Intervals, rows: np.ndarray) -> np.ndarray:
         return np.zeros(len(iv.left), bool)
     basis = np.linalg.qr(rows.T)[0]
     jump = log.gradient[iv.right] - log.gradient[iv.left]
-    return np.linalg.norm(jump - jump @ basis @ basis.T, axis=1) <= 1e-9 * log.scale
+    return np.linalg.norm(jump - jump @ basis @ basis.T, axis=1) <= SUMS * log.scale
 
 
 def _equal(log: Log, a: int, b: int) -> bool:

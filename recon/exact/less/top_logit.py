@@ -61,7 +61,7 @@ def recover(
             error = np.inf
             units = _search(log, units if i != AFRESH else _nothing(log), line_seed, i == 0)
             network, lacking = always_on.assembled(log, units.network)
-            number = log.ask(fresh.points(log, network, seeds[0]))
+            number = log.ask(fresh.points(log, network, seeds[0], last=not lacking))
             if not always_on.steady(log, units.network):
                 continue
             network, unseen = always_on.assembled(log, units.network)

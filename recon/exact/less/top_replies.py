@@ -11,6 +11,8 @@ from recon.exact.asking import Spent, roundoff
 from recon.exact.less.odds import FEW_DIGITS, ROUGH, Unreadable
 from recon.oracles import AnyOracle, Cost
 
+SUMS = 1e-9  # of the largest gradient: what rounding leaves of a sum of rows
+SHOWN = 1e-8  # of the largest gradient: a coefficient that is not rounding
 ROUNDING = 256.0  # eps of the largest gradient: what a difference must exceed to be one
 
 
@@ -59,14 +61,21 @@ class Log:
         return float(np.linalg.norm(self.gradient, axis=1).max(initial=0.0))
 
     @property
+    def shown(self) -> float:
+        """The weight above which a unit has a part in a gradient."""
+        return SHOWN * self.scale
+
+    @property
     def tiny(self) -> float:
         """The norm up to which a difference of gradients is rounding."""
         return ROUNDING * self.eps * self.scale
 
-    def jump(self, a: int, b: int) -> np.ndarray:
-        """By how much the gradient [d] differs at reply b from that at a."""
-        return np.asarray(self.gradient[b] - self.gradient[a])
-
-    def offset(self, a: int) -> float:
-        """The intercept f - g x of reply a."""
-        return float(self.value[a] - self.gradient[a] @ self.x[a])
+    def parts(self, rows: np.ndarray) -> np.ndarray | None:
+        """Coefficients [n, m] of the gradients in independent rows [m, d]; None where they are not
+        sums of them.
+        """
+        if len(rows) > self.dim:
+            return None
+        parts, _, rank, _ = np.linalg.lstsq(rows.T, self.gradient.T)
+        left_over = np.linalg.norm(self.gradient - parts.T @ rows, axis=1).max(initial=0.0)
+        return parts.T if rank == len(rows) and left_over <= SUMS * self.scale else None

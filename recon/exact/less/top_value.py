@@ -126,7 +126,7 @@ def _completed(log: Log, planes: Planes, classes: int | None, rng: np.random.Gen
             point, chance = unseen(log, reading.network, reading.seen, rng)
             if chance < LIKELY:
                 return reading
-            x, vain = point[None], vain + 1
+            x, vain = top_classes.all_on(reading, point[None]), vain + 1
         log.ask(x)
         before, reading = reading, top_classes.read(log, planes)
         told = reading.missing.sum() < before.missing.sum() or reading.seen.sum() > count
