@@ -523,3 +523,11 @@ def test_certificates_ask_where_a_softmax_of_large_logits_shows_them(seed, view,
     told = {"width": victim.width} if known else {}
     got = exact.recover(victim.oracle(), dim=victim.dim, key=seed, **told)
     assert not got.ok or (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+def test_a_victim_that_answers_otherwise_every_time_is_not_searched_for_a_wide_layer():
+    victim = draws.random_odd([58, 8080], View(explanation="input_x_gradient"))
+    assert victim.kind == "dropout"
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=8080)
+    assert not got.ok
+    assert got.cost.queries < 6000

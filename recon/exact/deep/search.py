@@ -73,6 +73,15 @@ class Log:
         """Which of the points [n, d] were asked: [n]."""
         return np.array([point.tobytes() in self._rows for point in x], bool)
 
+    def repeats(self, n: int) -> bool:
+        """Whether the replies of the n largest values come again when they are asked for again."""
+        largest = np.argsort(np.abs(self.reply.value).max(1))[-n:]
+        again, reply = self.ask_victim(self.points[largest]), self.reply
+        return all(
+            np.allclose(a, b[largest], rtol=self.eps**0.5, atol=0)
+            for a, b in zip(again, reply, strict=True)
+        )
+
     def keep(self, x: np.ndarray, reply: Reply) -> None:
         """Note replies that were asked elsewhere."""
         self._rows.update((point.tobytes(), i) for i, point in enumerate(x, self.count))

@@ -37,6 +37,7 @@ SIGN = 1e-4  # how far a sign may be from one
 FAILS = 3  # steps of one unit that show nothing
 MORE = 4  # units than twice as many as need be, tried for signs
 LINES = 4  # through the point, at most
+AGAIN = 3  # queries repeated where a unit cannot be completed
 TURNS = 40
 DEEPER = 0.65  # directions of jumps a kink: more than units of a last hidden layer have
 FEW = 12  # kinks that do not tell that
@@ -88,7 +89,7 @@ class _Star:
     """Lines through one point, and what their kinks show of the second layer."""
 
     def __init__(self, s: Search, planes: Layer) -> None:
-        self.s, self.signed, self.lines = s, False, 1
+        self.s, self.signed, self.lines, self.steady = s, False, 1, False
         self.alone = s.log.outputs == 1
         track = s.tracks[-1]
         self.origin = track.x[np.argmin(np.abs(track.t))]
@@ -228,6 +229,10 @@ class _Star:
             where = self.first, self.signed, unit.seen, solved
             seen = surface.step(s.log, *where, unit.direction, s.rng)
             unit.seen.extend([] if seen is None else [seen])
+        if not self.steady:
+            self.steady = s.log.repeats(AGAIN)
+        if not self.steady:
+            raise Stuck("The victim's answers to one query differ.")
         return None
 
     def complete_all(self) -> None:

@@ -16,6 +16,7 @@ from recon.networks import TwoLayer
 
 DRAWN = 96  # classes
 SWEEPS = 12
+BOUNDS = 512  # replies that they keep to, at most
 STEPS = 40  # uphill
 RADII = (1.0, 3.0, 30.0)  # times standard normal
 
@@ -64,9 +65,11 @@ def _drawn(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """W [m, h] and c [m] of classes that were never on top, starting from those of seen ones."""
-    hidden = np.maximum(log.x @ network.rows.T + network.bias[None], 0)
+    number = rng.permutation(len(log.x))[:BOUNDS]
+    x = log.x[number]
+    hidden = np.maximum(x @ network.rows.T + network.bias[None], 0)
     hidden = np.concatenate([hidden, np.ones((len(hidden), 1))], 1)
-    free = log.value[:, None] - log.x @ slope.T  # [n, m]
+    free = log.value[number, None] - x @ slope.T  # [n, m]
     drawn = np.concatenate([weights, offset[:, None]], 1)
     room = np.maximum(free - hidden @ drawn.T, 0)
     spread = np.append(np.sqrt(np.mean(weights**2, 0)), np.abs(offset).max(initial=1e-3))

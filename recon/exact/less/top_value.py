@@ -84,7 +84,7 @@ def _recover(
             if line is not None:
                 planes = planes.and_(search(log, line, planes, None if lines else width, rng))
             planes = planes.distinct(log.eps)
-            reading = _completed(log, planes, classes, rng)
+            reading = _completed(log, planes, classes, lines, rng)
             verdict = _judged(log, reading, verdict.fresh, rng)
             hint = _sentence(reading)
             used = np.abs(reading.network.weights).max(0, initial=0.0) > log.tiny
@@ -113,15 +113,20 @@ def _recover(
     return Recovery(reading.network, Status.UNCERTIFIED, log.cost, verdict.error, hint)
 
 
-def _completed(log: Log, planes: Planes, classes: int | None, rng: np.random.Generator) -> Reading:
-    """The reading once nothing is open that queries tell, and no other class is likely."""
+def _completed(
+    log: Log, planes: Planes, classes: int | None, lines: int, rng: np.random.Generator
+) -> Reading:
+    """The reading once nothing is open that queries tell, and no other class is likely.
+
+    lines: how often one was looked for already, in vain.
+    """
     reading, vain, stuck = top_classes.read(log, planes), 0, 0
     for _ in range(ROUNDS):
         x = top_classes.telling(log, reading, rng)
         count = int(reading.seen.sum())
         if not len(x):
             known = classes is not None or count < len(reading.seen)
-            if count == classes or vain == (KNOWN if known else UNKNOWN):
+            if count == classes or vain >= (KNOWN if known else UNKNOWN) / (1 + lines):
                 return reading
             point, chance = unseen(log, reading.network, reading.seen, rng)
             if chance < LIKELY:
@@ -201,16 +206,18 @@ def _between(log: Log, planes: Planes, rng: np.random.Generator) -> Line:
 
     Gradients of a class differ by the rows of units that switch: not in the span of rows known.
     """
+    from scipy.spatial.distance import cdist
+
     log.ask(rng.standard_normal((NORMAL_IF_FEW, log.dim)))
     known = np.linalg.qr(planes.rows.T)[0]
     rest = log.gradient - log.gradient @ known @ known.T
-    differ = np.linalg.norm(rest[:, None] - rest[None], axis=2) > MISSED * log.scale
+    differ = cdist(rest, rest) > MISSED * log.scale
     differ &= log.label[:, None] == log.label[None]
     if not differ.any():
         return Line(*rng.standard_normal((2, log.dim))[::-1])
-    apart = np.linalg.norm(log.x[:, None] - log.x[None], axis=2)
     pair = np.argwhere(np.triu(differ))
-    near = np.argsort(apart[tuple(pair.T)], kind="stable")[:NEAREST]
+    apart = cdist(log.x, log.x)[tuple(pair.T)]
+    near = np.argsort(apart, kind="stable")[:NEAREST]
     i, j = pair[rng.choice(near)]
     v = log.x[j] - log.x[i]
     return Line(log.x[i], v * (log.dim**0.5 / np.linalg.norm(v)))
