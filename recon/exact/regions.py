@@ -49,7 +49,7 @@ def slid(network: TwoLayer, x: np.ndarray, limit: float) -> np.ndarray:
         if values.shape[1] > 1:
             values, slope = (a - a.mean(1, keepdims=True) for a in (values, slope))
         less = values[off] * (SLID * limit / apart[off] - 1)[:, None]
-        step = np.einsum("ndk,nk->nd", np.linalg.pinv(slope), less)
+        step = np.einsum("ndk,nk->nd", np.linalg.pinv(np.nan_to_num(slope)), less)
         step = np.where(np.isfinite(step), step, 0.0)
         most = np.linalg.norm(x[off], axis=1) / np.maximum(np.linalg.norm(step, axis=1), 1e-300)
         x[off] += step * np.minimum(1.0, most)[:, None]

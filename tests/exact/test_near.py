@@ -255,3 +255,11 @@ def test_points_are_slid_to_where_logits_show_and_stay_far(outputs):
     assert np.median(np.linalg.norm(moved, axis=1)[shows] / far[shows]) > 0.4
     fine = spread(network(0.01 * x)) <= limit
     np.testing.assert_array_equal(slid(network, 0.01 * x, limit)[fine], 0.01 * x[fine])
+
+
+def test_points_of_a_network_whose_numbers_overflow_stay_where_they_are():
+    rows, none = np.eye(3), np.zeros((2, 3))
+    endless = TwoLayer(rows, np.zeros(3), np.full((2, 3), np.inf), none, none[:, 0])
+    x = np.ones((2, 3))
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(slid(endless, x, 1.0), x)

@@ -531,3 +531,12 @@ def test_a_victim_that_answers_otherwise_every_time_is_not_searched_for_a_wide_l
     got = exact.recover(victim.oracle(), dim=victim.dim, key=8080)
     assert not got.ok
     assert got.cost.queries < 6000
+
+
+@pytest.mark.parametrize("key", range(3))
+def test_touches_that_lie_in_planes_of_sparse_rows_are_doubted(key):
+    view = next(v for v in odd.VIEWS if v.explanation == "smoothgrad")
+    victim = draws.random_odd([59, 1628], view)
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=key + 1627)
+    assert got.ok
+    assert (victim.deviations(got.network, 10_000) < victim.promised).all()

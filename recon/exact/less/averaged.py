@@ -100,7 +100,10 @@ class _Attack:
         rng = np.random.default_rng(first_seed)
         far, inputs = self.far_out(self.beginning(rng), rng)
         outcome = Recovery(None, Status.UNCERTIFIED, self.cost)
-        for search in (self.one_line, self.certified_lines):
+        # where touches alone tell single kinks, and values alone are held to the network in the end
+        doubtful = self.average is None and self.form.outputs < lines.SEVERAL
+        first = self.certified_lines if doubtful else self.one_line
+        for search in (first, self.certified_lines):
             seed, far_seed, bias_seed, last_seed = arrays.split(seed, 4)
             if (network := search(far, inputs, far_seed)) is None:
                 return replace(outcome, cost=self.cost)
