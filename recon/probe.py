@@ -25,6 +25,7 @@ MOST, FAR = 6, 2.0**20  # queries; times as far out, where nothing shows
 FINE = 1e-10  # eps below which steps are short
 CLOSE = 1e-3  # relative, of a change that is as said
 ALIKE = 0.9  # cosine of two changes that are alike
+CHANCE = -6  # the logarithm of how likely numbers are to end there by rounding to 53 bits
 DECIMALS = range(1, 11)
 TINY = 1e-300
 FEW, MANY = 8, 6  # numbers that say nothing yet; outputs whose orders are tried
@@ -107,11 +108,12 @@ def few_digits(value: np.ndarray) -> float:
 
 
 def decimals(numbers: np.ndarray) -> int | None:
-    """After how many decimals all numbers end, if they do after few."""
+    """After how many decimals all numbers end, if they do after few, and not for want of digits."""
     for places in DECIMALS:
         shifted = numbers * 10.0**places
         blur = np.maximum(1e-9, 4 * np.finfo(float).eps * np.abs(shifted))
-        if (np.abs(shifted - np.round(shifted)) <= blur).all():
+        chance = np.log10(np.minimum(2 * blur, 1.0)).sum()
+        if (np.abs(shifted - np.round(shifted)) <= blur).all() and chance < CHANCE:
             return places
     return None
 

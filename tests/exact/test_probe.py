@@ -195,3 +195,12 @@ def test_finite_differences_are_as_good_as_their_digits(precision):
 def test_a_precision_that_is_none_is_refused(precision):
     with pytest.raises(ValueError, match="precision must lie between 0 and 1"):
         exact.recover(oracles.from_host(plain), dim=DIM, key=1, precision=precision)
+
+
+def test_large_numbers_do_not_pass_for_ones_of_few_decimals():
+    rng = np.random.default_rng(0)
+    some = rng.normal(size=40)
+    assert probe.decimals(np.round(some, 3)) == 3
+    assert probe.decimals(some) is None
+    assert probe.decimals(1e8 * some) is None  # eight digits are left of a unit
+    assert probe.decimals(np.round(np.append(some, 1e8 * some), 3)) == 3
