@@ -31,7 +31,7 @@ from recon.networks import TwoLayer
 from recon.replies import Reply
 
 NORMAL = 2  # fresh normal points at least, near and ten times as far out in turn
-NORMAL_IF_OTHER_WIDTH = 16  # at least, where the width found is not the one told, or is small
+NORMAL_IF_OTHER_WIDTH = 60  # at least, where the width found is not the one told, or is small
 NORMAL_IF_MISSING = 64  # where fewer were found than told
 NORMAL_IF_NONE = 512  # where none was found, or digits hide units; and as many of any scale
 ROUNDED = 1e-6  # eps of replies above which digits do, coarser than float32

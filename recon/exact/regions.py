@@ -16,6 +16,7 @@ from recon.networks import TwoLayer
 NORMAL = 6  # fresh points at least, near and farther out in turn
 FEW, MANY = 3, 48  # inputs up to which, and points that are asked there, or of one or two outputs
 SLIDES, SLID = 8, 0.5  # steps to where logits show, and how far within the limit each ends
+SEVERAL = 16  # the same of most small networks
 SMALL, OUT = 16, 32  # units up to which, and points that are asked at any distance besides
 USUAL = 0.35  # of the limit: how far logits part at a line's first ends, and at fresh points
 BESIDE = 0.2  # of a usual distance: how far from the origin lines pass, so that few kinks are far
@@ -102,17 +103,24 @@ class Softmax:
         out = count if count >= MANY else OUT * (network.width <= SMALL)
         if out:
             places.append(Place(certify.spread_out(rng, dim, far), out))
-        dead = not np.median(np.abs(network.gradient(x)).max((1, 2)))  # usual is farther out
-        if dead or (spread(values) > self.limit).any():
-            shown = self.shown(rng, network, far if dead else 1.0)
+        # and where many are not: here, or as far out as usual inputs may be for all that is known
+        certain = (spread(values) > self.limit).any()
+        dead = not np.median(np.abs(network.gradient(x)).max((1, 2)))
+        if certain or dead or out:
+            many = MANY if certain or dead else SEVERAL
+            shown = self.shown(rng, network, 1.0 if certain else far, many)
             places += [Place(shown, len(shown))] * bool(len(shown))
         return certify.points(seeds[1], network, line._replace(reach=reach), eps, places), places
 
-    def shown(self, rng: np.random.Generator, network: TwoLayer, scale: float) -> np.ndarray:
-        """Points [m, d] where logits show, `scale` times as far out as normal ones, and farther."""
+    def shown(
+        self, rng: np.random.Generator, network: TwoLayer, scale: float, count: int
+    ) -> np.ndarray:
+        """Points [m, d] where logits show, `scale` times as far out as normal ones, and farther;
+        `count` near and twice as many far ones, at most.
+        """
         usual = scale * rng.standard_normal((USUALLY, network.rows.shape[1]))
-        seen = usual[spread(network(usual)) <= self.limit][:MANY]
-        far = certify.FAR ** rng.uniform(0, 2, (MANY, 1)) * usual[:MANY]
+        seen = usual[spread(network(usual)) <= self.limit][:count]
+        far = certify.FAR ** rng.uniform(0, 2, (count, 1)) * usual[:count]
         far = slid(network, np.concatenate([far, -far]), self.limit)
         return np.concatenate([seen, far[spread(network(far)) <= self.limit]])
 

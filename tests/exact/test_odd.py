@@ -540,3 +540,22 @@ def test_touches_that_lie_in_planes_of_sparse_rows_are_doubted(key):
     got = exact.recover(victim.oracle(), dim=victim.dim, key=key + 1627)
     assert got.ok
     assert (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+@pytest.mark.parametrize(
+    ("seed", "view", "told", "known"),
+    [
+        (10605, View("log_probabilities"), "boxes", True),  # large numbers, of few decimals?
+        (
+            1167,
+            View("log_probabilities", of="log_probabilities"),
+            "",
+            True,
+        ),  # as many units as told
+    ],
+)
+def test_few_points_and_digits_that_are_there_make_no_wrong_network(seed, view, told, known):
+    victim = draws.random_odd([59, seed], view, told)
+    more = {"width": victim.width} if known else {}
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=seed, **more, **victim.told)
+    assert not got.ok or (victim.deviations(got.network, 10_000) < victim.promised).all()

@@ -106,7 +106,8 @@ class _Attack:
         for search in (first, self.certified_lines):
             seed, far_seed, bias_seed, last_seed = arrays.split(seed, 4)
             if (network := search(far, inputs, far_seed)) is None:
-                return replace(outcome, cost=self.cost)
+                outcome = replace(outcome, cost=self.cost)
+                continue
             sample = network.gradient(rng.standard_normal((SAMPLE, self.dim)))
             inputs = of_gradients(sample, SAMPLE)
             scale = np.ones(self.dim) if inputs is None else inputs.scale
