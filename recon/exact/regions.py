@@ -106,7 +106,7 @@ class Softmax:
         # and where many are not: here, or as far out as usual inputs may be for all that is known
         certain = (spread(values) > self.limit).any()
         dead = not np.median(np.abs(network.gradient(x)).max((1, 2)))
-        if certain or dead or out:
+        if not alone and (certain or dead or out):
             many = MANY if certain or dead else SEVERAL
             shown = self.shown(rng, network, 1.0 if certain else far, many)
             places += [Place(shown, len(shown))] * bool(len(shown))
