@@ -30,6 +30,7 @@ FARTHEST = 1e4  # of a line's ends, in t; or as far as half of the digits reach
 LEAST = 4  # fresh points that must show something
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
 FAINT = "Its logits are so small that rounding of the probabilities hides them."
+POINTS = 4096  # of a line, at most: more are of rounding, where a probability is nearly one
 DIGIT = 4.0  # roundings of 1 - p
 NOISE = 64  # units of a line, of which half are smaller than a jump that rounding explains
 BETWEEN = 16  # places between units of such a line, where most gradients are other than expected
@@ -164,7 +165,7 @@ def _line(
         s = task.s._replace(near=ends.reach)
         state = lines.begin(s, seed, -1, task.budget - cost.queries)
         state = state._replace(u=ends.u, v=ends.v, scale=np.maximum(state.scale, known.scale))
-        s, state = search(s, oracle, state)
+        s, state = search(s, oracle, state, points=POINTS)
         cost = cost + asked(s, int(state.queries), int(state.rounds))
         if int(state.phase) != lines.FAULT:
             break

@@ -46,16 +46,21 @@ def _search(s: Settings, oracle: Oracle, state: State) -> State:
 
 
 def search(
-    s: Settings, oracle: AnyOracle, state: State, failed: int | None = None
+    s: Settings,
+    oracle: AnyOracle,
+    state: State,
+    failed: int | None = None,
+    points: int = MOST,
 ) -> tuple[Settings, State]:
     """Run the rounds to their end by the driver that fits the oracle, growing the arrays.
 
-    failed: on the host, stop once so many touches explained nothing.
+    failed: on the host, stop once so many touches explained nothing; points: the most on a line,
+    where the width is not told.
 
     Ends lines.FULL where the victim is plainly of another kind, or takes far too many points.
     """
     told = int(state.width)
-    most = MOST if told < 0 else min(MOST, max(4096, 16 * told))
+    most = points if told < 0 else min(MOST, max(4096, 16 * told))
     while True:
         if oracle.traced and jax.default_backend() != "cpu":
             state = jax.tree.map(np.asarray, _search(s, oracle, state))
