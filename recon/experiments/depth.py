@@ -73,7 +73,7 @@ SHAPES = (
     Shape((64, 48, 32, 16, 10), 3, "digits"),
     Shape((784, 128, 64, 10), 5, "mnist"),
 )
-CONVOLUTIONAL = ((PAPER, "", 20), (PAPER, "mnist", 20))
+CONVOLUTIONAL = ((PAPER, "", 4), (PAPER, "mnist", 4))
 MIXED = (
     (40, 20, 10, 10, 3),
     (60, 40, 20, 10, 2),
@@ -96,7 +96,7 @@ class Depth(Measured):
 
     Claim:   "does our theoretical result extend to depth-3 networks? ... a k-layer ReLU network
              with h units at each layer from only O~(kh) queries?" (section 1.1, open).
-    Time:    90 minutes on 1 CPU core, 40 of them for convolutional networks.
+    Time:    60 minutes on 1 CPU core, 10 of them for convolutional networks.
     Expect:  two hidden layers in 2 to 3 queries a unit from two outputs on, three in 3 to 6,
              4 to 7 where the first layer is two or four times as wide as the input; of one output
              in 4 to 10; errors of 1e-12; none with `ok` wrong on more inputs than its certificate

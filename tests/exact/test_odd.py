@@ -567,3 +567,10 @@ def test_rounding_of_nearly_certain_probabilities_is_not_searched_for_long():
     got = exact.recover(victim.oracle(), dim=victim.dim, key=10287, width=1, **victim.told)
     assert not got.ok
     assert got.cost.queries < 10_000
+
+
+def test_a_layer_seen_at_no_point_where_all_inputs_are_on_ends_truthfully():
+    victim = draws.random_odd([61, 10761], View("values"), "data")
+    told = {"width": victim.width, **victim.told}
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=10761, **told)
+    assert not got.ok or (victim.deviations(got.network, 10_000) < victim.promised).all()

@@ -46,6 +46,8 @@ def find(s: Search, rows: Rows, x: np.ndarray, alone: bool) -> Track | Ends | No
 
     rows: those of the next layer that are known; alone: no two points for several.
     """
+    if len(x) < 2:
+        return None
     value, gradient = rest(s, rows, x)
     eps, scale = BLUR * s.log.eps, s.log.scale
     pairs = np.stack(np.triu_indices(len(x), 1), 1)
