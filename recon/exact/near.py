@@ -27,8 +27,9 @@ from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
 
 FARTHEST = 1e4  # of a line's ends, in t; or as far as half of the digits reach
-LEAST = 4  # fresh points that must show something
+LEAST, HIDDEN = 4, 0.98  # fresh points that must show something; share of usual ones that need not
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
+ALONE = "By it the probabilities are those of one class alone at nearly all usual inputs."
 FAINT = "Its logits are so small that rounding of the probabilities hides them."
 POINTS = 4096  # of a line, at most: more are of rounding, where a probability is nearly one
 DIGIT = 4.0  # roundings of 1 - p
@@ -140,7 +141,7 @@ def _recover(
         if left and (more or known.two(task.s.eps) is not None):
             continue  # a line that meets no new unit is cheaper than a certificate
         outcome, known = certified(task, rng, known, cost)
-        if outcome.ok or outcome.status is Status.BUDGET or outcome.detail.endswith(FAINT):
+        if outcome.ok or outcome.status is Status.BUDGET or outcome.detail.endswith((FAINT, ALONE)):
             break
         cost = outcome.cost
     return outcome, None
@@ -288,11 +289,15 @@ def certified(
         return outcome, known
     cost = cost + asked(s, len(x))
     verdict = certify.judge(network, points, *reply, known.scale, s.eps, places, noise)
-    if verdict.rounding <= 1 and verdict.error <= promise(task.replied) / certify.SAFETY:
+    usual = places[0].sample
+    hidden = float(np.mean(spread(network(usual)) > most))
+    good = verdict.rounding <= 1 and verdict.error <= promise(task.replied) / certify.SAFETY
+    if good and hidden > HIDDEN:
+        detail = f"{found} {ALONE}"
+        return Recovery(network, Status.UNCERTIFIED, cost, verdict.error, detail), known
+    if good:
         status = Status.RECOVERED if expected else Status.OTHER_WIDTH
         said = [found] * (not expected)
-        usual = places[0].sample
-        hidden = float(np.mean(spread(network(usual)) > most))
         if hidden > 0:
             said.append(f"At {hidden:.1%} of usual inputs the softmax saturates: unseen there.")
         fresh = single(int(np.sum(points.place == 0)), known.failed)
