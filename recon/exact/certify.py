@@ -36,7 +36,7 @@ NORMAL_IF_MISSING = 64  # where fewer were found than told
 NORMAL_IF_NONE = 512  # where none was found, or digits hide units; and as many of any scale
 ROUNDED = 1e-6  # eps of replies above which digits do, coarser than float32
 DECADES = 4.0  # of these scales, up and down
-MANY, MOST = 160, 32  # over the units found, at most: the fewer units, the less is seen of others
+MANY = 160  # over the units found: the fewer units, the less is seen of others
 FEW = 8  # units up to which a width is small
 ON_LINE = 1  # fresh points on the search's line
 FAR = 10.0  # times standard normal: touched pairs near the origin lie as far
@@ -100,9 +100,9 @@ def how_many(units: int, width: int | None, eps: float = 0.0) -> int:
         return NORMAL_IF_NONE
     if width is not None and units < width:
         return NORMAL_IF_MISSING
-    least = NORMAL if units > FEW and units == width else NORMAL_IF_OTHER_WIDTH
-    least = NORMAL if units > FEW and width is None else least
-    return max(least, min(MANY // units, MOST)) if width is None else least
+    if units <= FEW or width not in (None, units):
+        return NORMAL_IF_OTHER_WIDTH
+    return NORMAL if width == units else max(NORMAL, MANY // units)
 
 
 def normal_places(seed: Any, dim: int, count: int, times: float = FAR) -> list[Place]:

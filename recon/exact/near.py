@@ -289,8 +289,8 @@ def certified(
         return outcome, known
     cost = cost + asked(s, len(x))
     verdict = certify.judge(network, points, *reply, known.scale, s.eps, places, noise)
-    usual = places[0].sample
-    hidden = float(np.mean(spread(network(usual)) > most))
+    usual = network(places[0].sample)
+    hidden = float(np.mean(spread(usual) > most))
     good = verdict.rounding <= 1 and verdict.error <= promise(task.replied) / certify.SAFETY
     if good and hidden > HIDDEN:
         detail = f"{found} {ALONE}"
@@ -302,7 +302,7 @@ def certified(
             said.append(f"At {hidden:.1%} of usual inputs the softmax saturates: unseen there.")
         fresh = single(int(np.sum(points.place == 0)), known.failed)
         return Recovery(network, status, cost, verdict.error, " ".join(said), fresh), known
-    if noise.min() > promise(task.replied) * certify.rms(network(places[0].sample)):
+    if noise.min() > promise(task.replied) * certify.rms(usual):
         found = f"{found} {FAINT}"
     outcome = Recovery(network, Status.UNCERTIFIED, cost, verdict.error, found)
     known = known._replace(failed=known.failed + 1)

@@ -546,12 +546,8 @@ def test_touches_that_lie_in_planes_of_sparse_rows_are_doubted(key):
     ("seed", "view", "told", "known"),
     [
         (10605, View("log_probabilities"), "boxes", True),  # large numbers, of few decimals?
-        (
-            1167,
-            View("log_probabilities", of="log_probabilities"),
-            "",
-            True,
-        ),  # as many units as told
+        # as many units as told
+        (1167, View("log_probabilities", of="log_probabilities"), "", True),
     ],
 )
 def test_few_points_and_digits_that_are_there_make_no_wrong_network(seed, view, told, known):
