@@ -35,7 +35,7 @@ NORMAL_IF_OTHER_WIDTH = 60  # at least, where the width found is not the one tol
 NORMAL_IF_MISSING = 64  # where fewer were found than told
 NORMAL_IF_NONE = 512  # where none was found, or digits hide units; and as many of any scale
 ROUNDED = 1e-6  # eps of replies above which digits do, coarser than float32
-DECADES = 4.0  # of these scales, up and down
+DECADES, FARTHER = 4.0, 8.0  # of these scales, up and down; and of an input that seems not used, up
 MANY = 160  # over the units found: the fewer units, the less is seen of others
 FEW = 8  # units up to which a width is small
 ON_LINE = 1  # fresh points on the search's line
@@ -132,7 +132,7 @@ def idle(rng: np.random.Generator, network: TwoLayer) -> list[Place]:
     used = size > HARDLY * np.median(size[size > 0]) if size.any() else size > 0
     if used.all():
         return []
-    scales = 10 ** rng.uniform(0, DECADES, (SAMPLE, len(used)))
+    scales = 10 ** rng.uniform(0, FARTHER, (SAMPLE, len(used)))
     x = rng.standard_normal(scales.shape) * np.where(used, 1, scales)
     return [Place(x, UNSCALED)]
 
@@ -197,7 +197,8 @@ def drawn(rng: np.random.Generator, place: Place) -> np.ndarray:
 def _margins(rng: np.random.Generator, network: TwoLayer, line: Line, eps: float) -> np.ndarray:
     """Signed distances [h] beside the hyperplanes, relative to the radius: beyond their blur."""
     strength = np.linalg.norm(network.weights, axis=0)
-    blur = line.scale / np.where(strength > 0, strength, 1.0)
+    usual = np.abs(network(np.zeros((1, line.u.size)))).max() / line.u.size**0.5
+    blur = (line.scale + usual) / np.where(strength > 0, strength, 1.0)
     side = rng.choice([-1.0, 1.0], network.width)
     return side * np.minimum(MARGIN * eps * np.maximum(blur, 4.0), 1e-2)
 

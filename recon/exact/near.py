@@ -21,7 +21,7 @@ from recon.exact.derived import less
 from recon.exact.inputs import Inputs, of_units
 from recon.exact.lines import Settings
 from recon.exact.recovery import Recovery, Status, promise, repeated, single
-from recon.exact.regions import HALF, SEEN, USUAL, Anywhere, Box, Ends, Softmax, spread
+from recon.exact.regions import HALF, SEEN, USUAL, Anywhere, Box, Ends, Softmax, slid, spread
 from recon.exact.two_layer import Victim, ask, asked, room, search, shapes, unchecked
 from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
@@ -262,7 +262,8 @@ def certified(
     least = repeated(task.region.least, known.failed)
     many = max(certify.how_many(count, task.width, s.eps), least)
     points, places = task.region.points(rng.integers(1 << 32, size=2), network, line, s.eps, many)
-    own = certify.idle(rng, network) if isinstance(task.region, Softmax) else []
+    idle = certify.idle(rng, network) if isinstance(task.region, Softmax) else []
+    own = [p._replace(sample=slid(network, p.sample, task.region.limit)) for p in idle]
     own += task.places
     places, more = places + own, [certify.drawn(rng, place) for place in own]
     owner = [np.full(len(x), len(places) - len(more) + i) for i, x in enumerate(more)]

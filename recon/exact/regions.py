@@ -106,15 +106,21 @@ class Softmax:
         # and where many are not: here, or as far out as usual inputs may be for all that is known
         certain = (spread(values) > self.limit).any()
         dead = not np.median(np.abs(network.gradient(x)).max((1, 2)))
+        beyond = x[:0]
         if not alone and (certain or dead or out):
             many = MANY if certain or dead else SEVERAL
-            shown = self.shown(rng, network, 1.0 if certain else far, many)
-            places += [Place(shown, len(shown))] * bool(len(shown))
-        return certify.points(seeds[1], network, line._replace(reach=reach), eps, places), places
+            near, beyond = self.shown(rng, network, 1.0 if certain else far, many)
+            if certain:
+                places += [Place(near, len(near))] * bool(len(near))
+            else:
+                beyond = np.concatenate([near, beyond])
+        points = certify.points(seeds[1], network, line._replace(reach=reach), eps, places)
+        place = np.concatenate([points.place, np.full(len(beyond), -1)])
+        return Points(np.concatenate([points.x, beyond]), place), places
 
     def shown(
         self, rng: np.random.Generator, network: TwoLayer, scale: float, count: int
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Points [m, d] where logits show, `scale` times as far out as normal ones, and farther;
         `count` near and twice as many far ones, at most.
         """
@@ -122,7 +128,7 @@ class Softmax:
         seen = usual[spread(network(usual)) <= self.limit][:count]
         far = certify.FAR ** rng.uniform(0, 2, (count, 1)) * usual[:count]
         far = slid(network, np.concatenate([far, -far]), self.limit)
-        return np.concatenate([seen, far[spread(network(far)) <= self.limit]])
+        return seen, far[spread(network(far)) <= self.limit]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from recon.networks import TwoLayer
 
 SWEEPS = 3  # of rows and weights in turn
 FITS = 1e-6  # of the largest gradient: what rounding leaves of replies that are explained
+ENTERS = 1e-6  # the part of a unit in a sum of weights, above which it has one
+TOLD = 1e-4  # of the largest singular value: smaller ones leave rows and biases as they were found
 RANK = 1e-9  # of the largest eigenvalue: one below is a direction that no reply tells
 CANDIDATES = 512  # inputs among which the most telling is chosen
 RADII = (0.3, 1.0, 3.0, 10.0)  # of random inputs, among which they are chosen too
@@ -34,7 +36,17 @@ class Reading(NamedTuple):
     network: TwoLayer
     seen: np.ndarray  # [K] classes that were on top somewhere
     plain: bool  # whether S = 0
-    missing: np.ndarray  # [K, h] whether W_ki is still open
+    open: list[np.ndarray]  # of each class the sums of weights [h, r] that no reply tells
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Whether W_ki is still open, [K, h]."""
+        return np.stack([(np.abs(sums) > ENTERS).any(1) for sums in self.open])
+
+    @property
+    def left(self) -> int:
+        """How many sums of weights are open."""
+        return sum(sums.shape[1] for sums in self.open)
 
 
 def read(log: Log, planes: Planes) -> Reading:
@@ -44,24 +56,26 @@ def read(log: Log, planes: Planes) -> Reading:
     on = (log.x @ rows.T + bias[None] > 0).astype(float)
     outputs = max(int(log.label.max()) + 1, log.classes)
     seen = np.isin(np.arange(outputs), log.label)
-    weights, missing = np.zeros((2, outputs, len(bias)))
+    weights, unknown = np.zeros((outputs, len(bias))), [np.zeros((len(bias), 0))] * outputs
     slope, offset = np.zeros((outputs, log.dim)), np.where(seen, 0.0, -np.inf)
     for _ in range(SWEEPS):
         for k in np.flatnonzero(seen):
             here = log.label == k
             fitted = _weights(on[here], log.gradient[here], rows, plain)
-            weights[k], slope[k], missing[k] = fitted
+            weights[k], slope[k], unknown[k] = fitted
         active = on * weights[log.label]
         rest = log.gradient - slope[log.label] - active @ rows
         if np.linalg.norm(rest, axis=1).max(initial=0.0) > FITS * log.scale:
             break  # a unit is missing, which would spoil all rows
-        rows = rows + _least(active, rest)
+        whole = np.array([sums.shape[1] == 0 for sums in unknown])
+        told = whole[log.label]  # what is open of a class would spoil them too
+        rows = rows + _least(active[told], rest[told])
         size = np.linalg.norm(rows, axis=1)
         size = np.where(size > 0, size, 1.0)
         rows, bias, weights = rows / size[:, None], bias / size, weights * size[None]
     else:
-        bias, offset = _offsets(log, TwoLayer(rows, bias, weights, slope, offset), on)
-    return Reading(TwoLayer(rows, bias, weights, slope, offset), seen, plain, missing > 0)
+        bias, offset = _offsets(log, TwoLayer(rows, bias, weights, slope, offset), on, told)
+    return Reading(TwoLayer(rows, bias, weights, slope, offset), seen, plain, unknown)
 
 
 def _turned(log: Log, planes: Planes) -> tuple[Planes, bool]:
@@ -81,12 +95,11 @@ def _turned(log: Log, planes: Planes) -> tuple[Planes, bool]:
 def _weights(
     on: np.ndarray, gradient: np.ndarray, rows: np.ndarray, plain: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """W_k [h], S_k [d] and which weights are open [h], from replies of one class."""
+    """W_k [h], S_k [d] and the sums of weights that are open [h, r], from replies of one class."""
     pattern = on if plain else on - on.mean(0)
     gram = (pattern.T @ pattern) * (rows @ rows.T)
     value, vector = np.linalg.eigh(gram)
     kept = value > RANK * value.max(initial=0.0)
-    missing = (np.abs(vector[:, ~kept]) > 1e-6).any(1)
     inverse = (vector[:, kept] / value[kept]) @ vector[:, kept].T
     weights = np.zeros(len(rows))
     for _ in range(3):  # normal equations square the condition number; refinement undoes it
@@ -94,29 +107,35 @@ def _weights(
         rest = rest if plain else rest - rest.mean(0)
         weights = weights + inverse @ np.sum(pattern * (rest @ rows.T), 0)
     slope = 0.0 if plain else 1.0
-    return weights, slope * (gradient - (on * weights) @ rows).mean(0), missing
+    return weights, slope * (gradient - (on * weights) @ rows).mean(0), vector[:, ~kept]
 
 
 def _least(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Least squares, columns of a scaled alike."""
     size = np.linalg.norm(a, axis=0)
     size = np.where(size > 0, size, 1.0)
-    x = np.linalg.lstsq(a / size, b, rcond=1e-10)[0]
+    x = np.linalg.lstsq(a / size, b, rcond=TOLD)[0]
     return np.asarray((x.T / size).T)
 
 
-def _offsets(log: Log, network: TwoLayer, on: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """b [h] and c [K] by all values, those from far out counting less."""
+def _offsets(
+    log: Log, network: TwoLayer, on: np.ndarray, told: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """b [h] by the values told [n], and c [K] by all; those from far out count less.
+
+    c by itself at first: values too few to tell b would make up for it by both.
+    """
     rows, bias, weights, slope, offset = (np.asarray(a) for a in _fields(network))
     active = on * weights[log.label]
     indicator = np.eye(len(offset))[log.label]
     linear = np.sum((active @ rows + slope[log.label]) * log.x, 1)
     weigh = 1 / (1e-300 + np.abs(log.value) + log.scale * (1 + np.linalg.norm(log.x, axis=1)))
-    for _ in range(2):
+    for columns in (indicator, np.concatenate([indicator, active * told[:, None]], 1)):
         c = np.where(np.isfinite(offset), offset, 0.0)
         rest = (log.value - linear - active @ bias - c[log.label]) * weigh
-        change = _least(np.concatenate([active, indicator], 1) * weigh[:, None], rest)
-        bias, offset = bias + change[: len(bias)], offset + change[len(bias) :]
+        change = _least(columns * weigh[:, None], rest)
+        offset = offset + change[: len(offset)]
+    bias = bias + change[len(offset) :]
     return bias, offset
 
 
@@ -129,21 +148,29 @@ def telling(log: Log, reading: Reading, rng: np.random.Generator) -> np.ndarray:
 
     From inputs where the class was on top: open units are moved barely beyond their planes, to
     the side on which they were not seen, all of them or some.  A unit barely on changes no logit.
+    Where S = 0 a reply tells of all units on; else a pattern p of units tells of a sum v of weights
+    by sum_i p_i v_i n_i, where that is not zero.
     """
     network = reading.network
     rows, bias = network.rows, network.bias
-    found = []
-    for k in np.flatnonzero(reading.seen & reading.missing.any(1)):
+    found, missing = [], reading.missing
+    for k in np.flatnonzero(missing.any(1)):
         x = log.x[log.label == k]
         on = x @ rows.T + bias[None] > 0
         want = np.where(reading.plain | ~on.any(0), 1.0, -1.0)
         start = x[rng.integers(len(x), size=CANDIDATES)]
         share = rng.random(CANDIDATES) ** 2 * (np.arange(CANDIDATES) > CANDIDATES // 4)
-        moved = reading.missing[k][None] & (rng.random((CANDIDATES, len(bias))) >= share[:, None])
+        moved = missing[k][None] & (rng.random((CANDIDATES, len(bias))) >= share[:, None])
         away = rng.standard_normal(start.shape) * rng.choice(RADII, (CANDIDATES, 1))
         tried = np.concatenate([_moved(start, moved, want, rows, bias), away])
-        score = (((tried @ rows.T + bias[None] > 0) == (want > 0)) & reading.missing[k]).sum(1)
-        score = score - len(bias) * (network(tried).argmax(1) != k)
+        pattern = tried @ rows.T + bias[None] > 0
+        if reading.plain:
+            score = (pattern & missing[k]).sum(1).astype(float)
+        else:
+            pattern = pattern - on.mean(0)
+            tells = (reading.open[k] @ reading.open[k].T) * (rows @ rows.T)
+            score = np.sum(pattern @ tells * pattern, 1)
+        score[network(tried).argmax(1) != k] -= len(bias)
         found.append(tried[np.argmax(score)])
     return np.array(found).reshape(-1, log.dim)
 

@@ -8,6 +8,7 @@ fails, a line through the point of failure is searched for what is missing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ FEW, NORMAL_IF_FEW = 8, 16  # units found: the fewer, the less is seen of others
 MISSED = 1e-6  # of the largest gradient: a deviation of a reply with a unit that is missing
 NEAREST = 8  # pairs of replies, of which one is taken, as the unit may not show between them
 SAMPLE = 2000  # points among which those of every class are chosen
+RARE = 1e-3  # of them: how many a class may be on top at whose weights no query told
 BAR = 2.0**14  # eps: deviations that rounding explains, relative to the largest there
 
 
@@ -53,9 +55,9 @@ def recover(
 
     classes: K, if known, which says for how long to look for classes that were never on top.  Such
     a one has weights 0 and offset -inf, and the sentence says which were seen: a rare class that
-    no query met is not known of.  Classes that are on top somewhere come out as they are, no
-    common shift is left open.  ok: label, value and gradient agree with fresh queries to within
-    rounding.
+    no query met is not known of.  So has one so rarely on top that its weights stay open, which is
+    named.  Others come out as they are, no common shift is left open.  ok: label, value and
+    gradient agree with fresh queries to within rounding.
     """
     log = Log(oracle, dim, np.inf if budget is None else budget, classes or 1)
     return _recover(log, np.random.default_rng(asking.seed(key)), width, classes)
@@ -91,9 +93,14 @@ def _recover(
             if verdict.error <= 1:
                 same = width in (None, int(used.sum()))
                 status = Status.RECOVERED if same else Status.OTHER_WIDTH
-                if open_ := int(reading.missing[reading.seen][:, used].sum()):
-                    status, hint = Status.UNCERTIFIED, f"{hint} Weights no query told: {open_}."
-                return Recovery(reading.network, status, log.cost, verdict.error, hint)
+                some = reading.missing[:, used].sum(1)
+                network = _without(reading.network, some > 0, rng)
+                if network is None:
+                    network, status = reading.network, Status.UNCERTIFIED
+                    hint += f" Weights no query told: {some.sum()}."
+                elif some.any():
+                    hint += f" Not told, as rarely on top: {_listed(some > 0)}."
+                return Recovery(network, status, log.cost, verdict.error, hint)
             planes = Planes(reading.network.rows[used], reading.network.bias[used])
             line = None  # a class that turned up is no sign of units that are missing
             if len(np.unique(log.label)) == reading.seen.sum():
@@ -111,6 +118,17 @@ def _recover(
         return Recovery(network, Status.BUDGET, log.cost, detail=hint)
     assert reading is not None
     return Recovery(reading.network, Status.UNCERTIFIED, log.cost, verdict.error, hint)
+
+
+def _without(network: TwoLayer, some: np.ndarray, rng: np.random.Generator) -> TwoLayer | None:
+    """The network without some of its classes [K], if by it they are rarely on top."""
+    top = network(rng.standard_normal((SAMPLE, network.rows.shape[1]))).argmax(1)
+    if some[top].mean() > RARE:
+        return None
+    weights, slope = (np.where(some[:, None], 0, a) for a in (network.weights, network.slope))
+    return replace(
+        network, weights=weights, slope=slope, offset=np.where(some, -np.inf, network.offset)
+    )
 
 
 def _completed(
@@ -134,8 +152,8 @@ def _completed(
             x, vain = top_classes.all_on(reading, point[None]), vain + 1
         log.ask(x)
         before, reading = reading, top_classes.read(log, planes)
-        told = reading.missing.sum() < before.missing.sum() or reading.seen.sum() > count
-        stuck = 0 if told or not before.missing.any() else stuck + 1
+        told = reading.left < before.left or reading.seen.sum() > count
+        stuck = 0 if told or not before.left else stuck + 1
         if stuck == STUCK:
             return reading
         vain = vain if reading.seen.sum() == count else 0
@@ -224,9 +242,9 @@ def _between(log: Log, planes: Planes, rng: np.random.Generator) -> Line:
 
 
 def _sentence(reading: Reading) -> str:
-    labels = np.flatnonzero(reading.seen).tolist()
-    never = np.flatnonzero(~reading.seen).tolist()
-    text = f"Classes seen on top: {len(labels)} ({', '.join(map(str, labels))})."
-    if never:
-        text += f" Never: {', '.join(map(str, never))}."
-    return text
+    text = f"Classes seen on top: {reading.seen.sum()} ({_listed(reading.seen)})."
+    return text + f" Never: {_listed(~reading.seen)}." * bool((~reading.seen).any())
+
+
+def _listed(some: np.ndarray) -> str:
+    return ", ".join(map(str, np.flatnonzero(some)))
