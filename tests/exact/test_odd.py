@@ -577,3 +577,40 @@ def test_a_network_is_not_certified_by_the_few_inputs_at_which_its_softmax_shows
     got = exact.recover(victim.oracle(), dim=victim.dim, key=10704, **victim.told)
     assert not got.ok
     assert str(got).endswith("at nearly all usual inputs.")
+
+
+def test_a_unit_of_an_input_that_no_other_uses_is_not_overlooked_however_far_it_switches():
+    victim = draws.random_odd([63, 1542], FULL)
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=1542)
+    assert not got.ok or (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+@pytest.mark.parametrize(
+    ("seed", "view", "told", "known"),
+    [
+        (3702, FULL, "", False),  # a unit of weight 1e-5 beside an offset of one
+        (9464, View("probabilities", of="log_probabilities"), "", False),
+        (8502, FULL, "", False),  # float32, and shown again 1e8 away
+        (10179, View("probabilities", "input_x_gradient", "probabilities"), "precision", True),
+        (785, View(explanation="input_x_gradient"), "", True),
+        (4100, View("top", "top"), "", False),  # values too few to tell offsets from biases
+        (6260, View("top", "top"), "", False),
+        (6788, View("top", "top"), "", False),
+    ],
+)
+def test_rounding_far_out_and_what_is_still_open_lose_no_network(seed, view, told, known):
+    victim = draws.random_odd([63, seed], view, told)
+    assert identified(victim)
+    more = {"width": victim.width} if known else {}
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=seed, **more, **victim.told)
+    assert got.ok, got
+    assert (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+def test_a_class_so_rarely_on_top_that_its_weights_stay_open_is_named_and_left_out():
+    victim = draws.random_odd([63, 3525], View("top", "top"))
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=3525, width=victim.width)
+    assert got.ok
+    assert "Not told, as rarely on top: 0." in got.detail
+    assert np.isneginf(got.network.offset[0])
+    assert (victim.deviations(got.network, 10_000) < victim.promised).all()
