@@ -44,6 +44,7 @@ ROWS, BETWEEN = 32, 32  # of the user's inputs
 HARDLY = 1e-3  # of the usual weight of an input: what may be of one of another scale
 UNSCALED = 64  # points near and far of no scale, where inputs are scaled
 MARGIN = 128.0  # eps: how far beside its hyperplane a unit is touched, relative to the radius
+CLOSE = 0.5  # of that: where rounding may explain that a unit is on and not off
 GRADIENT, VALUE = 96.0, 256.0  # eps: what rounding may explain of a network of few units; the
 # first just above the jump that a search can see, `lines.ROUNDING`
 SAMPLE = 256  # points at which the network itself is evaluated for its rms
@@ -196,11 +197,15 @@ def drawn(rng: np.random.Generator, place: Place) -> np.ndarray:
 
 def _margins(rng: np.random.Generator, network: TwoLayer, line: Line, eps: float) -> np.ndarray:
     """Signed distances [h] beside the hyperplanes, relative to the radius: beyond their blur."""
-    strength = np.linalg.norm(network.weights, axis=0)
-    usual = np.abs(network(np.zeros((1, line.u.size)))).max() / line.u.size**0.5
-    blur = (line.scale + usual) / np.where(strength > 0, strength, 1.0)
-    side = rng.choice([-1.0, 1.0], network.width)
-    return side * np.minimum(MARGIN * eps * np.maximum(blur, 4.0), 1e-2)
+    return rng.choice([-1.0, 1.0], network.width) * _blur(network, line.scale, eps)
+
+
+def _blur(network: TwoLayer, scale: float, eps: float) -> np.ndarray:
+    """Distances [h] from hyperplanes, relative to the radius, within which they may truly lie."""
+    dim, strength = network.rows.shape[1], np.linalg.norm(network.weights, axis=0)
+    size = scale + np.abs(network(np.zeros((1, dim)))).max() / dim**0.5
+    blur = size / np.where(strength > 0, strength, 1.0)
+    return np.asarray(np.minimum(MARGIN * eps * np.maximum(blur, 4.0), 1e-2))
 
 
 def _beside(
@@ -261,11 +266,14 @@ def judge(
     samples, rest = done[: len(places)], done[len(places) :]
     found = np.concatenate(rest[: len(pieces)])
     difference = np.concatenate(rest[len(pieces) :]) - gradient
+    most = eps * (1 + network.width / 64) ** 0.5
     wrong = np.linalg.norm(difference, axis=2).max(1)
+    for n in np.flatnonzero(wrong > GRADIENT * most * scale):
+        difference[n] = _across(network, asked.x[n], difference[n], scale, eps)
+        wrong[n] = np.linalg.norm(difference[n], axis=1).max()
     blurred = np.linalg.norm(gradient, axis=2).max(1) * noise
     wrong = np.maximum(wrong - blurred, 0.0)
     off = np.maximum(np.abs(found - value).max(1) - noise, 0.0)
-    most = eps * (1 + network.width / 64) ** 0.5
     rounded = size(value, asked.x, scale)
     worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * rounded)]
     least = float(np.min(noise)) / SAFETY  # which `noise` keeps already
@@ -282,6 +290,22 @@ def judge(
         error = max(error, least / max(usually, 1e-300))
         error = max(error, _largest(_ratio(ERRORS * spread, usually)))
     return Verdict(error, max(map(_largest, worst)))
+
+
+def _across(
+    network: TwoLayer, x: np.ndarray, difference: np.ndarray, scale: float, eps: float
+) -> np.ndarray:
+    """The difference [K, d] of gradients at x [d], less the jumps of units that may be on there and
+    are not, or the other way round, as their hyperplanes are not known so well.
+    """
+    value = network.rows @ x + network.bias
+    radius = max(float(np.linalg.norm(x)), x.size**0.5)
+    for j in np.flatnonzero(np.abs(value) < CLOSE * radius * _blur(network, scale, eps)):
+        jump = np.outer(network.weights[:, j], network.rows[j]) * (1.0 if value[j] > 0 else -1.0)
+        less = difference - jump
+        if np.linalg.norm(less, axis=1).max() < np.linalg.norm(difference, axis=1).max():
+            difference = less
+    return difference
 
 
 def parts(network: TwoLayer, x: np.ndarray) -> list[np.ndarray]:

@@ -614,3 +614,13 @@ def test_a_class_so_rarely_on_top_that_its_weights_stay_open_is_named_and_left_o
     assert "Not told, as rarely on top: 0." in got.detail
     assert np.isneginf(got.network.offset[0])
     assert (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_point_so_near_a_plane_that_rounding_decides_its_side_refutes_no_network(seed):
+    rng = np.random.default_rng(seed)
+    rows, bias = rng.normal(size=(20, 13)) / 13**0.5, rng.normal(size=20)
+    truth = TwoLayer(rows, bias, rng.normal(size=(3, 20)), np.zeros((3, 13)), np.zeros(3))
+    got, error = attack(truth, decimals=4, seed=seed, precision=1e-4)
+    assert got.ok, got
+    assert error < 1e-2
