@@ -292,6 +292,13 @@ def judge(
     return Verdict(error, max(map(_largest, worst)))
 
 
+def sides(network: TwoLayer, x: np.ndarray, scale: float, eps: float) -> np.ndarray:
+    """Which units [n, h] may be on at x [n, d] or off: their hyperplanes are not known so well."""
+    radius = np.maximum(np.linalg.norm(x, axis=1), x.shape[1] ** 0.5)
+    value = np.abs(x @ network.rows.T + network.bias[None])
+    return np.asarray(value < CLOSE * radius[:, None] * _blur(network, scale, eps))
+
+
 def _across(
     network: TwoLayer, x: np.ndarray, difference: np.ndarray, scale: float, eps: float
 ) -> np.ndarray:
@@ -299,8 +306,7 @@ def _across(
     are not, or the other way round, as their hyperplanes are not known so well.
     """
     value = network.rows @ x + network.bias
-    radius = max(float(np.linalg.norm(x)), x.size**0.5)
-    for j in np.flatnonzero(np.abs(value) < CLOSE * radius * _blur(network, scale, eps)):
+    for j in np.flatnonzero(sides(network, x[None], scale, eps)[0]):
         jump = np.outer(network.weights[:, j], network.rows[j]) * (1.0 if value[j] > 0 else -1.0)
         less = difference - jump
         if np.linalg.norm(less, axis=1).max() < np.linalg.norm(difference, axis=1).max():

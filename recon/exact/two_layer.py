@@ -23,6 +23,7 @@ from recon.exact.asking import Spent
 from recon.exact.inputs import Inputs, of_ends, of_gradients
 from recon.exact.lines import Settings, State
 from recon.exact.recovery import COARSE, TOO_COARSE, Recovery, Status, promise
+from recon.exact.refit import refit
 from recon.networks import TwoLayer
 from recon.oracles import CHUNK, AnyOracle, Cost, Oracle, Reply, ReplyError, check
 
@@ -264,6 +265,11 @@ def _one_line(
             x = x.astype(s.dtype)
             network = units.sharpen(network, far, x.astype(float), ask(oracle, x, shapes(s)).value)
             before, cost = before + asked(s, len(x)), cost + asked(s, len(x))
+        if task.missed and s.eps > certify.ROUNDED and count:
+            first, *later = task.missed
+            for pair in later:
+                first = certify.joined(*first, *pair)
+            network = refit(network, first[0].x, first[1], float(state.scale), s.eps)
         expected = width is None or width == count
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
         earlier = 0 if task.fresh is None else len(task.fresh[0])

@@ -15,12 +15,13 @@ from recon.exact import certify, regions, touch
 from recon.exact.asking import Spent
 from recon.exact.less.chords import Wild
 from recon.exact.less.odds import Log, Unreadable
-from recon.exact.recovery import Recovery, Status
+from recon.exact.recovery import Recovery, Status, repeated, single
 from recon.networks import TwoLayer
 
 FAR = np.array([8.0, 64.0])  # times standard normal: of the pairs far out
 BEST, BLUR = 0.1, 8.0  # the share of fresh points that show no missing unit; and a margin
 ORDINARY, MANY = 6, 32  # the fewer units were found, the less is seen of others
+USUALLY = 8  # times as many normal points, among which those are taken that show
 SMALL = 16  # units up to which MANY points are asked at any distance besides
 STOPS = (Spent, Unreadable, Wild)
 SAMPLE = 256  # standard normal points, for the size of f
@@ -47,7 +48,8 @@ def ended(
     shift = " Logits are known up to a common shift." if log.hidden else ""
     status = Status.RECOVERED if width in (None, network.width) else Status.OTHER_WIDTH
     status = status if error <= promise / SAFETY else Status.UNCERTIFIED
-    return Recovery(network, status, log.cost, error, f"Units found: {network.width}.{shift}")
+    said = f"Units found: {network.width}.{shift}"
+    return Recovery(network, status, log.cost, error, said, log.fresh)
 
 
 def stopped(
@@ -82,11 +84,16 @@ def inside(log: Log, network: TwoLayer, x: np.ndarray) -> np.ndarray:
     if log.depth < np.inf:
         x = regions.slid(network, x, 0.9 * log.depth)
     for _ in range(60):
-        deep = np.abs(log_odds(network, x, log.hidden)).max(1) > 0.9 * log.depth
-        if not deep.any():
+        shows = _shows(log, network, x)
+        if shows.all():
             break
-        x = np.where(deep[:, None], 0.8 * x, x)
+        x = np.where(shows[:, None], x, 0.8 * x)
     return x
+
+
+def _shows(log: Log, network: TwoLayer, x: np.ndarray) -> np.ndarray:
+    """Where [n] the network's log p is not too deep."""
+    return ~(np.abs(log_odds(network, x, log.hidden)).max(1) > 0.9 * log.depth)
 
 
 def points(
@@ -95,13 +102,17 @@ def points(
     """Fresh points [n, d]; last: whether a network that meets them is certified."""
     rng = np.random.default_rng(key)
     many = certify.how_many(network.width, None)  # hundreds where no unit was found
-    ordinary = max(ordinary, many if last and not network.width else min(many, MANY))
-    some = rng.standard_normal((ordinary, log.dim))
+    if network.width or not last:
+        many = repeated(MANY, log.tests) if network.width <= SMALL else min(many, MANY)
+    count = max(ordinary, many)
+    some = rng.standard_normal((USUALLY * count, log.dim))
+    near = np.concatenate([some[shown := _shows(log, network, some)], some[~shown]])[:count]
+    log.fresh, log.tests = single(min(count, int(shown.sum())), log.tests), log.tests + 1
     far = FAR[:, None] * rng.standard_normal((len(FAR), log.dim))
     far = inside(log, network, far)
     far = np.concatenate([far, -far])
     far[len(FAR) :] = inside(log, network, far[len(FAR) :])
-    out = [inside(log, network, some), far]
+    out = [inside(log, network, near), far]
     if network.width <= SMALL:
         out.append(inside(log, network, certify.spread_out(rng, log.dim)[:MANY]))
     if len(log.gradient) and network.width:

@@ -65,6 +65,8 @@ class Log:
     z: np.ndarray = field(init=False)
     gradient: np.ndarray = field(init=False)
     shown: np.ndarray = field(init=False)
+    fresh: int = 0  # standard normal points of the last certificate, worth as many of a single one
+    tests: int = 0  # certificates so far
 
     def __post_init__(self) -> None:
         self.x = self.gradient = np.zeros((0, self.dim))
