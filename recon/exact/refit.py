@@ -28,10 +28,12 @@ def refit(network: TwoLayer, x: np.ndarray, reply: Reply, scale: float, eps: flo
     x, value, gradient = x[clear], *(np.asarray(part, float)[clear] for part in reply)
     on = (x @ network.rows.T + network.bias[None] > 0).astype(float)
     told = np.minimum(on.sum(0), len(on) - on.sum(0)) >= TELL
+    if not told.any():
+        return network
     a = np.column_stack([on[:, told], np.ones(len(on))])
     rest = gradient - np.einsum("nh,kh,hd->nkd", on * ~told, network.weights, network.rows)
     found, _, rank, _ = np.linalg.lstsq(a, rest.reshape(len(on), -1), rcond=1e-10)
-    if rank < a.shape[1] or not told.any():
+    if rank < a.shape[1]:
         return network
     *jumps, slope = found.reshape(-1, *gradient.shape[1:])
     rows, weights, bias = (part.copy() for part in (network.rows, network.weights, network.bias))
