@@ -27,7 +27,7 @@ from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
 
 FARTHEST = 1e4  # of a line's ends, in t; or as far as half of the digits reach
-LEAST, HIDDEN = 4, 0.98  # fresh points that must show something; share of usual ones that need not
+LEAST, HIDDEN = 4, 0.9  # fresh points that must show something; share of usual ones that need not
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
 ALONE = "By it the probabilities are those of one class alone at nearly all usual inputs."
 FAINT = "Its logits are so small that rounding of the probabilities hides them."

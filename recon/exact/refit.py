@@ -33,7 +33,7 @@ def refit(network: TwoLayer, x: np.ndarray, reply: Reply, scale: float, eps: flo
     a = np.column_stack([on[:, told], np.ones(len(on))])
     rest = gradient - np.einsum("nh,kh,hd->nkd", on * ~told, network.weights, network.rows)
     found, _, rank, _ = np.linalg.lstsq(a, rest.reshape(len(on), -1), rcond=1e-10)
-    if rank < a.shape[1]:
+    if rank < a.shape[1] or not np.isfinite(found).all():
         return network
     *jumps, slope = found.reshape(-1, *gradient.shape[1:])
     rows, weights, bias = (part.copy() for part in (network.rows, network.weights, network.bias))
