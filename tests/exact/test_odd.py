@@ -622,7 +622,8 @@ def test_a_class_so_rarely_on_top_that_its_weights_stay_open_is_named_and_left_o
     victim = draws.random_odd([63, 3525], View("top", "top"))
     got = exact.recover(victim.oracle(), dim=victim.dim, key=3525, width=victim.width)
     assert got.ok
-    assert "Not told, as rarely on top: 0." in got.detail
+    assert "Not told, as on top at none of 300 inputs: 0." in got.detail
+    assert got.fresh == 300
     assert np.isneginf(got.network.offset[0])
     assert (victim.deviations(got.network, 10_000) < victim.promised).all()
 

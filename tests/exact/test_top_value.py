@@ -245,3 +245,30 @@ def test_points_where_all_units_are_barely_on_leave_the_class_on_top(seed):
     assert (truth(moved).argmax(1) == truth(x).argmax(1)).mean() > 0.95
     turned = reading._replace(plain=False)
     np.testing.assert_array_equal(all_on(turned, x), x)
+
+
+def bump(seed, width=0.4, at=1.0):
+    """Class 2 is on top far out, and in a bump beside the origin at two inputs of a hundred."""
+    rng = np.random.default_rng(seed)
+    dim, hill = int(rng.integers(3, 6)), 40.0
+    a, b = np.linalg.qr(rng.normal(size=(dim, dim)))[0][:2]
+    some = rng.normal(size=(4, dim)) / dim**0.5, 0.5 * rng.normal(size=4)
+    rows = np.concatenate([some[0], [a] * 3, [b] * 3, [-a]])
+    steps = width * np.array([1.0, 0.0, -1.0])
+    bias = np.concatenate([some[1], steps - at, steps, [-6.0]])
+    weights = np.zeros((3, 11))
+    weights[:2] = rng.normal(size=(2, 11)) / 11**0.5
+    weights[:2, -1] *= 0.1
+    weights[2, 4:] = *(hill * np.array([1, -2, 1, 1, -2, 1])), 60.0
+    offset = 0.3 * rng.normal(size=3)
+    offset[2] = -1.15 * hill * width
+    return TwoLayer(rows, bias, weights, np.zeros((3, dim)), offset)
+
+
+@pytest.mark.parametrize(("seed", "width"), [(1, 0.6), (2, 0.4), (3, 0.4)])
+def test_a_class_on_top_in_two_places_is_right_or_not_ok(seed, width):
+    truth = bump(seed, width)  # its far place once told of the near one, by rounding at 1e15
+    got = attack(Counting(truth).oracle, truth.rows.shape[1], seed)
+    x = np.random.default_rng(5).standard_normal((10_000, truth.rows.shape[1]))
+    label = truth(x).argmax(1)
+    assert not got.ok or np.mean(got.network(x).argmax(1) != label) < 1e-3

@@ -27,6 +27,7 @@ TOLD = 1e-4  # of the largest singular value: smaller ones leave rows and biases
 RANK = 1e-9  # of the largest eigenvalue: one below is a direction that no reply tells
 CANDIDATES = 512  # inputs among which the most telling is chosen
 RADII = (0.3, 1.0, 3.0, 10.0)  # of random inputs, among which they are chosen too
+FARTHEST = 1e6  # times standard normal: beyond, rounding may decide which class is on top
 BARELY = 1e-4  # how far beyond its plane a unit is switched, relative to what is usual
 
 
@@ -170,7 +171,8 @@ def telling(log: Log, reading: Reading, rng: np.random.Generator) -> np.ndarray:
             pattern = pattern - on.mean(0)
             tells = (reading.open[k] @ reading.open[k].T) * (rows @ rows.T)
             score = np.sum(pattern @ tells * pattern, 1)
-        score[network(tried).argmax(1) != k] -= len(bias)
+        far = np.linalg.norm(tried, axis=1) > FARTHEST * log.dim**0.5
+        score[far | (network(tried).argmax(1) != k)] -= len(bias)
         found.append(tried[np.argmax(score)])
     return np.array(found).reshape(-1, log.dim)
 

@@ -39,7 +39,8 @@ FEW, NORMAL_IF_FEW = 8, 16  # units found: the fewer, the less is seen of others
 MISSED = 1e-6  # of the largest gradient: a deviation of a reply with a unit that is missing
 NEAREST = 8  # pairs of replies, of which one is taken, as the unit may not show between them
 SAMPLE = 2000  # points among which those of every class are chosen
-RARE = 1e-3  # of them: how many a class may be on top at whose weights no query told
+NEVER = 300  # normal points that a class must not be on top of, whose weights no query told
+BESIDE = 1e-6  # of a point's length: so near to a plane, it may lie on either side
 BAR = 2.0**14  # eps: deviations that rounding explains, relative to the largest there
 
 
@@ -55,9 +56,10 @@ def recover(
 
     classes: K, if known, which says for how long to look for classes that were never on top.  Such
     a one has weights 0 and offset -inf, and the sentence says which were seen: a rare class that
-    no query met is not known of.  So has one so rarely on top that its weights stay open, which is
-    named.  Others come out as they are, no common shift is left open.  ok: label, value and
-    gradient agree with fresh queries to within rounding.
+    no query met is not known of.  So has one whose weights stay open, if none of 300 normal points
+    shows it, which is said: `share` bounds how many do.  Others come out as they are, no common
+    shift is left open.  ok: label, value and gradient agree with fresh queries to within rounding,
+    and so do all values that were ever asked.
     """
     log = Log(oracle, dim, np.inf if budget is None else budget, classes or 1)
     return _recover(log, np.random.default_rng(asking.seed(key)), width, classes)
@@ -90,17 +92,22 @@ def _recover(
             verdict = _judged(log, reading, verdict.fresh, rng)
             hint = _sentence(reading)
             used = np.abs(reading.network.weights).max(0, initial=0.0) > log.tiny
+            some = np.asarray(reading.missing[:, used].any(1))
+            if verdict.error <= 1 and (off := _off(log, reading.network, some)) > 1:
+                verdict = verdict._replace(error=off)
             if verdict.error <= 1:
                 same = width in (None, int(used.sum()))
-                status = Status.RECOVERED if same else Status.OTHER_WIDTH
-                some = reading.missing[:, used].sum(1)
-                network = _without(reading.network, some > 0, rng)
-                if network is None:
-                    network, status = reading.network, Status.UNCERTIFIED
-                    hint += f" Weights no query told: {some.sum()}."
-                elif some.any():
-                    hint += f" Not told, as rarely on top: {_listed(some > 0)}."
-                return Recovery(network, status, log.cost, verdict.error, hint)
+                status, found, fresh = Status.RECOVERED, reading.network, 0
+                status = status if same else Status.OTHER_WIDTH
+                if some.any():
+                    rest, fresh = _without(found, some), NEVER
+                    if _met(log, rest, some, rng):
+                        count = int(reading.missing[:, used].sum())
+                        status, hint = Status.UNCERTIFIED, f"{hint} Weights no query told: {count}."
+                    else:
+                        found = rest
+                        hint += f" Not told, as on top at none of {NEVER} inputs: {_listed(some)}."
+                return Recovery(found, status, log.cost, verdict.error, hint, fresh)
             planes = Planes(reading.network.rows[used], reading.network.bias[used])
             line = None  # a class that turned up is no sign of units that are missing
             if len(np.unique(log.label)) == reading.seen.sum():
@@ -120,15 +127,18 @@ def _recover(
     return Recovery(reading.network, Status.UNCERTIFIED, log.cost, verdict.error, hint)
 
 
-def _without(network: TwoLayer, some: np.ndarray, rng: np.random.Generator) -> TwoLayer | None:
-    """The network without some of its classes [K], if by it they are rarely on top."""
-    top = network(rng.standard_normal((SAMPLE, network.rows.shape[1]))).argmax(1)
-    if some[top].mean() > RARE:
-        return None
+def _without(network: TwoLayer, some: np.ndarray) -> TwoLayer:
+    """The network without some of its classes [K]."""
     weights, slope = (np.where(some[:, None], 0, a) for a in (network.weights, network.slope))
-    return replace(
-        network, weights=weights, slope=slope, offset=np.where(some, -np.inf, network.offset)
-    )
+    offset = np.where(some, -np.inf, network.offset)
+    return replace(network, weights=weights, slope=slope, offset=offset)
+
+
+def _met(log: Log, network: TwoLayer, some: np.ndarray, rng: np.random.Generator) -> bool:
+    """Whether NEVER fresh normal points show one of some classes [K], or another network."""
+    number = log.ask(rng.standard_normal((NEVER, log.dim)))
+    others = np.isin(log.label[number], np.flatnonzero(~some))
+    return bool(not others.all() or _held(log, network, number).error > 1)
 
 
 def _completed(
@@ -196,12 +206,33 @@ def _deviations(
     return gradient, log.value[which] - own, logits.max(1) - own
 
 
+def _off(log: Log, network: TwoLayer, some: np.ndarray) -> float:
+    """How far all replies of other classes than some [K] are off, in what rounding explains.
+
+    Of gradients those that were not asked close beside a plane.
+    """
+    which = np.flatnonzero(~some[log.label])
+    x = log.x[which]
+    gradient, value, above = _deviations(log, network, which)
+    far = 1 + np.linalg.norm(x, axis=1, keepdims=True)
+    beside = (np.abs(x @ network.rows.T + network.bias[None]) < BESIDE * far).any(1)
+    wrong = np.where(beside, 0.0, np.linalg.norm(gradient, axis=1)) / max(log.scale, 1e-300)
+    off = np.maximum(np.abs(value), above) / np.maximum(_size(log, which), 1e-300)
+    return float(np.maximum(off, wrong).max() / (BAR * log.eps))
+
+
+def _size(log: Log, which: np.ndarray) -> np.ndarray:
+    """What the values of replies [n] are sums of, [n]."""
+    far = 1 + np.linalg.norm(log.x[which], axis=1)
+    return np.asarray(np.abs(log.value[which]) + log.scale * far)
+
+
 def _held(log: Log, network: TwoLayer, which: np.ndarray) -> Verdict:
     """The replies [n] held to the network."""
     gradient, value, above = _deviations(log, network, which)
-    size = np.abs(log.value[which]) + log.scale * (1 + np.linalg.norm(log.x[which], axis=1))
     wrong = np.linalg.norm(gradient, axis=1) / max(log.scale, 1e-300)
-    worst = np.maximum(np.maximum(np.abs(value), above) / np.maximum(size, 1e-300), wrong)
+    off = np.maximum(np.abs(value), above) / np.maximum(_size(log, which), 1e-300)
+    worst = np.maximum(off, wrong)
     worst = np.where(np.isnan(worst), np.inf, worst)
     return Verdict(float(worst.max() / (BAR * log.eps)), which, int(which[worst.argmax()]))
 
