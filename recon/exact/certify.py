@@ -197,15 +197,15 @@ def drawn(rng: np.random.Generator, place: Place) -> np.ndarray:
 
 def _margins(rng: np.random.Generator, network: TwoLayer, line: Line, eps: float) -> np.ndarray:
     """Signed distances [h] beside the hyperplanes, relative to the radius: beyond their blur."""
-    return rng.choice([-1.0, 1.0], network.width) * _blur(network, line.scale, eps)
+    return rng.choice([-1.0, 1.0], network.width) * blur(network, line.scale, eps)
 
 
-def _blur(network: TwoLayer, scale: float, eps: float) -> np.ndarray:
+def blur(network: TwoLayer, scale: float, eps: float) -> np.ndarray:
     """Distances [h] from hyperplanes, relative to the radius, within which they may truly lie."""
     dim, strength = network.rows.shape[1], np.linalg.norm(network.weights, axis=0)
     size = scale + np.abs(network(np.zeros((1, dim)))).max() / dim**0.5
-    blur = size / np.where(strength > 0, strength, 1.0)
-    return np.asarray(np.minimum(MARGIN * eps * np.maximum(blur, 4.0), 1e-2))
+    least = size / np.where(strength > 0, strength, 1.0)
+    return np.asarray(np.minimum(MARGIN * eps * np.maximum(least, 4.0), 1e-2))
 
 
 def _beside(
@@ -296,7 +296,7 @@ def sides(network: TwoLayer, x: np.ndarray, scale: float, eps: float) -> np.ndar
     """Which units [n, h] may be on at x [n, d] or off: their hyperplanes are not known so well."""
     radius = np.maximum(np.linalg.norm(x, axis=1), x.shape[1] ** 0.5)
     value = np.abs(x @ network.rows.T + network.bias[None])
-    return np.asarray(value < CLOSE * radius[:, None] * _blur(network, scale, eps))
+    return np.asarray(value < CLOSE * radius[:, None] * blur(network, scale, eps))
 
 
 def _across(

@@ -27,6 +27,7 @@ from recon.networks import TwoLayer
 from recon.oracles import Cost, Reply, ReplyError
 
 FARTHEST = 1e4  # of a line's ends, in t; or as far as half of the digits reach
+BESIDE = 1e-6  # of a point's length
 LEAST, HIDDEN = 4, 0.9  # fresh points that must show something; share of usual ones that need not
 UNSEEN = "By it the probabilities are those of one class alone at nearly all fresh points."
 ALONE = "By it the probabilities are those of one class alone at nearly all usual inputs."
@@ -53,16 +54,26 @@ class Known(NamedTuple):
     def two(self, eps: float) -> np.ndarray | None:
         """Two points [2, d], of which the network explains one alone: a unit is missing between.
 
-        Those where logits part least.
+        Those where logits part least; none beside a plane, where a line would be too short.
         """
         if self.x is None or self.gradient is None:
             return None
-        wrong = _off(self.network, self.x, self.gradient, eps, self.scale)
-        apart = spread(self.network(self.x))
+        far = np.maximum(np.linalg.norm(self.x, axis=1), self.x.shape[1] ** 0.5)
+        level = np.abs(self.x @ self.network.rows.T + self.network.bias[None])
+        clear = (level > BESIDE * far[:, None]).all(1)
+        x, gradient = self.x[clear], self.gradient[clear]
+        wrong = _off(self.network, x, gradient, eps, self.scale)
+        apart = spread(self.network(x))
         if not wrong.any() or wrong.all():
             return None
         ends = (np.where(side, apart, np.inf).argmin() for side in (~wrong, wrong))
-        return self.x[list(ends)]
+        return x[list(ends)]
+
+    def refutes(self, eps: float) -> bool:
+        """Whether a reply that refuted a network refutes this one too, if it has the digits."""
+        if self.x is None or self.gradient is None or eps > certify.ROUNDED:
+            return False
+        return bool(_off(self.network, self.x, self.gradient, eps, self.scale).any())
 
 
 class Task(NamedTuple):
@@ -259,6 +270,8 @@ def certified(
     found = f"Units found: {count}."
     u, v = rng.standard_normal((2, s.dim))
     line = certify.Line(u, v, HALF, known.scale)
+    if known.refutes(s.eps) and s.outputs > 1:
+        return Recovery(network, Status.UNCERTIFIED, cost, detail=found), known
     least = repeated(task.region.least, known.failed)
     many = max(certify.how_many(count, task.width, s.eps), least)
     points, places = task.region.points(rng.integers(1 << 32, size=2), network, line, s.eps, many)

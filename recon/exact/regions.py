@@ -187,8 +187,24 @@ class Box:
             corners = self._corners(rng, CORNERS)
         inside, corners = (self._on_grid(x) for x in (inside, corners))
         places = [Place(inside, count), Place(corners, len(corners))]
-        x = np.concatenate([place.sample[: place.asked] for place in places])
-        return Points(x, np.repeat([0, 1], [place.asked for place in places])), places
+        beside = self._beside(rng, network, line.scale, eps)
+        parts = [*(place.sample[: place.asked] for place in places), beside]
+        return Points(np.concatenate(parts), np.repeat([0, 1, -1], [*map(len, parts)])), places
+
+    def _beside(
+        self, rng: np.random.Generator, network: TwoLayer, scale: float, eps: float
+    ) -> np.ndarray:
+        """Points [m, d] on either side of the planes of few units, each somewhere in the box.
+
+        Two units that were taken for one part there.
+        """
+        if network.width > SMALL or self.grid is not None:
+            return np.zeros((0, len(self.low)))
+        x = self._inside(rng, network.width)
+        x = x - (np.sum(network.rows * x, 1) + network.bias)[:, None] * network.rows
+        step = network.rows * (certify.blur(network, scale, eps) * len(self.low) ** 0.5)[:, None]
+        pairs = np.concatenate([x + step, x - step])
+        return pairs[((self.low <= pairs) & (pairs <= self.high)).all(1)]
 
     def _on_grid(self, z: np.ndarray) -> np.ndarray:
         """The nearest points [n, d] that the service takes."""

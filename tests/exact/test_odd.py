@@ -671,3 +671,9 @@ def test_what_is_asked_of_small_networks_bounds_the_inputs_a_deeper_one_differs_
     assert got.fresh >= 24
     bad = victim.deviations(got.network, 10_000) > victim.promised
     assert bad.mean() < got.share
+
+
+def test_two_units_taken_for_one_are_told_apart_inside_a_box():
+    victim = draws.random_odd([68, 7600], View(explanation="input_x_gradient"))
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=7600, **victim.told)
+    assert not got.ok or (victim.deviations(got.network, 10_000) < victim.promised).all()
