@@ -109,6 +109,7 @@ def few_digits(value: np.ndarray) -> float:
 
 def decimals(numbers: np.ndarray) -> int | None:
     """After how many decimals all numbers end, if they do after few, and not for want of digits."""
+    numbers = numbers[np.abs(numbers) < 1e300]
     for places in DECIMALS:
         shifted = numbers * 10.0**places
         blur = np.maximum(1e-9, 4 * np.finfo(float).eps * np.abs(shifted))

@@ -272,3 +272,11 @@ def test_a_class_on_top_in_two_places_is_right_or_not_ok(seed, width):
     x = np.random.default_rng(5).standard_normal((10_000, truth.rows.shape[1]))
     label = truth(x).argmax(1)
     assert not got.ok or np.mean(got.network(x).argmax(1) != label) < 1e-3
+
+
+def test_a_victim_that_is_nothing_ends_without_a_warning():
+    truth = planted(0, dim=6, width=1, outputs=2)
+    for size in (0.0, 1e-300):
+        nothing = replace(truth, weights=size * truth.weights, offset=size * truth.offset)
+        got = attack(Counting(nothing).oracle, 6, 0, budget=3000)
+        assert not got.ok or np.abs(got.network(np.ones((1, 6)))[0, 0]) < 1e-290

@@ -130,7 +130,7 @@ def _offsets(
     active = on * weights[log.label]
     indicator = np.eye(len(offset))[log.label]
     linear = np.sum((active @ rows + slope[log.label]) * log.x, 1)
-    weigh = 1 / (1e-300 + np.abs(log.value) + log.scale * (1 + np.linalg.norm(log.x, axis=1)))
+    weigh = 1 / (1e-100 + np.abs(log.value) + log.scale * (1 + np.linalg.norm(log.x, axis=1)))
     for columns in (indicator, np.concatenate([indicator, active * told[:, None]], 1)):
         c = np.where(np.isfinite(offset), offset, 0.0)
         rest = (log.value - linear - active @ bias - c[log.label]) * weigh
