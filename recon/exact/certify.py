@@ -228,7 +228,14 @@ def _alone(
 ) -> np.ndarray:
     """A pair of points on either side of each row's hyperplane, [2 s, d]."""
     around = rng.standard_normal(rows.shape) * (near / rows.shape[1] ** 0.5)
-    level = margin[:, None] * near * np.array([[1.0, -1.0]])
+    return on_either_side(rows, bias, around, margin * near)
+
+
+def on_either_side(
+    rows: np.ndarray, bias: np.ndarray, around: np.ndarray, step: np.ndarray
+) -> np.ndarray:
+    """Points [2 s, d] a step [s] beside each unit row's hyperplane, nearest to a point [s, d]."""
+    level = step[:, None] * np.array([[1.0, -1.0]])
     level = level - (np.sum(around * rows, 1) + bias)[:, None]
     return (around[:, None] + level[:, :, None] * rows[:, None]).reshape(-1, rows.shape[1])
 
@@ -268,8 +275,10 @@ def judge(
     difference = np.concatenate(rest[len(pieces) :]) - gradient
     most = eps * (1 + network.width / 64) ** 0.5
     wrong = np.linalg.norm(difference, axis=2).max(1)
-    for n in np.flatnonzero(wrong > GRADIENT * most * scale):
-        difference[n] = _across(network, asked.x[n], difference[n], scale, eps)
+    (doubtful,) = np.nonzero(wrong > GRADIENT * most * scale)
+    either = sides(network, asked.x[doubtful], scale, eps)
+    for n, units in zip(doubtful, either, strict=True):
+        difference[n] = _across(network, asked.x[n], difference[n], units)
         wrong[n] = np.linalg.norm(difference[n], axis=1).max()
     blurred = np.linalg.norm(gradient, axis=2).max(1) * noise
     wrong = np.maximum(wrong - blurred, 0.0)
@@ -300,13 +309,13 @@ def sides(network: TwoLayer, x: np.ndarray, scale: float, eps: float) -> np.ndar
 
 
 def _across(
-    network: TwoLayer, x: np.ndarray, difference: np.ndarray, scale: float, eps: float
+    network: TwoLayer, x: np.ndarray, difference: np.ndarray, units: np.ndarray
 ) -> np.ndarray:
-    """The difference [K, d] of gradients at x [d], less the jumps of units that may be on there and
-    are not, or the other way round, as their hyperplanes are not known so well.
+    """The difference [K, d] of gradients at x [d], less the jumps of `units` [h] (`sides`) that
+    may be on there and are not, or the other way round.
     """
     value = network.rows @ x + network.bias
-    for j in np.flatnonzero(sides(network, x[None], scale, eps)[0]):
+    for j in np.flatnonzero(units):
         jump = np.outer(network.weights[:, j], network.rows[j]) * (1.0 if value[j] > 0 else -1.0)
         less = difference - jump
         if np.linalg.norm(less, axis=1).max() < np.linalg.norm(difference, axis=1).max():

@@ -200,10 +200,9 @@ class Box:
         """
         if network.width > SMALL or self.grid is not None:
             return np.zeros((0, len(self.low)))
-        x = self._inside(rng, network.width)
-        x = x - (np.sum(network.rows * x, 1) + network.bias)[:, None] * network.rows
-        step = network.rows * (certify.blur(network, scale, eps) * len(self.low) ** 0.5)[:, None]
-        pairs = np.concatenate([x + step, x - step])
+        x, step = self._inside(rng, network.width), certify.blur(network, scale, eps)
+        step = step * len(self.low) ** 0.5
+        pairs = certify.on_either_side(network.rows, network.bias, x, step)
         return pairs[((self.low <= pairs) & (pairs <= self.high)).all(1)]
 
     def _on_grid(self, z: np.ndarray) -> np.ndarray:

@@ -213,28 +213,26 @@ def _off(log: Log, network: TwoLayer, some: np.ndarray) -> float:
     """
     which = np.flatnonzero(~some[log.label])
     x = log.x[which]
-    gradient, value, above = _deviations(log, network, which)
+    wrong, off = _errors(log, network, which)
     far = 1 + np.linalg.norm(x, axis=1, keepdims=True)
     beside = (np.abs(x @ network.rows.T + network.bias[None]) < BESIDE * far).any(1)
-    wrong = np.where(beside, 0.0, np.linalg.norm(gradient, axis=1)) / max(log.scale, 1e-300)
-    off = np.maximum(np.abs(value), above) / np.maximum(_size(log, which), 1e-300)
-    return float(np.maximum(off, wrong).max() / (BAR * log.eps))
-
-
-def _size(log: Log, which: np.ndarray) -> np.ndarray:
-    """What the values of replies [n] are sums of, [n]."""
-    far = 1 + np.linalg.norm(log.x[which], axis=1)
-    return np.asarray(np.abs(log.value[which]) + log.scale * far)
+    return float(np.maximum(off, np.where(beside, 0.0, wrong)).max())
 
 
 def _held(log: Log, network: TwoLayer, which: np.ndarray) -> Verdict:
     """The replies [n] held to the network."""
+    worst = np.maximum(*_errors(log, network, which))
+    return Verdict(float(worst.max()), which, int(which[worst.argmax()]))
+
+
+def _errors(log: Log, network: TwoLayer, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of gradients [n] and of values [n], in what rounding explains; not a number is infinite."""
     gradient, value, above = _deviations(log, network, which)
+    size = np.abs(log.value[which]) + log.scale * (1 + np.linalg.norm(log.x[which], axis=1))
     wrong = np.linalg.norm(gradient, axis=1) / max(log.scale, 1e-300)
-    off = np.maximum(np.abs(value), above) / np.maximum(_size(log, which), 1e-300)
-    worst = np.maximum(off, wrong)
-    worst = np.where(np.isnan(worst), np.inf, worst)
-    return Verdict(float(worst.max() / (BAR * log.eps)), which, int(which[worst.argmax()]))
+    off = np.maximum(np.abs(value), above) / np.maximum(size, 1e-300)
+    wrong, off = (np.where(np.isnan(a), np.inf, a) / (BAR * log.eps) for a in (wrong, off))
+    return wrong, off
 
 
 def _left_over(log: Log, network: TwoLayer, which: np.ndarray, rng: np.random.Generator) -> Planes:
