@@ -98,21 +98,28 @@ def few_digits(value: np.ndarray) -> float:
     """
     numbers = np.unique(value[np.isfinite(value) & (np.abs(value) > SMALL)])
     numbers = numbers[np.abs(numbers - np.round(numbers)) > SMALL]
+    if (places := decimals(numbers)) is not None:
+        return 10.0**-places
     if len(numbers) < FEW:
         return 0.0
     with np.errstate(over="ignore"):
-        if (numbers.astype(np.float32) == numbers).all():
-            return float(np.finfo(np.float32).eps)
-    places = decimals(numbers)
-    return 0.0 if places is None else 10.0**-places
+        short = (numbers.astype(np.float32) == numbers).all()
+    return float(np.finfo(np.float32).eps) if short else 0.0
 
 
 def decimals(numbers: np.ndarray) -> int | None:
-    """After how many decimals all numbers end, if they do after few, and not for want of digits."""
+    """After how many decimals all numbers end, if they do after few, and not for want of digits.
+
+    They may have been kept in float32 after that.
+    """
+    numbers = np.asarray(numbers, np.float64)
     numbers = numbers[np.abs(numbers) < 1e300]
+    with np.errstate(over="ignore"):
+        short = (numbers.astype(np.float32) == numbers).all()
+    unit = float(np.finfo(np.float32 if short else np.float64).eps)
     for places in DECIMALS:
         shifted = numbers * 10.0**places
-        blur = np.maximum(1e-9, 4 * np.finfo(float).eps * np.abs(shifted))
+        blur = np.maximum(1e-9, 4 * unit * np.abs(shifted))
         chance = np.log10(np.minimum(2 * blur, 1.0)).sum()
         if (np.abs(shifted - np.round(shifted)) <= blur).all() and chance < CHANCE:
             return places

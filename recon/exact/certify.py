@@ -152,17 +152,17 @@ def points(seed: Any, network: TwoLayer, line: Line, eps: float, places: list[Pl
     parts = [(-1, line.u[None] + t * line.v[None])]
     parts += [(i, drawn(rng, place)) for i, place in enumerate(places)]
     size = group_size(dim)
+    margin = rng.choice([-1.0, 1.0], network.width) * blur(network, line.scale, eps)
     if dim > 1:  # else a hyperplane is a point: nothing to touch from afar
         groups = [slice(start, start + size) for start in range(0, network.width, size)]
         beside = arrays.each(
-            lambda a: _beside(a[0], network, a[1], line, eps),
+            lambda a: _beside(a[0], network.rows[a[1]], network.bias[a[1]], margin[a[1]], line),
             zip(rng.spawn(len(groups)), groups, strict=True),
             network.rows.size >= arrays.LARGE,
         )
         for near, far, alone in beside:
             parts += [(1, near), (1, alone), (-1, far)]
     else:
-        margin = _margins(rng, network, line, eps)
         parts += [(1, _alone(rng, network.rows, network.bias, margin, FAR))]
     if dim == 1 or network.width == 0:
         away = rng.standard_normal((1, dim))
@@ -195,11 +195,6 @@ def drawn(rng: np.random.Generator, place: Place) -> np.ndarray:
     return np.concatenate([sample[rng.permutation(len(sample))[:asked]], a + t * (b - a)])
 
 
-def _margins(rng: np.random.Generator, network: TwoLayer, line: Line, eps: float) -> np.ndarray:
-    """Signed distances [h] beside the hyperplanes, relative to the radius: beyond their blur."""
-    return rng.choice([-1.0, 1.0], network.width) * blur(network, line.scale, eps)
-
-
 def blur(network: TwoLayer, scale: float, eps: float) -> np.ndarray:
     """Distances [h] from hyperplanes, relative to the radius, within which they may truly lie."""
     dim, strength = network.rows.shape[1], np.linalg.norm(network.weights, axis=0)
@@ -209,18 +204,19 @@ def blur(network: TwoLayer, scale: float, eps: float) -> np.ndarray:
 
 
 def _beside(
-    rng: np.random.Generator, network: TwoLayer, group: slice, line: Line, eps: float
+    rng: np.random.Generator, units: np.ndarray, bias: np.ndarray, margin: np.ndarray, line: Line
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs beside all rows of a group, near [2, d] and far [2, d], and beside single rows."""
-    unit_rows, bias = network.rows[group], network.bias[group]
-    rows, keep, inverse = touch.factor(unit_rows, np.ones(len(bias), bool))
-    margin = _margins(rng, network, line, eps)[group]
+    """Pairs beside all rows of a group, near [2, d] and far [2, d], and beside single rows.
+
+    margin [h]: signed distances beside the hyperplanes, relative to the radius: beyond their blur.
+    """
+    rows, keep, inverse = touch.factor(units, np.ones(len(bias), bool))
     far = line.reach * float(np.linalg.norm(line.v))
     near = min(FAR * (rows.shape[1] ** 0.5 + float(np.linalg.norm(bias[keep]))), far)
     along, radius = rng.standard_normal((2, rows.shape[1])), np.array([near, far])
     level = np.stack([margin * near, -margin * far]) - bias[None]
     pairs = touch.pairs(along, rows, inverse, np.where(keep[None], level, 0.0), radius)
-    return *pairs, _alone(rng, unit_rows[~keep], bias[~keep], margin[~keep], near)
+    return *pairs, _alone(rng, units[~keep], bias[~keep], margin[~keep], near)
 
 
 def _alone(
@@ -274,17 +270,17 @@ def judge(
     found = np.concatenate(rest[: len(pieces)])
     difference = np.concatenate(rest[len(pieces) :]) - gradient
     most = eps * (1 + network.width / 64) ** 0.5
+    off = np.maximum(np.abs(found - value).max(1) - noise, 0.0)
+    rounded = VALUE * most * size(value, asked.x, scale)
     wrong = np.linalg.norm(difference, axis=2).max(1)
-    (doubtful,) = np.nonzero(wrong > GRADIENT * most * scale)
-    either = sides(network, asked.x[doubtful], scale, eps)
-    for n, units in zip(doubtful, either, strict=True):
+    # only where the value is right, a wrong gradient may be one of the other side of a plane
+    for n in np.flatnonzero((wrong > GRADIENT * most * scale) & (off <= rounded)):
+        (units,) = sides(network, asked.x[n : n + 1], scale, eps)
         difference[n] = _across(network, asked.x[n], difference[n], units)
         wrong[n] = np.linalg.norm(difference[n], axis=1).max()
     blurred = np.linalg.norm(gradient, axis=2).max(1) * noise
     wrong = np.maximum(wrong - blurred, 0.0)
-    off = np.maximum(np.abs(found - value).max(1) - noise, 0.0)
-    rounded = size(value, asked.x, scale)
-    worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, VALUE * most * rounded)]
+    worst = [_ratio(wrong, GRADIENT * most * scale), _ratio(off, rounded)]
     least = float(np.min(noise)) / SAFETY  # which `noise` keeps already
     error = 0.0
     for i, (place, sample) in enumerate(zip(places, samples, strict=True)):
@@ -332,7 +328,8 @@ def parts(network: TwoLayer, x: np.ndarray) -> list[np.ndarray]:
 def _ratio(a: np.ndarray, b: Any) -> np.ndarray:
     """a / b, where nothing of nothing is nothing."""
     b = np.broadcast_to(b, a.shape)
-    return np.where(a > 0, a / np.where(b > 0, b, 1e-300), 0.0 * a)
+    with np.errstate(over="ignore"):
+        return np.where(a > 0, a / np.where(b > 0, b, 1e-300), 0.0 * a)
 
 
 def rms(f: np.ndarray) -> float:

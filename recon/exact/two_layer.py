@@ -31,6 +31,7 @@ DEEP = 1024  # kinks up to which a victim that has no two layers is taken for a 
 DEEPER = 1e-6  # of the largest gradient: a value that two layers do not meet
 DEPENDENT = 1e-12  # smallest eigenvalue of the rows' Gram matrix
 BENT = 2  # touches that explain nothing, after which kinks are not taken for hyperplanes
+CROWD, UNLIKE = 1 << 12, 0.1  # units of which a tenth of a value tells that they are none
 ON_LINE = 3  # gradients of a line that say something of their own: in the middle, and far out
 LINES = 2  # fresh lines before giving up; a kink beyond the ends of a line is rare
 MOST = 1 << 15  # points on a line at most
@@ -273,6 +274,10 @@ def _one_line(
         expected = width is None or width == count
         line = certify.Line(state.u, state.v, s.reach, float(state.scale))
         earlier = 0 if task.fresh is None else len(task.fresh[0])
+        if count > CROWD and task.fresh is not None:  # before as many queries again, in vain
+            off = certify.rms(network(task.fresh[0]) - task.fresh[1].value)
+            if off > UNLIKE * certify.rms(task.fresh[1].value):
+                return Recovery(network, Status.NOISY, cost, detail=f"Kinks seen: {count}."), None
         many = certify.how_many(count, width, s.eps) - earlier
         places = certify.normal_places(place_seed, s.dim, many) + task.places
         places += certify.idle(np.random.default_rng(place_seed), network)

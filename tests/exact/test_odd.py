@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from recon import exact
+from recon import exact, probe
 from recon.exact import Status
 from recon.exact.recovery import promise
 from recon.exact.refit import refit
@@ -380,7 +380,7 @@ def test_a_status_is_one_of_those_that_say_why():
     [
         (3217, 0),  # a unit that 33 fresh points do not meet
         (8599, 3),  # inputs of large scale, whose gradients are rounded to nothing
-        (3561, 4),  # rounding is taken for thousands of units
+        (3561, 4),  # rounding is taken for a hundred units
     ],
 )
 def test_what_coarse_digits_hide_is_not_believed(seed, view):
@@ -388,7 +388,7 @@ def test_what_coarse_digits_hide_is_not_believed(seed, view):
     assert victim.decimals is not None
     got = exact.recover(victim.oracle(), dim=victim.dim, key=seed, width=victim.width)
     assert not got.ok
-    assert got.cost.queries < 10_000
+    assert got.cost.queries < 30_000
 
 
 def test_rounding_of_far_probabilities_is_not_taken_for_units():
@@ -456,7 +456,7 @@ def test_constant_replies_of_few_decimals_are_not_certain(part, seed, view):
     assert victim.decimals is not None
     got = exact.recover(victim.oracle(), dim=victim.dim, key=seed)
     assert got.status is Status.UNCERTIFIED
-    assert "few digits" in got.detail
+    assert "digits" in got.detail
 
 
 def test_scales_are_taken_from_gradients_also_where_the_first_points_saturate():
@@ -677,3 +677,44 @@ def test_two_units_taken_for_one_are_told_apart_inside_a_box():
     victim = draws.random_odd([68, 7600], View(explanation="input_x_gradient"))
     got = exact.recover(victim.oracle(), dim=victim.dim, key=7600, **victim.told)
     assert not got.ok or (victim.deviations(got.network, 10_000) < victim.promised).all()
+
+
+def test_a_unit_of_few_inputs_is_looked_for_where_a_width_was_told():
+    """The top label's network of two units of three was off at 2 % of inputs."""
+    victim = draws.random_odd([69, 8709], View("top", "top"))
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=8709, width=victim.width)
+    assert got.status is Status.RECOVERED
+    assert got.share < 0.05
+    assert victim.deviations(got.network, 10_000).max() <= victim.promised
+
+
+def test_equations_that_have_no_solution_are_noise(monkeypatch):
+    def fails(*_, **__):
+        raise np.linalg.LinAlgError
+
+    monkeypatch.setattr(np.linalg, "lstsq", fails)
+    got, _ = attack(planted(), View("logits", "none"))
+    assert got.status is Status.NOISY
+    assert "no solution" in got.detail
+    assert got.cost.queries > 0
+
+
+@pytest.mark.slow
+def test_thousands_of_kinks_that_are_rounding_are_not_asked_about():
+    """Of 25,306 taken for units the certificate would have asked 69,398 points."""
+    victim = draws.random_odd([69, 5859], View("values"))
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=5859, width=victim.width)
+    assert got.status is Status.NOISY
+    assert "Kinks seen" in got.detail
+    assert got.cost.queries < 60_000
+
+
+def test_decimals_kept_in_float32_are_told():
+    """As 14,806 units took minutes to be refused."""
+    victim = draws.random_odd([69, 9083], View("log_probabilities"))
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=9083, width=victim.width)
+    assert not got.ok
+    assert got.cost.queries < 1000
+    numbers = np.round(np.random.default_rng(0).standard_normal(9), 3)
+    assert probe.decimals(numbers.astype(np.float32)) == 3
+    assert probe.decimals(np.random.default_rng(0).random(9, np.float32)) is None

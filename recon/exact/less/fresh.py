@@ -23,13 +23,14 @@ BEST, BLUR = 0.1, 8.0  # the share of fresh points that show no missing unit; an
 ORDINARY, MANY = 6, 32  # the fewer units were found, the less is seen of others
 USUALLY = 8  # times as many normal points, among which those are taken that show
 SMALL = 16  # units up to which MANY points are asked at any distance besides
-STOPS = (Spent, Unreadable, Wild)
+STOPS = (Spent, Unreadable, Wild, np.linalg.LinAlgError)
 SAMPLE = 256  # standard normal points, for the size of f
 MARGIN = 1e-6  # of a point's length: how far beside the planes
 NONE = np.zeros(0, int)
 GROUP = 0.8  # of the dimensions: rows touched at once
 NEARLY = 1e-3  # of the values: what is farther off is not for want of digits
 SAFETY = 8.0  # the error promised over the largest one seen
+UNSOLVED = "The replies make equations that have no solution in numbers, as those of noise do."
 
 
 class Verdict(NamedTuple):
@@ -52,12 +53,12 @@ def ended(
     return Recovery(network, status, log.cost, error, said, log.fresh)
 
 
-def stopped(
-    log: Log, network: TwoLayer | None, error: float, why: Spent | Unreadable | Wild
-) -> Recovery:
-    """The outcome where a search ended early."""
+def stopped(log: Log, network: TwoLayer | None, error: float, why: Exception) -> Recovery:
+    """The outcome where a search ended early, by one of STOPS."""
     if isinstance(why, Spent):
         return Recovery(network, Status.BUDGET, log.cost, error)
+    if isinstance(why, np.linalg.LinAlgError):
+        return Recovery(network, Status.NOISY, log.cost, error, UNSOLVED)
     status = Status.NOISY if isinstance(why, Wild) else Status.UNCERTIFIED
     return Recovery(network, status, log.cost, detail=str(why))
 

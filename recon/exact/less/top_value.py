@@ -23,7 +23,7 @@ from recon.exact.less.top_line import Line, search
 from recon.exact.less.top_replies import Log
 from recon.exact.less.top_touch import Planes, beside, touched
 from recon.exact.less.top_unseen import unseen
-from recon.exact.recovery import Recovery, Status
+from recon.exact.recovery import Recovery, Status, repeated, single
 from recon.networks import TwoLayer
 from recon.oracles import AnyOracle
 
@@ -35,11 +35,13 @@ UNKNOWN, KNOWN = 24, 16  # queries in succession that look for one in vain, wher
 PAIRS = 1  # of far points x, -x: every unit is on at one of them
 DISTANCE = 8.0  # times standard normal, as far out these lie
 NORMAL = 2  # standard normal points at least, one of each class that is top at any
-FEW, NORMAL_IF_FEW = 8, 16  # units found: the fewer, the less is seen of others
+FEW, NORMAL_IF_FEW = 8, 64  # units found: the fewer, the less is seen of others
+SPREAD = 32  # points at any distance, of so few
 MISSED = 1e-6  # of the largest gradient: a deviation of a reply with a unit that is missing
 NEAREST = 8  # pairs of replies, of which one is taken, as the unit may not show between them
 SAMPLE = 2000  # points among which those of every class are chosen
-NEVER = 300  # normal points that a class must not be on top of, whose weights no query told
+NEVER = 300  # normal points that a class must not be on top of, whose weights no query told, and
+# that must not show more, where fewer units are found than told
 BESIDE = 1e-6  # of a point's length: so near to a plane, it may lie on either side
 BAR = 2.0**14  # eps: deviations that rounding explains, relative to the largest there
 
@@ -67,12 +69,13 @@ def recover(
 
 class Verdict(NamedTuple):
     """error: the largest deviation, in what rounding explains; fresh: the replies held to; worst:
-    the one that deviates most.
+    the one that deviates most; normal: new ones to standard normal points.
     """
 
     error: float
     fresh: np.ndarray
     worst: int
+    normal: int = 0
 
 
 def _recover(
@@ -82,22 +85,24 @@ def _recover(
     reading: Reading | None = None
     line: Line | None = Line(*rng.standard_normal((2, log.dim))[::-1])  # None: none is called for
     hint, lines = "", 0
-    verdict = Verdict(np.inf, np.zeros(0, int), 0)
+    verdict, tests = Verdict(np.inf, np.zeros(0, int), 0), 0
     try:
         while lines < LINES:
             if line is not None:
                 planes = planes.and_(search(log, line, planes, None if lines else width, rng))
             planes = planes.distinct(log.eps)
             reading = _completed(log, planes, classes, lines, rng)
-            verdict = _judged(log, reading, verdict.fresh, rng)
-            hint = _sentence(reading)
             used = np.abs(reading.network.weights).max(0, initial=0.0) > log.tiny
+            fewer = width is not None and used.sum() < width
+            verdict, tests = _judged(log, reading, verdict.fresh, fewer, tests, rng), tests + 1
+            hint = _sentence(reading)
             some = np.asarray(reading.missing[:, used].any(1))
             if verdict.error <= 1 and (off := _off(log, reading.network, some)) > 1:
                 verdict = verdict._replace(error=off)
             if verdict.error <= 1:
                 same = width in (None, int(used.sum()))
-                status, found, fresh = Status.RECOVERED, reading.network, 0
+                status, found = Status.RECOVERED, reading.network
+                fresh = single(verdict.normal, tests - 1)
                 status = status if same else Status.OTHER_WIDTH
                 if some.any():
                     rest, fresh = _without(found, some), NEVER
@@ -170,10 +175,18 @@ def _completed(
     return reading
 
 
-def _judged(log: Log, reading: Reading, before: np.ndarray, rng: np.random.Generator) -> Verdict:
+def _judged(
+    log: Log,
+    reading: Reading,
+    before: np.ndarray,
+    fewer: bool,
+    failed: int,
+    rng: np.random.Generator,
+) -> Verdict:
     """The network held to fresh queries: a far pair, points of all classes, beside its planes.
 
-    And once more to those of earlier certificates, which showed that something was missing.
+    And once more to those of earlier certificates `before`, so many that failed, which showed that
+    something was missing.  fewer: of units than were told.
     """
     network, dim = reading.network, log.dim
     far = DISTANCE * rng.standard_normal((PAIRS, dim))
@@ -183,13 +196,16 @@ def _judged(log: Log, reading: Reading, before: np.ndarray, rng: np.random.Gener
         return verdict
     sample = rng.standard_normal((SAMPLE, dim))
     top = network(sample).argmax(1)
-    count = NORMAL if network.width > FEW else NORMAL_IF_FEW
+    count = NEVER if fewer else NORMAL if network.width > FEW else NORMAL_IF_FEW
+    count = count if network.width > FEW else repeated(count, failed)
     each = [int(np.argmax(top == k)) for k in np.unique(top)]
     chosen = each + [i for i in range(count) if i not in each] * (len(each) < count)
-    out = certify.spread_out(rng, dim)[: 2 * NORMAL_IF_FEW * (network.width <= FEW)]
+    out = certify.spread_out(rng, dim)[: SPREAD * (network.width <= FEW)]
     pairs = [pair for _, pair in beside(Planes(network.rows, network.bias), rng)]
     x = np.concatenate([sample[chosen], out, *pairs])
-    return _held(log, network, np.append(fresh, log.ask(x)))
+    number = log.ask(x)
+    normal = count if len(each) < count else 0
+    return _held(log, network, np.append(fresh, number))._replace(normal=normal)
 
 
 def _deviations(
@@ -216,7 +232,7 @@ def _off(log: Log, network: TwoLayer, some: np.ndarray) -> float:
     wrong, off = _errors(log, network, which)
     far = 1 + np.linalg.norm(x, axis=1, keepdims=True)
     beside = (np.abs(x @ network.rows.T + network.bias[None]) < BESIDE * far).any(1)
-    return float(np.maximum(off, np.where(beside, 0.0, wrong)).max())
+    return float(np.maximum(off, np.where(beside, 0.0, wrong)).max(initial=0.0))
 
 
 def _held(log: Log, network: TwoLayer, which: np.ndarray) -> Verdict:
