@@ -32,8 +32,9 @@ TESTS := test test-slow test-notebooks test-torch test-brought test-newest
 $(TESTS): export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.jax_cache
 $(TESTS): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 $(TESTS): export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
-# On a fresh clone half of the time was LLVM's; test-slow has its optimizations, as users do.
-$(filter-out test-slow,$(TESTS)): export JAX_DISABLE_MOST_OPTIMIZATIONS := 1
+# On a fresh clone half of the time was LLVM's; test-slow has its optimizations, as users do, and
+# test-torch: without them XLA's gradients of deep students are wrong (jax 0.10.2, a CPU).
+$(filter-out test-slow test-torch,$(TESTS)): export JAX_DISABLE_MOST_OPTIMIZATIONS := 1
 # Loops without a pass through MLIR, and programs compiled in one part, take half as long again to
 # compile.  XLA aborts at a flag that it does not have.
 $(filter-out test-slow test-newest,$(TESTS)): export XLA_FLAGS := --xla_cpu_use_fusion_emitters=false \
