@@ -131,7 +131,7 @@ class Robust(Measured):
     services: int = 10_000  # victims of all sorts
     told: int = 1_000  # of which the user tells something
     points: int = 10_000
-    seed: int = 70
+    seed: int = 71
 
     def small(self) -> Robust:
         """One narrow shape, one kind outside the assumptions."""

@@ -688,6 +688,13 @@ def test_a_unit_of_few_inputs_is_looked_for_where_a_width_was_told():
     assert victim.deviations(got.network, 10_000).max() <= victim.promised
 
 
+def test_errors_are_not_measured_by_what_never_shows():
+    """The slope found was 1e13: fresh points were moved to where it did not show."""
+    victim = draws.random_odd([70, 8765], View("probabilities", "top", "probabilities"))
+    got = exact.recover(victim.oracle(), dim=victim.dim, key=8765, width=victim.width)
+    assert not got.ok
+
+
 def test_equations_that_have_no_solution_are_noise(monkeypatch):
     def fails(*_, **__):
         raise np.linalg.LinAlgError

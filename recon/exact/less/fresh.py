@@ -25,6 +25,7 @@ USUALLY = 8  # times as many normal points, among which those are taken that sho
 SMALL = 16  # units up to which MANY points are asked at any distance besides
 STOPS = (Spent, Unreadable, Wild, np.linalg.LinAlgError)
 SAMPLE = 256  # standard normal points, for the size of f
+BEYOND = 100.0  # times what shows of f: as large as normal points that saturate may be
 MARGIN = 1e-6  # of a point's length: how far beside the planes
 NONE = np.zeros(0, int)
 GROUP = 0.8  # of the dimensions: rows touched at once
@@ -155,10 +156,13 @@ def top_gradient(network: TwoLayer, x: np.ndarray, label: np.ndarray) -> np.ndar
 
 
 def rms(log: Log, network: TwoLayer, key: np.ndarray) -> float:
-    """Root mean square of the coordinates of f at standard normal points, without its mean."""
+    """Root mean square of the coordinates of f at standard normal points.
+
+    At most BEYOND times that of what shows of f, as no reply holds the rest of it.
+    """
     x = np.random.default_rng(key).standard_normal((SAMPLE, log.dim))
-    f = network(x) @ log.basis
-    return float(np.sqrt(np.mean(f**2)))
+    all_, shown = (certify.rms(network(at) @ log.basis) for at in (x, inside(log, network, x)))
+    return min(all_, BEYOND * shown)
 
 
 def judge(
