@@ -74,9 +74,8 @@ def digits(reply: Reply) -> float:
     if len(numbers) < FEW:
         return 0.0
     eps = 0.0
-    with np.errstate(over="ignore"):
-        if (numbers.astype(np.float32) == numbers).all():
-            eps = float(np.finfo(np.float32).eps)
+    if _short(numbers):
+        eps = float(np.finfo(np.float32).eps)
     scale = np.linalg.norm(gradient, axis=2).max(initial=0.0)
     if (places := decimals(numbers)) is not None:
         coarse = 10.0**-places * gradient.shape[2] ** 0.5 / 16
@@ -102,9 +101,13 @@ def few_digits(value: np.ndarray) -> float:
         return 10.0**-places
     if len(numbers) < FEW:
         return 0.0
+    return float(np.finfo(np.float32).eps) if _short(numbers) else 0.0
+
+
+def _short(numbers: np.ndarray) -> bool:
+    """Whether all are float32's."""
     with np.errstate(over="ignore"):
-        short = (numbers.astype(np.float32) == numbers).all()
-    return float(np.finfo(np.float32).eps) if short else 0.0
+        return bool((numbers.astype(np.float32) == numbers).all())
 
 
 def decimals(numbers: np.ndarray) -> int | None:
@@ -114,9 +117,7 @@ def decimals(numbers: np.ndarray) -> int | None:
     """
     numbers = np.asarray(numbers, np.float64)
     numbers = numbers[np.abs(numbers) < 1e300]
-    with np.errstate(over="ignore"):
-        short = (numbers.astype(np.float32) == numbers).all()
-    unit = float(np.finfo(np.float32 if short else np.float64).eps)
+    unit = float(np.finfo(np.float32 if _short(numbers) else np.float64).eps)
     for places in DECIMALS:
         shifted = numbers * 10.0**places
         blur = np.maximum(1e-9, 4 * unit * np.abs(shifted))

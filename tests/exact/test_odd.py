@@ -376,19 +376,19 @@ def test_a_status_is_one_of_those_that_say_why():
 
 
 @pytest.mark.parametrize(
-    ("seed", "view"),
+    ("seed", "view", "most"),
     [
-        (3217, 0),  # a unit that 33 fresh points do not meet
-        (8599, 3),  # inputs of large scale, whose gradients are rounded to nothing
-        (3561, 4),  # rounding is taken for a hundred units
+        (3217, 0, 10_000),  # a unit that 33 fresh points do not meet
+        (8599, 3, 10_000),  # inputs of large scale, whose gradients are rounded to nothing
+        (3561, 4, 30_000),  # rounding is taken for a hundred units
     ],
 )
-def test_what_coarse_digits_hide_is_not_believed(seed, view):
+def test_what_coarse_digits_hide_is_not_believed(seed, view, most):
     victim = draws.random_odd([51, seed], odd.VIEWS[view])
     assert victim.decimals is not None
     got = exact.recover(victim.oracle(), dim=victim.dim, key=seed, width=victim.width)
     assert not got.ok
-    assert got.cost.queries < 30_000
+    assert got.cost.queries < most
 
 
 def test_rounding_of_far_probabilities_is_not_taken_for_units():
@@ -456,7 +456,7 @@ def test_constant_replies_of_few_decimals_are_not_certain(part, seed, view):
     assert victim.decimals is not None
     got = exact.recover(victim.oracle(), dim=victim.dim, key=seed)
     assert got.status is Status.UNCERTIFIED
-    assert "digits" in got.detail
+    assert "few decimals" in got.detail
 
 
 def test_scales_are_taken_from_gradients_also_where_the_first_points_saturate():
