@@ -22,7 +22,7 @@ from recon.replies import Reply
 AT_ONCE = 4  # vertices asked at once
 BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
 APART = 1e-4  # of a row of length one: what is outside of a span
-UNSEEN = 1e-14  # of the largest eigenvalue of J^T J summed: directions that no J shows
+UNSEEN = 1e-14  # of the trace of J^T J summed: directions that no J shows
 RAYS, FEW, VERTICES = 16, 8, 8  # that leave nothing: two hidden layers, more; later layers
 
 
@@ -180,10 +180,11 @@ def possible(s: Search, rows: Rows) -> np.ndarray:
     told = np.zeros(len(side), bool)
     for some in (fewer, ~fewer):
         todo = np.flatnonzero(~told)
-        sums = some[todo].astype(float) @ gram
-        values, vectors = np.linalg.eigh(sums.reshape(-1, len(basis), len(basis)))
-        unseen = values <= UNSEEN * values[:, -1:]
-        part = (within[todo, None] @ vectors)[:, 0] * unseen
+        sums = (some[todo].astype(float) @ gram).reshape(-1, len(basis), len(basis))
+        small = UNSEEN * np.trace(sums, axis1=1, axis2=2) + 1e-300
+        # (sums / small + 1)^-1 keeps what no J shows, and nothing of what one does
+        sums = sums / small[:, None, None] + np.eye(len(basis))
+        part = np.linalg.solve(sums, within[todo, :, None])[:, :, 0]
         left = np.hypot(np.linalg.norm(part, axis=1), np.linalg.norm(beyond[todo], axis=1))
         told[todo] = left > APART
     return told

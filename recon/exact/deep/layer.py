@@ -104,15 +104,16 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             s.always.discard(number - 1)
             raise Incomplete(number - 1)
         tries = [good, fair] if len(fair.bias) > count else [good]
-        fitted = _best(s, [*tries, *(_gated(found, fair) if quiet >= 2 else [])], len(fair.bias))
+        tries += _gated(found, fair) if quiet >= 2 else []
+        fitted = _best(s, tries, len(fair.bias), not peeling)
+        if peeling and (fitted is None or len(fitted[1].bad)):
+            continue
         if fitted is not None:
             some, fit = fitted
             layers = [*s.layers, some.layer()]
             ends = disagreement(s, layers, fit, fresh, others)
             if isinstance(ends, np.ndarray):
                 return Last(some.layer(), fit.output, ends)
-            if peeling and len(fit.bad):
-                continue
             if quiet >= QUIET and number - 1 in s.always:
                 s.always.discard(number - 1)
                 raise Incomplete(number - 1, ends)
@@ -282,7 +283,7 @@ def _gated(found: Rows, fair: Rows) -> list[Rows]:
     return made
 
 
-def _best(s: Search, tries: list[Rows], least: int) -> tuple[Rows, output.Fit] | None:
+def _best(s: Search, tries: list[Rows], least: int, robust: bool) -> tuple[Rows, output.Fit] | None:
     """The rows with an output that meets most replies; robustly, where they are many enough."""
     best: tuple[Rows, output.Fit] | None = None
     for i, rows in enumerate(tries):
@@ -292,7 +293,7 @@ def _best(s: Search, tries: list[Rows], least: int) -> tuple[Rows, output.Fit] |
         _, jumps = s.with_jumps(rows)
         guess = np.stack(list(jumps.values()), 1)
         fit = output.fit(layers, s.log.points, s.log.reply.value, guess)
-        if fit is None and len(rows.bias) >= least and i < 2:
+        if fit is None and robust and len(rows.bias) >= least and i < 2:
             fit = output.most(layers, s.log.points, s.log.reply, s.chart.place)
         if fit is not None and (best is None or len(fit.bad) < len(best[1].bad)):
             best = rows, fit

@@ -22,7 +22,8 @@ from recon.exact.deep.track import Track
 from recon.replies import Reply
 
 BLUR = 100.0  # eps of replies from which known units were taken off, relative to theirs
-SPARE = 2  # directions more than outputs, in which ranks are told
+ONE = 1e-6  # of a square, what rounding may take from it
+SPARE = 2  # directions more than the highest rank to be told
 
 
 def rest(s: Search, rows: Rows, x: np.ndarray) -> Reply:
@@ -51,12 +52,20 @@ def find(s: Search, rows: Rows, x: np.ndarray, alone: bool) -> Track | Ends | No
     value, gradient = rest(s, rows, x)
     eps, scale = BLUR * s.log.eps, s.log.scale
     pairs = np.stack(np.triu_indices(len(x), 1), 1)
-    # a few random directions of the span that all lie in: ranks are the same
-    directions = s.rng.standard_normal((s.layers[0].bias.size, value.shape[1] + SPARE))
+    # a few random directions of the span that all lie in: ranks are the same; likewise of outputs
+    most = (1 if alone else value.shape[1]) + SPARE
+    directions = s.rng.standard_normal((s.layers[0].bias.size, most))
     inner = gradient @ np.linalg.qr(s.layers[0].weights.T @ directions)[0]
+    if most < value.shape[1]:
+        inner = np.linalg.qr(s.rng.standard_normal((value.shape[1], most)))[0].T @ inner
     jump = inner[pairs[:, 1]] - inner[pairs[:, 0]]
-    sizes = np.linalg.svd(jump, compute_uv=False)
-    count = (sizes > segment.ROUNDING * eps * scale).sum(1)
+    count, told = np.full(len(pairs), 2), np.ones(len(pairs), bool)
+    if alone:  # of rank one tr (D D^T)^2 is (tr D D^T)^2, which is sooner told
+        square = jump @ jump.swapaxes(1, 2)
+        trace = np.trace(square, axis1=1, axis2=2)
+        told = np.einsum("nij,nij->n", square, square) >= (1 - ONE) * trace**2
+    sizes = np.linalg.svd(jump[told], compute_uv=False)
+    count[told] = (sizes > segment.ROUNDING * eps * scale).sum(1)
     apart = np.linalg.norm(x[pairs[:, 1]] - x[pairs[:, 0]], axis=1)
     order = np.lexsort([apart, count])
     for low, high, several in np.column_stack([pairs, count > 1])[order[count[order] > 0]]:
