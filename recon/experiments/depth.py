@@ -31,7 +31,7 @@ CODE = (*convolutional.CODE, "experiments/depth.py")
 
 class Shape(NamedTuple):
     """Sizes (d, h_1, ..., K) of victims, how many, what they are trained on, if anything, or their
-    kind (`victims.UNUSUAL`); more: other sizes, in turn with these.
+    kind (`victims.UNUSUAL`); more: other sizes, in turn with these; dtype: of their answers.
     """
 
     sizes: tuple[int, ...]
@@ -39,6 +39,13 @@ class Shape(NamedTuple):
     images: str = ""
     kind: str = ""
     more: tuple[tuple[int, ...], ...] = ()
+    dtype: str = "float64"
+
+    @property
+    def label(self) -> str:
+        """What victims are, in a word or two."""
+        single = " float32" if self.dtype == "float32" else ""
+        return (self.images or self.kind or "random") + single
 
     def of(self, run: int) -> tuple[int, ...]:
         """The sizes of a victim."""
@@ -59,6 +66,7 @@ SHAPES = (
     Shape((60, 40, 20, 10, 2)),
     Shape((100, 60, 30, 15, 4)),
     Shape((80, 40, 20, 10, 5, 3)),
+    Shape((128, 96, 64, 48, 32, 10)),
     Shape((10, 20, 20, 3)),
     Shape((20, 40, 20, 3)),
     Shape((10, 40, 20, 3)),
@@ -71,9 +79,12 @@ SHAPES = (
     Shape((784, 128, 1), 5),
     Shape((64, 64, 32, 10), 10, "digits"),
     Shape((64, 48, 32, 16, 10), 3, "digits"),
+    Shape((64, 64, 32, 10), 10, "digits", dtype="float32"),
     Shape((784, 128, 64, 10), 5, "mnist"),
+    Shape((784, 128, 64, 10), 5, "mnist", dtype="float32"),
+    Shape((784, 256, 128, 64, 10), 1, "mnist"),
 )
-CONVOLUTIONAL = ((PAPER, "", 4), (PAPER, "mnist", 4))
+CONVOLUTIONAL = ((PAPER, "", 20), (PAPER, "mnist", 20))
 MIXED = (
     (40, 20, 10, 10, 3),
     (60, 40, 20, 10, 2),
@@ -90,6 +101,11 @@ UNUSUAL = tuple(Shape((80, 40, 20, 2), EACH, "", kind, MIXED) for kind in victim
 LAW = tuple(law(depth, width) for depth in (1, 2, 3) for width in (16, 32, 64, 128))
 
 
+def _answer(victim: Deep, dtype: str, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What a victim shows at x [n, d]."""
+    return tuple(part.astype(dtype) for part in answer(victim, x))
+
+
 @dataclass(frozen=True)
 class Depth(Measured):
     """Deep networks, exactly: queries a hidden unit for two hidden layers and more.
@@ -103,11 +119,11 @@ class Depth(Measured):
              says.  Convolutional networks: both convolutions of most in some 200 queries, and a
              whole network in 260 to 500 that is wrong on a few inputs in a hundred or fewer.
 
-    The victim answers on the host, in float64; depth and widths are not told.  exact: `ok`, and
-    within 1e-6 of the victim on all of 10,000 N(0, I) inputs (relative to the rms; the error of
-    these is worst_error) and the test images of trained ones; beyond: `ok`, and wrong on more of
-    the inputs than `Recovery.share` says.  Queries and seconds are means; predictions: what an
-    attack that sees no gradients asks in all (PREDICTIONS).
+    The victim answers on the host, in float64 but where it says float32; depth and widths are not
+    told.  exact: `ok`, and within 1e-6 of the victim on all of 10,000 N(0, I) inputs (relative to
+    the rms; the error of these is worst_error) and the test images of trained ones; beyond: `ok`,
+    and wrong on more of the inputs than `Recovery.share` says.  Queries and seconds are means;
+    predictions: what an attack that sees no gradients asks in all (PREDICTIONS).
 
     Kinds of `victims.UNUSUAL` are of mixed sizes (MIXED).  The last rows are of convolutional
     networks with two max-pools, the trained ones with 1,000 images of the attacker's; a channel
@@ -159,7 +175,7 @@ class Depth(Measured):
         for run, key in enumerate(jax.random.split(jax.random.key(self.seed), shape.runs)):
             victim_key, attack_key, point_key = jax.random.split(key, 3)
             victim = self.victim(victim_key, shape, run, images)
-            oracle = oracles.from_host(partial(answer, victim))
+            oracle = oracles.from_host(partial(_answer, victim, shape.dtype))
             took, got = timed(partial(exact.recover, oracle, dim=victim.dim, key=attack_key))
             hidden.append(sum(victim.widths))
             queries.append(got.cost.queries / hidden[-1])
@@ -177,7 +193,7 @@ class Depth(Measured):
                 same = found[self.points :].argmax(1) == truth[self.points :].argmax(1)
                 agreement.append(float(np.mean(same)))
         return {
-            "victim": shape.images or shape.kind or "random",
+            "victim": shape.label,
             "sizes": "mixed" if shape.more else "-".join(map(str, shape.sizes)),
             "depth": None if shape.more else len(shape.sizes) - 2,
             "hidden": round(np.mean(hidden)),

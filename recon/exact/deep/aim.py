@@ -86,6 +86,23 @@ class Aim:
         used = np.array([point.tobytes() in self.ends for point in x], bool)
         return np.where(used & (left > LEFT), np.nan, left)
 
+    def wider(self, where: cells.Region, basis: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The basis with what is left at the point, of [n, d] that were asked, where the fewest of
+        the missing units are on, as far as ranks tell: those of all units behind are higher.
+        """
+        inner = self.s.log.reply.gradient[self.s.log.at(x)] @ self.s.chart.place
+        inner = inner @ np.linalg.pinv(where.map)
+        size = np.linalg.norm(inner, axis=(1, 2))
+        inner = inner[size > 0] / size[size > 0, None, None]
+        _, values, right = np.linalg.svd(inner - inner @ basis.T @ basis, full_matrices=False)
+        missing = (values > LEFT).sum(1)
+        whole = (np.linalg.svd(inner, compute_uv=False) > LEFT).sum(1)
+        told = (missing > 0) & (missing < whole)
+        if not told.any():
+            return basis
+        least = int(np.argmin(np.where(told, missing, missing.max() + 1)))
+        return np.concatenate([basis, right[least, : missing[least]]])
+
     def find(self, rows: Rows, inside: list[np.ndarray]) -> Track | None:
         """A segment with a kink of a missing unit, or None: vertices were tested, or no use.
 
@@ -120,8 +137,11 @@ class Aim:
                 return None
             points = np.concatenate(inside)
             pair = halve.nearest(points, self.left(where, basis, points))
+        if pair is None:  # some are on everywhere here
+            basis = self.wider(where, basis, points)
+            pair = halve.nearest(points, self.left(where, basis, points))
         self.tested = 0
-        if pair is None:  # too many are missing, or one is on everywhere here
+        if pair is None:  # too many are missing
             self.no_use()
             return None
         low, high = points[list(pair)]

@@ -130,6 +130,13 @@ def vertex(
     return (1 - share) * x + share * middle
 
 
+def deepest(where: Region, cost: np.ndarray, middle: np.ndarray, box: float) -> np.ndarray | None:
+    """The point of the region of the least cost q, within the box, pulled towards its middle."""
+    bounds = np.stack([np.minimum(-box, 2 * middle), np.maximum(box, 2 * middle)], 1)
+    q = lowest(cost, -where.rows, where.level, bounds)
+    return None if q is None else (1 - INSIDE) * q + INSIDE * middle
+
+
 def ray(width: int, unit: int, box: float, rng: np.random.Generator) -> np.ndarray:
     """A point far along a ray of the orthant, the other coordinates just above zero."""
     q = 0.01 * box * rng.random(width)

@@ -24,6 +24,7 @@ BLIND = 4  # points in a row that do not tell
 GOLDEN = 0.5 * (5**0.5 - 1)  # multiples of it, less whole numbers, lie all over
 
 Share = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Guess = Callable[[np.ndarray, np.ndarray, Reply], float]  # low, high [d], and the reply at high
 
 
 def nearest(x: np.ndarray, share: np.ndarray) -> tuple[int, int] | None:
@@ -39,12 +40,19 @@ def nearest(x: np.ndarray, share: np.ndarray) -> tuple[int, int] | None:
 
 
 def halved(
-    log: Any, share: Share, low: np.ndarray, high: np.ndarray, at_low: Reply, at_high: Reply
+    log: Any,
+    share: Share,
+    low: np.ndarray,
+    high: np.ndarray,
+    at_low: Reply,
+    at_high: Reply,
+    *,
+    guess: Guess | None = None,
 ) -> Track | None:
     """The kink between a point x [d] that leaves nothing and one that does, once it is alone.
 
     share: of points [n, d] and Jacobians [n, K, d] there, what each leaves [n]; at_low, at_high:
-    the replies.
+    the replies; guess: where the kink seems to be, as a share of the way.
     """
     length, turn, blind = float(np.linalg.norm(high - low)), 0, 0
     while (left := float(np.linalg.norm(high - low))) > ALONE * length and turn < TURNS:
@@ -53,6 +61,10 @@ def halved(
         if isinstance(found, Track):
             return found
         turn += 1
+        if guess is not None and left > BRACKET * length:  # beside it, on either side in turn
+            beside = segment.BESIDE * length / left * (1 if turn % 2 else -1)
+            place = guess(low, high, at_high) + beside
+            found = place if 0 < place < 1 else 0.5
         at = turn * GOLDEN % 1 if blind else 0.5 if turn % 3 == 0 else found
         x = low + at * (high - low)
         reply = log(x[None])

@@ -40,6 +40,7 @@ GATE = 1e6  # what stands for them
 STRAY = 0.03  # of the kinks may be of no known kind
 WRONG = 1e-7  # relative: a value that the network does not meet
 ABSENT = 1e-4  # relative: more, and a unit is wrong there, however close to a kink
+ALONG = 1e-6  # a cosine less one: two directions that are one
 PART = 8  # fresh points asked at once
 OUT = 10.0  # how far out random rays are asked
 
@@ -88,7 +89,12 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             pass
         elif need:
             blind = aim_.blind
-            track = walk.next(turn, quiet)
+            track = through.off(s, fair) if quiet and deeper else None
+            if track is None:
+                track = walk.next(turn, quiet)
+            else:
+                s.sure.add(id(track.kinks[0]))
+                s.tracks.append(track)
             if track is not None:
                 s.take([track])
         found, fair = s.candidates(), _fair(s)
@@ -117,7 +123,10 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             if quiet >= QUIET and number - 1 in s.always:
                 s.always.discard(number - 1)
                 raise Incomplete(number - 1, ends)
-            s.take([s.between(*ends, some)])
+            track = _missed(s, layers, fit.output, *ends)
+            if track is not None:
+                _doubt(s, some, layers, fit.output, track)
+            s.take([s.between(*ends, some) if track is None else track])
             need = not s.lift(s.candidates(), LIFTS)
             continue
         deeper = _false(found, fair) > DEEPER
@@ -165,6 +174,58 @@ def _missing(s: Search, lack: Lack) -> bool:
     found = s.candidates()
     s.lift(found.some(aim.marked(s, found)), LIFTS)
     return True
+
+
+def _missed(
+    s: Search, layers: Layers, out: Output, met: np.ndarray, missed: np.ndarray
+) -> Track | None:
+    """The kink of a unit that the network lacks, between a point [d] that it meets and one that it
+    misses: there f less the network is linear, but for what switches between.
+    """
+
+    def share(x: np.ndarray, _: np.ndarray) -> np.ndarray:
+        value = s.log(x).value
+        off = np.abs(out(layers, x) - value).max(1)
+        return off / (np.abs(value).max(1) + np.median(np.abs(s.log.reply.value)))
+
+    def guess(low: np.ndarray, high: np.ndarray, at_high: Reply) -> float:
+        left = at_high.value - out(layers, high[None])[0]
+        slope = (at_high.gradient - out.gradient(layers, high)) @ (high - low)
+        return 1 - float(left @ slope) / max(float(slope @ slope), 1e-300)
+
+    value, gradient = s.log(np.stack([met, missed]))
+    at_met, at_missed = (Reply(value[i], gradient[i]) for i in range(2))
+    track = halve.halved(s.log, share, met, missed, at_met, at_missed, guess=guess)
+    if track is not None:
+        s.tracks.append(track)
+    return track
+
+
+def _doubt(s: Search, rows: Rows, layers: Layers, out: Output, track: Track) -> None:
+    """Forget a weight that a lift saw wrongly: where its input switches, what the network leaves of
+    f has a kink along that unit's output weights.
+    """
+    number = len(s.layers)
+    unit = lift.owner(s.layers, *s.local(track.kinks[0])).unit
+    if unit is None or unit[0] != number - 1 or len(out.weights) == 1:
+        return
+    low, high = (track.gradient[i] - out.gradient(layers, track.x[i]) for i in (0, -1))
+    direction = np.linalg.svd(high - low)[0][:, 0]
+    length = np.linalg.norm(out.weights, axis=0)
+    along = np.abs(direction @ out.weights) / np.where(length > 0, length, np.inf)
+    j = int(np.argmax(along))
+    if along[j] < 1 - ALONG:
+        return
+    whose = {id(part.weights) for part, _ in rows.parts[j]}
+    first = dict[int, int]()
+    for part, kink in s.seen[number]:
+        first[id(kink)] = min(first.get(id(kink), part.seen.size), int(part.seen.sum()))
+    s.seen[number] = [
+        (part, kink)
+        for part, kink in s.seen[number]
+        if not (id(part.weights) in whose and part.seen[unit[1]])
+        or part.seen.sum() == first[id(kink)]
+    ]
 
 
 def _fair(s: Search) -> Rows:
@@ -295,7 +356,7 @@ def _best(s: Search, tries: list[Rows], least: int, robust: bool) -> tuple[Rows,
         fit = output.fit(layers, s.log.points, s.log.reply.value, guess)
         if fit is None and robust and len(rows.bias) >= least and i < 2:
             fit = output.most(layers, s.log.points, s.log.reply, s.chart.place)
-        if fit is not None and (best is None or len(fit.bad) < len(best[1].bad)):
+        if fit is not None and (best is None or len(fit.good) > len(best[1].good)):
             best = rows, fit
             if not len(fit.bad):
                 break

@@ -27,6 +27,8 @@ TRIMS = 6  # turns of that, at most
 HOPELESS = 0.01  # of the replies are met: of 100 fits that came out one met so few at first
 SLOPES = 8  # directions in which Jacobians take part
 MOST_BAD = 0.3  # of the replies
+RANK = 1e-10  # of the largest singular value
+SAMPLES = 32  # bad replies that say what is open
 
 
 class Output(NamedTuple):
@@ -41,6 +43,18 @@ class Output(NamedTuple):
         z = known.before(layers, x)
         y = np.maximum(z[-2], 0) if len(z) > 1 else x
         return np.maximum(z[-1], 0) @ self.weights.T + y @ self.slope.T + self.offset
+
+    def gradient(self, layers: Layers, x: np.ndarray) -> np.ndarray:
+        """The Jacobian [K, d] at x [d]."""
+        tangents = known.tangents(layers, x)
+        z, along = tangents[-1]
+        made = self.weights @ np.where(z > 0, along.T, 0).T
+        if len(tangents) > 1:
+            z, along = tangents[-2]
+            along = np.where(z > 0, along.T, 0).T
+        else:
+            along = np.eye(len(x))
+        return np.asarray(made + self.slope @ along)
 
 
 class Fit(NamedTuple):
@@ -69,9 +83,11 @@ def fit(
         start[: hidden.shape[1]] = 0 if guess is None else guess.T
         solved, rank, off = _solved(left[:, None], (value - a @ start)[:, None], weight)
         off = off * (np.abs(value - a @ start).max() / max(float(np.abs(value).max()), 1e-300))
-        solved = start + solved / length[:, None]
-        if (off < EXACT).sum() >= rank + SPARE and (off < EXACT).mean() >= 1 - MOST_BAD:
-            return _split(solved, hidden.shape[1], linear.shape[1], near, off < EXACT)
+        good = off < EXACT
+        if good.sum() >= rank + SPARE and good.mean() >= 1 - MOST_BAD:
+            solved, good = _widened(left[:, None], (value - a @ start)[:, None], solved, good)
+            solved = start + solved / length[:, None]
+            return _split(solved, hidden.shape[1], linear.shape[1], near, good)
     return None
 
 
@@ -108,6 +124,7 @@ def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit 
             if (good == kept).all():
                 break
         if good.sum() >= rank + SPARE and good.mean() >= 1 - MOST_BAD:
+            solved, good = _widened(a, b, solved, good)
             solved = solved / length[:, None]
             return _split(solved, hidden.shape[1], linear.shape[1], near, good)
         if good.mean() < HOPELESS:
@@ -142,6 +159,33 @@ def _solved(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> tuple[np.ndarra
     size = np.abs(b).max((1, 2))
     off = np.abs(a @ solved - b).max((1, 2)) / np.maximum(size + np.median(size), 1e-300)
     return solved, int(rank), off
+
+
+def _widened(
+    a: np.ndarray, b: np.ndarray, solved: np.ndarray, good: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The solution with what good replies leave open as most of the others have it, and all that
+    are good then.
+
+    A unit that is off at all good replies, or on at all of them, has any weight: each other reply
+    says which, as far as it uses what is open, and the one that most of them agree with is right.
+    """
+    size = np.abs(b).max((1, 2))
+    size = size + np.median(size)
+    while (~good).sum() > SPARE:
+        left, (bad,) = b[~good] - a[~good] @ solved, np.nonzero(~good)
+        values, basis = np.linalg.svd(np.linalg.qr(a[good].reshape(-1, a.shape[2]), mode="r"))[1:]
+        open_ = basis[np.sum(values > RANK * values[0]) :].T
+        part = a[bad] @ open_  # [n, e, open]
+        some = np.arange(0, len(bad), -(-len(bad) // SAMPLES))
+        made = np.linalg.pinv(part[some], rcond=RANK) @ left[some]
+        off = np.abs(left - part @ made[:, None]).max((2, 3)) / size[bad]
+        best = int(np.argmax((off < EXACT).sum(1)))
+        if (off[best] < EXACT).sum() <= SPARE:
+            break
+        solved, good = solved + open_ @ made[best], good.copy()
+        good[bad[off[best] < EXACT]] = True
+    return solved, good
 
 
 def _split(solved: np.ndarray, count: int, before: int, near: np.ndarray, good: np.ndarray) -> Fit:

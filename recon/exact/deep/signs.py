@@ -22,6 +22,8 @@ TESTS = 5  # Jacobians that show the signs, at least
 SPAN = 1e-6  # of a Jacobian: what may lie outside of the span of rows that are on
 OFF = 1e-5  # of a unit's part where it is on: what it may have where it is off
 AT_ONCE = 64  # Jacobians held against a layer
+PART = 1e-7  # of a Jacobian: what a unit has of one where it counts as on
+IDLE = 2  # units without a part in any
 FEW = 0.05  # of the Jacobians may lie outside of a layer's span for a unit that is missing
 
 
@@ -78,11 +80,16 @@ def _oriented(s: Search, rows: Rows) -> Layer | Lack | None:
     z, outside, part = (np.concatenate(some) for some in zip(*seen, strict=True))
     good = outside <= SPAN
     most = np.where(good[:, None], part, 0).max(0, initial=0.0)
-    if good.sum() < TESTS or most.min() < 1e-7:
+    (idle,) = np.nonzero(most < PART)
+    if good.sum() < TESTS or len(idle) > IDLE:
         return None
+    most[idle] = np.inf
     has = (part > OFF * most) & good[:, None]
     sides = [(has & side).sum(0) / np.maximum(side.sum(0), 1) for side in (z > 0, z <= 0)]
-    made = rows.layer(np.where(sides[0] > sides[1], 1.0, -1.0))
+    sign = _told(s, rows, np.where(sides[0] > sides[1], 1.0, -1.0), idle, near)
+    if sign is None:
+        return None
+    made = rows.layer(sign)
 
     def share(x: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         z, outside, part = _parts(s, made, x, gradient)
@@ -103,6 +110,35 @@ def _oriented(s: Search, rows: Rows) -> Layer | Lack | None:
     low, at = pair
     s.tried.add((len(s.layers), x[at].tobytes()))
     return Lack(_lacking([*s.layers, made], s, x[at], gradient[at]), (x[low], x[at]), share)
+
+
+def _told(
+    s: Search, rows: Rows, sign: np.ndarray, idle: np.ndarray, near: np.ndarray
+) -> np.ndarray | None:
+    """The signs [m] with those of the rows `idle`, of which one is on where J is not in the span of
+    the other rows that are on; None where no point tells one, or two contradict.
+    """
+    if not len(idle):
+        return sign
+    x, gradient, sign = s.log.points[near], s.log.reply.gradient[near], sign.copy()
+    z, jacobian = lift.slopes([*s.layers, rows.layer(sign)], known.before(s.layers[:1], x)[0])
+    inner = gradient @ s.chart.place
+    size = np.linalg.norm(inner, axis=(1, 2))
+    on = z > 0
+    on[:, idle] = False
+    for j in idle:
+        ways = set[bool]()
+        for i in np.flatnonzero(size > 0):
+            base = jacobian[i][on[i]]
+            norms = np.linalg.norm(base, axis=1)
+            base = base[norms > 0] / norms[norms > 0][:, None]
+            a = np.linalg.lstsq(base.T, inner[i].T, rcond=1e-9)[0]
+            if np.linalg.norm(inner[i] - a.T @ base) > SPAN * size[i]:
+                ways.add(bool(z[i, j] > 0))
+        if len(ways) != 1:
+            return None
+        sign[j] *= 1.0 if ways.pop() else -1.0
+    return sign
 
 
 def _batches(near: np.ndarray) -> list[np.ndarray]:

@@ -5,28 +5,37 @@ J = A W + B R in the rows W of these units and the rows R found that are on: wha
 R is W, but for multiples of rows of R.  Where a unit of R is off it has no part of its own, and
 what J has along its row is A times that multiple, the same at all these points; which tells its
 side, too.  How several such units mix is not identifiable, nor are their biases, as far as they are
-on; a kink where one switches shows its bias.  (Our own construction.)
+on; a kink where one switches shows its bias.  Where all inputs are on, a linear program leads along
+its row to where it is off, if it ever is (`off`).  (Our own construction.)
 """
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
-from recon.exact.deep import aim, cells, known
+from recon.exact.deep import aim, cells, halve, known
 from recon.exact.deep.lift import Partial
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search
+from recon.exact.deep.track import Track
+from recon.replies import Reply
 
 SPAN = 1e-9  # of the largest singular value: rank
 SAME = 1e-6  # of a part along a row: how far it may be from a multiple
 MOST = 2  # units that are on everywhere
 LEAST = 3  # inputs on which a kink shows whose it is
 SPARE = 2  # equations more than unknowns, at least
+OPEN = 8  # units that were never seen off
+BOXES = (1.0, 10.0, 100.0)  # of the usual one, in which such a unit may switch off
 
 
-def rows(s: Search, found: Rows) -> Rows | None:
+def rows(s: Search, found: Rows, ask: bool = False) -> Rows | None:
     """Rows of the few units that are on everywhere, beside those found [m, h]; None where none is
     told.
+
+    ask: for what no reply tells yet, a query for each unit that was never seen off.
     """
     there = aim.inside(s)
     x, size = s.log.points, np.linalg.norm(s.log.points, axis=1)
@@ -50,13 +59,18 @@ def rows(s: Search, found: Rows) -> Rows | None:
         return None
     along = inner @ np.linalg.pinv(np.concatenate([layer.weights, more]))
     parts, of = along[..., : len(basis)], along[..., len(basis) :]
-    weights = more.copy()
+    weights, open_ = more.copy(), list[np.ndarray]()
     for j, z in enumerate((y @ layer.weights.T + layer.bias).T):
         told = [_multiple(of[side], parts[side, :, j]) for side in (z > 0, z <= 0)]
         right_one = [a for a in told if a is not None]
-        if len(right_one) != 1:
+        if len(right_one) == 1:
+            weights += np.outer(right_one[0], layer.weights[j])
+        elif right_one or not ask:
             return None
-        weights += np.outer(right_one[0], layer.weights[j])
+        else:
+            open_.append(layer.weights[j] * (1 if np.median(z) > 0 else -1))
+    if open_:
+        return rows(s, found) if _asked(s, where, np.stack(open_)) else None
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     z = known.after(s.layers, x[size <= 100 * np.median(size)]) @ weights.T
     sign = np.where(np.abs(z.max(0)) > np.abs(z.min(0)), 1.0, -1.0)
@@ -69,6 +83,49 @@ def rows(s: Search, found: Rows) -> Rows | None:
     none = np.zeros(len(bias), int)
     seen = np.ones(weights.shape, bool)
     return Rows(weights * sign[:, None], bias, seen, tuple(map(tuple, kinks)), none, none)
+
+
+def off(s: Search, found: Rows) -> Track | None:
+    """A kink of one of these units, between a point where the known ones `found` [m, h] explain all
+    and the nearest where they do not; None where no unit is told, or none switches off.
+    """
+    always = rows(s, found, ask=True)
+    if always is None:
+        return None
+    where = cells.region(s.layers, [np.ones(len(layer.bias), bool) for layer in s.layers])
+    middle, basis = cells.centre(where, s.box), aim.span(found)
+    if middle is None:
+        return None
+
+    def share(_: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        return aim.outside(s, where, basis, gradient)
+
+    there = aim.inside(s)
+    x, gradient = s.log.points[there], s.log.reply.gradient[there]
+    foul = x[share(x, gradient) > halve.LEFT]
+    for box, row in product(BOXES, always.weights):
+        low = cells.deepest(where, row @ where.map, middle[0], box * s.box)
+        if low is None or not len(foul):
+            continue
+        ends = s.chart.x(low[None])
+        ends = np.concatenate([ends, foul[np.argmin(np.linalg.norm(foul - ends, axis=1))][None]])
+        value, gradient = s.log(ends)
+        if share(ends, gradient)[0] <= halve.LEFT:
+            at_low, at_high = (Reply(value[i], gradient[i]) for i in range(2))
+            return halve.halved(s.log, share, ends[0], ends[1], at_low, at_high)
+    return None
+
+
+def _asked(s: Search, where: cells.Region, low: np.ndarray) -> bool:
+    """Ask where rows [m, h] of few units are the least, if that was not asked; whether it was."""
+    middle, before = cells.centre(where, s.box), s.log.count
+    if middle is None or len(low) > OPEN:
+        return False
+    for row in low:
+        q = cells.deepest(where, row @ where.map, middle[0], s.box)
+        if q is not None:
+            s.log(s.chart.x(q[None]))
+    return s.log.count > before
 
 
 def _of(part: Partial, row: np.ndarray) -> bool:
