@@ -9,7 +9,7 @@ from deep_planted import Counted, attacked, error, planted
 
 from recon import exact, oracles, victims
 from recon.exact import Status
-from recon.exact.deep import cells, finish, known, lift, output, rows, segment
+from recon.exact.deep import cells, finish, held, known, lift, output, rows, search, segment
 from recon.exact.deep.known import Layer
 from recon.exact.deep.output import Output
 from recon.exact.deep.track import Kink
@@ -103,6 +103,25 @@ def test_a_middle_unit_that_hardly_ever_switches_is_found(seed):
     assert got.network.widths == (40, 20, 10, 5)
     assert error(got.network, true).max() < 1e-9
     assert counted.queries <= 12 * 75
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seed", "most"),
+    [
+        ((40, 20, 10, 10, 3), 5004, 6),  # a unit that is on at none of 3,000 inputs
+        ((40, 20, 10, 10, 3), 5024, 12),  # a weight that a lift sees wrongly
+        ((40, 20, 10, 10, 3), 5033, 6),  # units that never show some weights fit few replies best
+        ((80, 40, 20, 10, 5, 3), 5000, 10),  # a unit without a part where all others have one
+        ((100, 60, 30, 15, 4), 5000, 4),  # an input that no good reply uses
+    ],
+)
+def test_what_once_was_missed_is_found(sizes, seed, most):
+    drawn = victims.random_deep(jax.random.key(seed), sizes)
+    true = jax.tree.map(lambda a: np.asarray(a, np.float64), drawn)
+    got, counted = attacked(true, key=seed)
+    assert got.ok, str(got)
+    assert np.mean(error(got.network, true) > 1e-9) <= got.share
+    assert counted.queries <= most * sum(sizes[1:-1])
 
 
 def test_inputs_of_other_scale_and_shift_and_data():
@@ -302,6 +321,46 @@ def test_the_last_layer_is_found_where_a_unit_is_missing(unit, others):
     off = set(np.flatnonzero(z[:, unit] <= 0))
     assert off <= set(fit.bad)
     assert len(set(fit.bad) - off) <= others
+
+
+@pytest.mark.parametrize("equations", [1, 3])
+def test_what_good_replies_leave_open_is_as_most_others_have_it(equations):
+    rng = np.random.default_rng(0)
+    a, solved = rng.standard_normal((60, equations, 5)), rng.standard_normal((5, 2))
+    a[12:, :, 0] = 0  # used by the first twelve alone, of which two have another
+    b = a @ solved
+    b[10:12] += a[10:12, :, :1] * rng.standard_normal((2, 1, 2))
+    without = solved * (np.arange(5) > 0)[:, None]
+    found, good = output._widened(a, b, without, np.arange(60) >= 12)
+    assert np.allclose(found, solved, rtol=1e-12)
+    assert list(np.flatnonzero(~good)) == [10, 11]
+    few, good = output._widened(a[8:], b[8:], without, np.arange(52) >= 4)
+    assert (few == without).all()  # two that agree prove nothing
+    assert good.sum() == 48
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_kink_of_a_unit_that_is_missing_is_bracketed_soon(outputs):
+    true = planted(4, 12, 9, 7, outputs)
+    layers = [Layer(w, b) for w, b in zip(true.weights[:2], true.biases[:2], strict=True)]
+    z = known.before(layers, np.random.default_rng(0).standard_normal((400, 12)))[1]
+    unit = int(np.argmin(np.abs(np.mean(z > 0, 0) - 0.5)))
+    less = [layers[0], Layer(*(np.delete(part, unit, 0) for part in layers[1]))]
+    weights = np.delete(true.weights[2], unit, 1)
+    out = Output(weights, np.zeros((outputs, 9)), true.biases[2])
+    counted, asked = Counted(true), []
+    for seed in range(20):
+        s = search.Search(search.Log(counted, 2e-16), 12, np.random.default_rng(seed), np.ones(12))
+        s.layers, x = [layers[0]], s.rng.standard_normal((40, 12))
+        s.log(x)
+        on = known.before(layers, x)[1][:, unit] > 0
+        before = counted.queries
+        track = held.missed(s, less, out, x[~on][0], x[on][0])
+        assert track is not None
+        assert abs(known.before(layers, track.kinks[0].x[None])[1][0, unit]) < 1e-9
+        asked.append(counted.queries - before)
+    assert np.mean(asked) <= 7
+    assert min(asked) <= 2  # where no known unit switches between
 
 
 def test_what_a_slope_leaves_passes_through_units_of_its_own():

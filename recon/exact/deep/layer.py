@@ -17,14 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import aim, cells, fill, halve, lift, output, peel, through
-from recon.exact.deep.known import Layer, Layers
+from recon.exact.deep import aim, cells, fill, halve, held, lift, output, peel, through
+from recon.exact.deep.known import Layer
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Incomplete, Search, Stuck
 from recon.exact.deep.signs import Lack, signed
 from recon.exact.deep.track import Track
-from recon.exact.recovery import repeated
 from recon.replies import Reply
 
 SEGMENTS = 60  # a layer, at most
@@ -38,11 +37,6 @@ EMPTY = 4  # turns without any row, after which there is no such layer
 GATED = 4  # units with weights that are never seen, tried with either sign
 GATE = 1e6  # what stands for them
 STRAY = 0.03  # of the kinks may be of no known kind
-WRONG = 1e-7  # relative: a value that the network does not meet
-ABSENT = 1e-4  # relative: more, and a unit is wrong there, however close to a kink
-ALONG = 1e-6  # a cosine less one: two directions that are one
-PART = 8  # fresh points asked at once
-OUT = 10.0  # how far out random rays are asked
 
 
 class Last(NamedTuple):
@@ -117,15 +111,15 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         if fitted is not None:
             some, fit = fitted
             layers = [*s.layers, some.layer()]
-            ends = disagreement(s, layers, fit, fresh, others)
+            ends = held.disagreement(s, layers, fit, fresh, others)
             if isinstance(ends, np.ndarray):
                 return Last(some.layer(), fit.output, ends)
             if quiet >= QUIET and number - 1 in s.always:
                 s.always.discard(number - 1)
                 raise Incomplete(number - 1, ends)
-            track = _missed(s, layers, fit.output, *ends)
+            track = held.missed(s, layers, fit.output, *ends)
             if track is not None:
-                _doubt(s, some, layers, fit.output, track)
+                held.doubt(s, some, layers, fit.output, track)
             s.take([s.between(*ends, some) if track is None else track])
             need = not s.lift(s.candidates(), LIFTS)
             continue
@@ -176,58 +170,6 @@ def _missing(s: Search, lack: Lack) -> bool:
     return True
 
 
-def _missed(
-    s: Search, layers: Layers, out: Output, met: np.ndarray, missed: np.ndarray
-) -> Track | None:
-    """The kink of a unit that the network lacks, between a point [d] that it meets and one that it
-    misses: there f less the network is linear, but for what switches between.
-    """
-
-    def share(x: np.ndarray, _: np.ndarray) -> np.ndarray:
-        value = s.log(x).value
-        off = np.abs(out(layers, x) - value).max(1)
-        return off / (np.abs(value).max(1) + np.median(np.abs(s.log.reply.value)))
-
-    def guess(low: np.ndarray, high: np.ndarray, at_high: Reply) -> float:
-        left = at_high.value - out(layers, high[None])[0]
-        slope = (at_high.gradient - out.gradient(layers, high)) @ (high - low)
-        return 1 - float(left @ slope) / max(float(slope @ slope), 1e-300)
-
-    value, gradient = s.log(np.stack([met, missed]))
-    at_met, at_missed = (Reply(value[i], gradient[i]) for i in range(2))
-    track = halve.halved(s.log, share, met, missed, at_met, at_missed, guess=guess)
-    if track is not None:
-        s.tracks.append(track)
-    return track
-
-
-def _doubt(s: Search, rows: Rows, layers: Layers, out: Output, track: Track) -> None:
-    """Forget a weight that a lift saw wrongly: where its input switches, what the network leaves of
-    f has a kink along that unit's output weights.
-    """
-    number = len(s.layers)
-    unit = lift.owner(s.layers, *s.local(track.kinks[0])).unit
-    if unit is None or unit[0] != number - 1 or len(out.weights) == 1:
-        return
-    low, high = (track.gradient[i] - out.gradient(layers, track.x[i]) for i in (0, -1))
-    direction = np.linalg.svd(high - low)[0][:, 0]
-    length = np.linalg.norm(out.weights, axis=0)
-    along = np.abs(direction @ out.weights) / np.where(length > 0, length, np.inf)
-    j = int(np.argmax(along))
-    if along[j] < 1 - ALONG:
-        return
-    whose = {id(part.weights) for part, _ in rows.parts[j]}
-    first = dict[int, int]()
-    for part, kink in s.seen[number]:
-        first[id(kink)] = min(first.get(id(kink), part.seen.size), int(part.seen.sum()))
-    s.seen[number] = [
-        (part, kink)
-        for part, kink in s.seen[number]
-        if not (id(part.weights) in whose and part.seen[unit[1]])
-        or part.seen.sum() == first[id(kink)]
-    ]
-
-
 def _fair(s: Search) -> Rows:
     """The candidates that are whole, and rows of the next layer as far as is known."""
     found = s.candidates()
@@ -238,7 +180,7 @@ def _fair(s: Search) -> Rows:
 def _peel(s: Search, aim_: aim.Aim, fair: Rows) -> bool:
     """See missing units by points where all inputs are on; False where nothing is to be seen.
 
-    These are the rays that a test is to ask in any case (`disagreement`); only then a segment.
+    These are the rays that a test is to ask in any case (`held`); only then a segment.
     """
     if s.log.reply.value.shape[1] == 1:
         return False
@@ -361,52 +303,6 @@ def _best(s: Search, tries: list[Rows], least: int, robust: bool) -> tuple[Rows,
             if not len(fit.bad):
                 break
     return best
-
-
-def disagreement(
-    s: Search, layers: Layers, fit: output.Fit, fresh: int, others: np.ndarray
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """Two points, of which the network meets the first and not the second; else the fresh
-    points [m, d], which are all met.  First replies asked before, also those that had no part in
-    the fit.
-
-    Rays of the orthant are asked before, each once: a plane of the second layer that meets the
-    orthant parts one of them from the others or from the origin, so that all of them make a
-    complete test.  Where the first layer is wider than the input there are no such rays, and
-    random ones are asked.
-    """
-    points, value = s.log.points, s.log.reply.value
-    off = np.abs(fit.output(layers, points) - value).max(1)
-    absent = off > ABSENT * (np.abs(value).max(1) + np.median(np.abs(value)))
-    absent = np.flatnonzero(absent & output.within(points, output.FAR))
-    if len(missed := fit.bad if len(fit.bad) else absent):
-        bad = points[s.rng.choice(missed)]
-        return points[fit.good[np.argmin(np.linalg.norm(points[fit.good] - bad, axis=1))]], bad
-    x = s.unit * s.rng.standard_normal((repeated(fresh, s.failed), s.dim))
-    x = np.concatenate([x, others])
-    width = len(layers[0].bias)
-    which: list[int] = []
-    if s.chart.place.size:
-        left = [int(i) for i in s.rng.permutation(width) if i not in s.rays]
-        which = left[: max(0, aim.rays(s) - len(s.rays))]
-        rays = [cells.ray(width, i, s.box, s.rng) for i in which]
-        far = s.chart.x(np.array(rays).reshape(-1, width))
-    else:
-        far = OUT * s.rng.standard_normal((aim.RAYS * width // (2 * s.dim), s.dim))
-    queue = np.concatenate([far, x[s.rng.permutation(len(x))]])
-    met = points[fit.good[0]]
-    for start in range(0, len(queue), PART):
-        part = queue[start : start + PART]
-        s.rays.update(which[start : start + PART])
-        value = s.log(part).value
-        size = np.abs(value).max(1) + np.median(np.abs(value))
-        wrong = np.abs(fit.output(layers, part) - value).max(1) > WRONG * size
-        if (~wrong).any():
-            met = part[np.argmin(wrong)]
-        if wrong.any():
-            s.failed += start + len(part) > len(far)
-            return met, part[np.argmax(wrong)]
-    return x
 
 
 def _strays(s: Search, layer: Layer) -> int:

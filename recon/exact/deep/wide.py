@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import first, known, layer, output, surface
+from recon.exact.deep import first, held, known, output, surface
 from recon.exact.deep.known import Layer
 from recon.exact.deep.layer import Last
 from recon.exact.deep.search import FAR, Search, Stuck
@@ -74,7 +74,7 @@ def last(s: Search, planes: first.Planes, fresh: int, others: np.ndarray) -> Las
             star.line()
             continue
         s.layers = layers[:1]
-        ends = layer.disagreement(s, layers, fit, fresh, others)
+        ends = held.disagreement(s, layers, fit, fresh, others)
         if isinstance(ends, np.ndarray):
             return Last(layers[1], fit.output, ends)
         if ends[1].tobytes() in tried:  # and the segment to it showed nothing
@@ -293,5 +293,5 @@ class _Star:
         if inner is None:
             return None
         size = np.abs(value).max(1) + np.median(np.abs(value))
-        met = np.abs(inner.output(layers, points) - value).max(1) < layer.WRONG * size
+        met = np.abs(inner.output(layers, points) - value).max(1) < held.WRONG * size
         return output.Fit(inner.output, np.flatnonzero(met), np.flatnonzero(~met))
