@@ -11,6 +11,7 @@ from recon import exact, oracles, victims
 from recon.exact import Status
 from recon.exact.deep import cells, finish, held, known, lift, output, rows, search, segment
 from recon.exact.deep.known import Layer
+from recon.exact.deep.log import Log
 from recon.exact.deep.output import Output
 from recon.exact.deep.track import Kink
 from recon.exact.recovery import CONFIDENCE, repeated
@@ -350,7 +351,7 @@ def test_the_kink_of_a_unit_that_is_missing_is_bracketed_soon(outputs):
     out = Output(weights, np.zeros((outputs, 9)), true.biases[2])
     counted, asked = Counted(true), []
     for seed in range(20):
-        s = search.Search(search.Log(counted, 2e-16), 12, np.random.default_rng(seed), np.ones(12))
+        s = search.Search(Log(counted, 2e-16), 12, np.random.default_rng(seed), np.ones(12))
         s.layers, x = [layers[0]], s.rng.standard_normal((40, 12))
         s.log(x)
         on = known.before(layers, x)[1][:, unit] > 0

@@ -21,7 +21,8 @@ import numpy as np
 
 from recon.exact.conv import known
 from recon.exact.conv.known import Image, Layer, Shape
-from recon.exact.deep.search import Log, Stuck
+from recon.exact.deep.log import Log
+from recon.exact.deep.search import Stuck
 
 FAR = 2e4  # of pixels outside the window
 STARTS = (-3e2, 0.0, 3e2)  # t asked first on lines

@@ -18,7 +18,8 @@ import numpy as np
 from recon.exact.conv import choose, known, rows, steer
 from recon.exact.conv.head import Head
 from recon.exact.conv.known import Layer, Shape
-from recon.exact.deep.search import Log, Stuck
+from recon.exact.deep.log import Log
+from recon.exact.deep.search import Stuck
 from recon.exact.recovery import promise, repeated
 from recon.networks import Convolutional, Deep
 

@@ -18,7 +18,8 @@ from recon.exact.conv import jumps, orient, reading, rows
 from recon.exact.conv.jumps import Change, Jump
 from recon.exact.conv.known import Layer, Shape
 from recon.exact.conv.reading import Reading
-from recon.exact.deep.search import Log, Stuck
+from recon.exact.deep.log import Log
+from recon.exact.deep.search import Stuck
 
 CLOSE = 1e-7  # relative: points that are not parted further
 TOLD = 1e-5  # of what is open in a feature, that a point may ask for

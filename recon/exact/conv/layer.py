@@ -12,7 +12,8 @@ from recon.exact.conv.kernels import Kernels
 from recon.exact.conv.known import Layer, Shape
 from recon.exact.conv.reading import Reading
 from recon.exact.conv.windows import Windows
-from recon.exact.deep.search import Log, Stuck
+from recon.exact.deep.log import Log
+from recon.exact.deep.search import Stuck
 
 LINES = 40  # lines searched in one place, at most
 BACK = 20  # returns to a layer that was taken for complete

@@ -13,8 +13,9 @@ from recon.exact import asking
 from recon.exact.conv import dense, layer, reading
 from recon.exact.conv.known import Layer, Shape
 from recon.exact.conv.reading import Reading
+from recon.exact.deep.log import Log
 from recon.exact.deep.recovery import FINEST, SHARE, points
-from recon.exact.deep.search import Log, Stuck
+from recon.exact.deep.search import Stuck
 from recon.exact.inputs import of_data
 from recon.exact.recovery import Recovery, Status, repeated
 from recon.exact.two_layer import ask

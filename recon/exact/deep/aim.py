@@ -17,7 +17,6 @@ from recon.exact.deep.halve import LEFT
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search
 from recon.exact.deep.track import Track
-from recon.replies import Reply
 
 AT_ONCE = 4  # vertices asked at once
 BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
@@ -37,7 +36,12 @@ def _basis(rows: np.ndarray) -> np.ndarray:
         return rows
     if len(rows) > rows.shape[1]:  # the same span, much sooner
         rows = np.asarray(np.linalg.qr(rows, mode="r"))
-    _, values, right = np.linalg.svd(rows, full_matrices=False)
+    try:
+        _, values, right = np.linalg.svd(rows, full_matrices=False)
+    except np.linalg.LinAlgError:  # gesdd's, which is faster, once in some ten thousand
+        from scipy.linalg import svd  # slow to import
+
+        _, values, right = svd(rows, full_matrices=False, lapack_driver="gesvd")
     return np.asarray(right[values > 1e-9 * values.max()])
 
 
@@ -146,17 +150,13 @@ class Aim:
             return None
         low, high = points[list(pair)]
         self.ends.add(high.tobytes())
-        value, gradient = s.log(points[list(pair)])
 
         def share(_: np.ndarray, gradient: np.ndarray) -> np.ndarray:
             return outside(s, where, basis, gradient)
 
-        ends = (Reply(value[i], gradient[i]) for i in range(2))
-        track = halve.halved(s.log, share, low, high, *ends)
+        track = s.halved(share, low, high)
         if track is None:  # a kink that was seen already, or the victim is flat between
             self.no_use()
-            return None
-        s.tracks.append(track)
         return track
 
     def no_use(self) -> None:

@@ -44,16 +44,15 @@ def halved(
     share: Share,
     low: np.ndarray,
     high: np.ndarray,
-    at_low: Reply,
-    at_high: Reply,
-    *,
+    ends: tuple[Reply, Reply],
     guess: Guess | None = None,
 ) -> Track | None:
     """The kink between a point x [d] that leaves nothing and one that does, once it is alone.
 
-    share: of points [n, d] and Jacobians [n, K, d] there, what each leaves [n]; at_low, at_high:
-    the replies; guess: where the kink seems to be, as a share of the way.
+    share: of points [n, d] and Jacobians [n, K, d] there, what each leaves [n]; ends: the replies;
+    guess: where the kink seems to be, as a share of the way.
     """
+    at_low, at_high = ends
     length, turn, blind = float(np.linalg.norm(high - low)), 0, 0
     while (left := float(np.linalg.norm(high - low))) > ALONE * length and turn < TURNS:
         both = Reply(*(np.stack(pair) for pair in zip(at_low, at_high, strict=True)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recon.exact.deep import aim, cells, halve, lift, output
+from recon.exact.deep import aim, cells, lift, output
 from recon.exact.deep.known import Layers
 from recon.exact.deep.output import Fit, Output
 from recon.exact.deep.rows import Rows
@@ -88,12 +88,7 @@ def missed(
         slope = (at_high.gradient - out.gradient(layers, high)) @ (high - low)
         return 1 - float(left @ slope) / max(float(slope @ slope), 1e-300)
 
-    value, gradient = s.log(np.stack([met, end]))
-    at_met, at_end = (Reply(value[i], gradient[i]) for i in range(2))
-    track = halve.halved(s.log, share, met, end, at_met, at_end, guess=guess)
-    if track is not None:
-        s.tracks.append(track)
-    return track
+    return s.halved(share, met, end, guess)
 
 
 def doubt(s: Search, rows: Rows, layers: Layers, out: Output, track: Track) -> None:

@@ -4,10 +4,11 @@ Each turn searches a segment where many known units are on, holds all candidates
 line searched, and then asks in turn:
 
 - does an output layer on these rows meet all replies?  Then it is the last, and fresh points
-  decide; where one is not met, the segment to it shows what is missing;
+  decide; where one is not met, what the network leaves of f there shows what is missing (`held`);
 - does every Jacobian seen lie in the span of the rows that are on, and no other?  Then the layer
   is complete as far as seen, with signs, and the next begins;
-- else rows seen in part are lifted, or the next segment is searched.
+- else rows seen in part are lifted, a unit that is on nearly everywhere is led to where it is off
+  (`through`), or the next segment is searched.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recon.exact.deep import aim, cells, fill, halve, held, lift, output, peel, through
+from recon.exact.deep import aim, cells, fill, held, lift, output, peel, through
 from recon.exact.deep.known import Layer
 from recon.exact.deep.output import Output
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Incomplete, Search, Stuck
 from recon.exact.deep.signs import Lack, signed
 from recon.exact.deep.track import Track
-from recon.replies import Reply
 
 SEGMENTS = 60  # a layer, at most
 DEEPER = 0.15  # of the whole rows seen are false: there are deeper kinks
@@ -84,11 +84,10 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         elif need:
             blind = aim_.blind
             track = through.off(s, fair) if quiet and deeper else None
-            if track is None:
-                track = walk.next(turn, quiet)
-            else:
+            if track is not None:
                 s.sure.add(id(track.kinks[0]))
-                s.tracks.append(track)
+            else:
+                track = walk.next(turn, quiet)
             if track is not None:
                 s.take([track])
         found, fair = s.candidates(), _fair(s)
@@ -156,13 +155,11 @@ def _missing(s: Search, lack: Lack) -> bool:
     """See a kink of a unit that is missing, and more of its row where that can be; whether one was
     seen.
     """
-    value, gradient = s.log(np.stack(lack.ends))
-    ends, before = (Reply(value[i], gradient[i]) for i in range(2)), s.log.count
-    track = halve.halved(s.log, lack.share, *lack.ends, *ends)
+    before = s.log.count
+    track = s.halved(lack.share, *lack.ends)
     s.tried.update((len(s.layers), x.tobytes()) for x in s.log.points[before:])
     if track is None:
         return False
-    s.tracks.append(track)
     s.sure.add(id(track.kinks[0]))
     s.take([track])
     found = s.candidates()

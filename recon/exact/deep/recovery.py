@@ -31,7 +31,8 @@ import numpy as np
 
 from recon.exact.deep import finish, layer, wide
 from recon.exact.deep.layer import Last
-from recon.exact.deep.search import Asked, Incomplete, Log, Search, Stuck
+from recon.exact.deep.log import Log
+from recon.exact.deep.search import Asked, Incomplete, Search, Stuck
 from recon.exact.deep.segment import Ask
 from recon.exact.recovery import EVIDENCE
 from recon.networks import Deep
@@ -41,6 +42,7 @@ LAYERS = 8  # hidden layers, at most
 BACK = 8  # returns to a layer that was taken for complete
 SHARE = 0.1  # of the inputs, that a network may be wrong on, where the caller does not say
 SLOPE = 1e-6  # of the largest gradient seen: what those at fresh points may be off by
+NUMBERS = "Linear algebra on the replies failed"
 HIDDEN = "Fresh values are met and gradients are not: values are so large that they hide units."
 
 
@@ -90,6 +92,8 @@ def recover(
         last = _layers(s, line, points(share), np.zeros((0, dim)) if others is None else others)
     except Stuck as stuck:
         return Found(None, 0, math.inf, str(stuck), len(s.layers) > 1)
+    except np.linalg.LinAlgError as error:
+        return Found(None, 0, math.inf, f"{NUMBERS} ({error}).", len(s.layers) > 1)
     value, gradient = s.log.reply
     made = finish.of([*s.layers, last.layer], last.output, s.log.points, value)
     network = Deep(tuple(a.weights for a in made), tuple(a.bias for a in made))

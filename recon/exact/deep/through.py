@@ -20,7 +20,6 @@ from recon.exact.deep.lift import Partial
 from recon.exact.deep.rows import Rows
 from recon.exact.deep.search import Search
 from recon.exact.deep.track import Track
-from recon.replies import Reply
 
 SPAN = 1e-9  # of the largest singular value: rank
 SAME = 1e-6  # of a part along a row: how far it may be from a multiple
@@ -107,12 +106,9 @@ def off(s: Search, found: Rows) -> Track | None:
         low = cells.deepest(where, row @ where.map, middle[0], box * s.box)
         if low is None or not len(foul):
             continue
-        ends = s.chart.x(low[None])
-        ends = np.concatenate([ends, foul[np.argmin(np.linalg.norm(foul - ends, axis=1))][None]])
-        value, gradient = s.log(ends)
-        if share(ends, gradient)[0] <= halve.LEFT:
-            at_low, at_high = (Reply(value[i], gradient[i]) for i in range(2))
-            return halve.halved(s.log, share, ends[0], ends[1], at_low, at_high)
+        end = s.chart.x(low[None])
+        if share(end, s.log(end).gradient)[0] <= halve.LEFT:
+            return s.halved(share, end[0], foul[np.argmin(np.linalg.norm(foul - end, axis=1))])
     return None
 
 
