@@ -112,7 +112,11 @@ def depth(figure: Any, rows: list[Row]) -> None:
     """Queries against hidden units for each depth of dense layers, with the fitted laws; errors."""
     left, right = panels(figure, 2, 8.5, 3.9)
     series: dict[int, list[Row]] = {}
-    rows = [row for row in rows if row["sizes"].replace("-", "").isdigit()]
+    rows = [
+        row
+        for row in rows
+        if row["sizes"].replace("-", "").isdigit() and "float32" not in row["victim"]
+    ]
     for row in rows:
         sizes = [int(size) for size in row["sizes"].split("-")]
         halved = all(b == max(a // 2, 4) for a, b in pairwise(sizes[:-1]))
@@ -154,5 +158,6 @@ def depth(figure: Any, rows: list[Row]) -> None:
     caption(
         figure,
         "Gradient queries, the certificate's included; means over the victims of a shape, laws "
-        "fitted to shapes without a failure. Errors over 10,000 normal inputs, beside the rms.",
+        "fitted to shapes without a failure. Errors over 10,000 normal inputs, beside the rms. "
+        "Replies in float64.",
     )
