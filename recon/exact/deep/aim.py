@@ -38,18 +38,28 @@ def _basis(rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(np.linalg.qr(rows, mode="r"))
     try:
         _, values, right = np.linalg.svd(rows, full_matrices=False)
-    except np.linalg.LinAlgError:  # gesdd's, which is faster, once in some ten thousand
+    except np.linalg.LinAlgError:  # gesdd is faster, and may not converge where gesvd does
         from scipy.linalg import svd  # slow to import
 
         _, values, right = svd(rows, full_matrices=False, lapack_driver="gesvd")
     return np.asarray(right[values > 1e-9 * values.max()])
 
 
+def all_on(s: Search) -> cells.Region:
+    """Where all units of the known layers are on."""
+    return cells.region(s.layers, [np.ones(len(layer.bias), bool) for layer in s.layers])
+
+
+def inner(s: Search, where: cells.Region, gradient: np.ndarray) -> np.ndarray:
+    """Jacobians [n, K, h] in the outputs of the last known layer, of those [n, K, d] in x there."""
+    return np.asarray(gradient @ s.chart.place @ np.linalg.pinv(where.map))
+
+
 def outside(s: Search, where: cells.Region, basis: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     """The share of each Jacobian [n, K, d] that the rows do not span: [n], nan where J is zero."""
-    inner = gradient @ s.chart.place @ np.linalg.pinv(where.map)
-    rest = inner - inner @ basis.T @ basis
-    size = np.linalg.norm(inner, axis=(1, 2))
+    whole = inner(s, where, gradient)
+    rest = whole - whole @ basis.T @ basis
+    size = np.linalg.norm(whole, axis=(1, 2))
     share = np.linalg.norm(rest, axis=(1, 2)) / np.where(size > 0, size, 1.0)
     return np.where(size > 1e-9 * s.log.scale, share, np.nan)
 
@@ -94,13 +104,12 @@ class Aim:
         """The basis with what is left at the point, of [n, d] that were asked, where the fewest of
         the missing units are on, as far as ranks tell: those of all units behind are higher.
         """
-        inner = self.s.log.reply.gradient[self.s.log.at(x)] @ self.s.chart.place
-        inner = inner @ np.linalg.pinv(where.map)
-        size = np.linalg.norm(inner, axis=(1, 2))
-        inner = inner[size > 0] / size[size > 0, None, None]
-        _, values, right = np.linalg.svd(inner - inner @ basis.T @ basis, full_matrices=False)
+        seen = inner(self.s, where, self.s.log.reply.gradient[self.s.log.at(x)])
+        size = np.linalg.norm(seen, axis=(1, 2))
+        seen = seen[size > 0] / size[size > 0, None, None]
+        _, values, right = np.linalg.svd(seen - seen @ basis.T @ basis, full_matrices=False)
         missing = (values > LEFT).sum(1)
-        whole = (np.linalg.svd(inner, compute_uv=False) > LEFT).sum(1)
+        whole = (np.linalg.svd(seen, compute_uv=False) > LEFT).sum(1)
         told = (missing > 0) & (missing < whole)
         if not told.any():
             return basis
@@ -113,8 +122,7 @@ class Aim:
         inside: points [m, d] asked where all known units are on; more are added.
         """
         s = self.s
-        masks = [np.ones(len(layer.bias), bool) for layer in s.layers]
-        where = cells.region(s.layers, masks)
+        where = all_on(s)
         middle = None
         if len(s.layers) > 1:
             found = cells.centre(where, s.box)
@@ -185,15 +193,14 @@ def possible(s: Search, rows: Rows) -> np.ndarray:
     """
     there = inside(s)
     z = known.before(s.layers, s.log.points[there])[-1]
-    where = cells.region(s.layers, [np.ones(len(layer.bias), bool) for layer in s.layers])
-    inner = s.log.reply.gradient[there] @ s.chart.place @ np.linalg.pinv(where.map)
-    size = np.linalg.norm(inner, axis=(1, 2))
-    inner = inner / np.where(size > 0, size, 1.0)[:, None, None]
-    basis = _basis(inner.reshape(-1, inner.shape[2]))
-    if len(basis) in (0, inner.shape[2]) or not len(rows.bias):
+    seen = inner(s, all_on(s), s.log.reply.gradient[there])
+    size = np.linalg.norm(seen, axis=(1, 2))
+    seen = seen / np.where(size > 0, size, 1.0)[:, None, None]
+    basis = _basis(seen.reshape(-1, seen.shape[2]))
+    if len(basis) in (0, seen.shape[2]) or not len(rows.bias):
         return np.ones(len(rows.bias), bool)
-    layer, inner = rows.layer(), inner @ basis.T
-    gram = (inner.swapaxes(1, 2) @ inner).reshape(len(inner), -1)
+    layer, seen = rows.layer(), seen @ basis.T
+    gram = (seen.swapaxes(1, 2) @ seen).reshape(len(seen), -1)
     within, beyond = layer.weights @ basis.T, layer.weights - layer.weights @ basis.T @ basis
     side = (z @ layer.weights.T + layer.bias > 0).T
     fewer = np.where(side.mean(1, keepdims=True) > 0.5, ~side, side)

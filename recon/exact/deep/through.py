@@ -39,8 +39,8 @@ def rows(s: Search, found: Rows, ask: bool = False) -> Rows | None:
     there = aim.inside(s)
     x, size = s.log.points, np.linalg.norm(s.log.points, axis=1)
     there &= (size <= 100 * np.median(size)) & ~known.beside(s.layers, x)
-    where = cells.region(s.layers, [np.ones(len(layer.bias), bool) for layer in s.layers])
-    inner = s.log.reply.gradient[there] @ s.chart.place @ np.linalg.pinv(where.map)
+    where = aim.all_on(s)
+    inner = aim.inner(s, where, s.log.reply.gradient[there])
     whole = np.linalg.norm(inner, axis=(1, 2))
     y = known.after(s.layers, x[there][whole > 0])
     inner = inner[whole > 0] / whole[whole > 0, None, None]
@@ -91,7 +91,7 @@ def off(s: Search, found: Rows) -> Track | None:
     always = rows(s, found, ask=True)
     if always is None:
         return None
-    where = cells.region(s.layers, [np.ones(len(layer.bias), bool) for layer in s.layers])
+    where = aim.all_on(s)
     middle, basis = cells.centre(where, s.box), aim.span(found)
     if middle is None:
         return None
