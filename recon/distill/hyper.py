@@ -47,7 +47,7 @@ _STEPS = _meta("T, the steps of the optimizer", 1, whole=True)
 _BATCH = _meta("rows a step, or the whole budget where that is less", 1, whole=True)
 _LOSS = _meta("what l_G compares", choices=tuple(LOSSES))
 _OUTPUTS = _meta("how l_M compares the values", choices=tuple(OUTPUTS))
-_POINTS = _meta("of the student's own SmoothGrad; 0: its plain gradient", 0, whole=True)
+_POINTS = _meta("of each of two means of its own SmoothGrad; 0: its plain gradient", 0, whole=True)
 _OPTIMIZER = _meta("what makes a step of a slope", choices=("adam", "muon"))
 _UNLABELLED = _meta("inputs a step that were not asked about; 0: none", 0, whole=True)
 

@@ -40,7 +40,9 @@ class Scales(NamedTuple):
 
 
 UNROLLED = 32  # classes up to which a Jacobian's rows are taken one after another on a CPU
-Pull = Callable[[jax.Array], jax.Array]  # cotangents [n, K] of the logits -> rows [n, d]
+# Cotangents [n, K] of the logits -> the student's rows [m, n, d]: exactly, m = 1, or m = 2 means of
+# independent noise.
+Pull = Callable[[jax.Array], jax.Array]
 Apply = Callable[[jax.Array], jax.Array]  # inputs [n, d] -> logits [n, K]
 
 
@@ -55,20 +57,20 @@ def _jacobian(pull: Pull, batch: Batch, key: Any) -> jax.Array:
     if jax.default_backend() == "cpu" and outputs <= UNROLLED:
         left = jnp.zeros_like(batch.weights)
         for k in range(outputs):
-            left += _square(pull(basis[:, k]) - batch.gradient[:, k], 1)
+            left += _product(pull(basis[:, k]) - batch.gradient[None, :, k], 1)
         return left
-    return _square(jax.vmap(pull, 1, 1)(basis) - batch.gradient, (1, 2))
+    return _product(jax.vmap(pull, 1, 2)(basis) - batch.gradient[None], (1, 2))
 
 
 def _projection(pull: Pull, batch: Batch, key: Any) -> jax.Array:
     """|r^T J - r^T J^|^2 for r ~ N(0, I_K), [n]: one backward pass, unbiased for |J - J^|_F^2."""
     r = jax.random.normal(key, batch.outputs.shape, batch.x.dtype)
-    return _square(pull(r) - jnp.einsum("nk,nkd->nd", r, batch.gradient), 1)
+    return _product(pull(r) - jnp.einsum("nk,nkd->nd", r, batch.gradient)[None], 1)
 
 
 def _top(pull: Pull, batch: Batch, key: Any) -> jax.Array:
     """|g - g^|^2 for the logit of the victim's class, [n]: one backward pass."""
-    return _square(pull(_class(batch)) - batch.gradient, 1)
+    return _product(pull(_class(batch)) - batch.gradient[None], 1)
 
 
 def _class(batch: Batch) -> jax.Array:
@@ -149,6 +151,13 @@ def _values(values: jax.Array, batch: Batch) -> jax.Array:
 
 def _square(x: jax.Array, axis: Any) -> jax.Array:
     return jnp.sum(x * x, axis=axis)
+
+
+def _product(left: jax.Array, axis: Any) -> jax.Array:
+    """|E left|^2 over `axis`, unbiased: the square of one exact error, or the product of two whose
+    noise is independent; left [m, n, ...], as a Pull gives it.
+    """
+    return jnp.sum(left[0] * left[-1], axis=axis)
 
 
 class Loss(NamedTuple):

@@ -44,24 +44,25 @@ def joint(
 
 
 def _first(pull: Callable[[jax.Array], tuple[jax.Array]]) -> Pull:
-    return lambda cotangent: pull(cotangent)[0]
+    return lambda cotangent: pull(cotangent)[0][None]
 
 
 def _smoothed(
     apply: Callable[[jax.Array], jax.Array], hyper: Hyper, x: jax.Array, key: Any
 ) -> Pull:
-    """The student's SmoothGrad with fresh noise: cotangents [n, K] -> averaged rows [n, d].
+    """The student's SmoothGrad with fresh noise: cotangents [n, K] -> two means of rows [2, n, d].
 
-    With few points the loss is biased by the variance of their mean; with 0 points the plain
-    gradient is held against the victim's smoothed one, which costs `points` times less.
+    The square of one mean's error would have the variance of that mean added, and hold students to
+    gradients that change little; the product of two independent errors does not (`losses`), so one
+    point each will do.  With 0 points the plain gradient is held against the victim's smoothed one.
     """
     n, dim = x.shape
-    noise = jax.random.normal(key, (hyper.points, n, dim), x.dtype)
-    at = x[None] + jnp.asarray(hyper.sigma, x.dtype) * noise
+    noise = jax.random.normal(key, (2, hyper.points, n, dim), x.dtype)
+    at = x[None, None] + jnp.asarray(hyper.sigma, x.dtype) * noise
     _, pull = jax.vjp(apply, at.reshape(-1, dim))
 
     def smooth(cotangent: jax.Array) -> jax.Array:
-        (rows,) = pull(jnp.tile(cotangent, (hyper.points, 1)))
-        return rows.reshape(hyper.points, n, dim).mean(axis=0)
+        (rows,) = pull(jnp.tile(cotangent, (2 * hyper.points, 1)))
+        return rows.reshape(noise.shape).mean(axis=1)
 
     return smooth

@@ -39,6 +39,7 @@ FIGURE2 = Rebuild(
     panels=(
         *CONV,
         Panel("conv", BUDGETS[:2], replies=("smoothgrad", "top"), seeds=2),
+        Panel("conv", BUDGETS[:2], ("smoothed",), ("smoothgrad",), seeds=2),
         Panel("conv", (10,), ("unlabelled",), ("gradient",), seeds=2),
         *DEEP,
         Panel("vgg11", (100,), replies=("smoothgrad", "top"), seeds=1),

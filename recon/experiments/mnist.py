@@ -55,9 +55,14 @@ FIGURE2 = Rebuild(
              answer in 400.
 
     "gradient" is the whole Jacobian of the logits, K d numbers; "top" the gradient of the
-    largest logit alone, which services mostly return and the paper does not use.
+    largest logit alone, which services mostly return and the paper does not use.  A student of
+    SmoothGrad is held against it by its plain gradient, or, smoothed, by its own SmoothGrad.
     """,
-    panels=(LINEAR, MLP, CONV),
+    panels=(
+        *(LINEAR, MLP, CONV),
+        Panel("mlp", (10,), ("smoothed",), ("smoothgrad",), seeds=10),
+        Panel("conv", (10, 100), ("smoothed",), ("smoothgrad",), seeds=(10, 3)),
+    ),
     replies=("gradient", "smoothgrad", "top", "membership"),
     recipes=("plain", "cross-entropy"),
 )
@@ -109,11 +114,10 @@ ABLATION = Ablation(
 
     One baseline, the plain students of fig2-mnist; every other recipe changes one thing:
     autodiff, no decay; the whole Jacobian matched at each step in place of a random projection;
-    the student's own SmoothGrad held against the victim's; unlabelled images of the pool
-    (`recon.distill.unlabelled`); eight students, of which the four that fit best answer
-    (`recon.distill.ensemble`); what a service shows that is not a gradient taken for one
-    (as gradients), where plain students match it by the same of their own.  "gain" compares the
-    same seeds.
+    unlabelled images of the pool (`recon.distill.unlabelled`); eight students, of which the four
+    that fit best answer (`recon.distill.ensemble`); what a service shows that is not a gradient
+    taken for one (as gradients), where plain students match it by the same of their own.  "gain"
+    compares the same seeds.
     """,
     panels=(
         Panel("mlp", (10,), ("plain", "autodiff", "no decay", "unlabelled"), seeds=10),
@@ -121,8 +125,6 @@ ABLATION = Ablation(
         Panel("conv", (10,), ("plain", "no decay", "unlabelled"), ("membership",), seeds=3),
         Panel("mlp", (10,), ("whole Jacobian", "ensemble"), ("gradient",)),
         Panel("conv", (10,), ("whole Jacobian", "ensemble"), ("gradient",), seeds=3),
-        Panel("mlp", (10,), ("plain", "own SmoothGrad"), ("smoothgrad",)),
-        Panel("conv", (10,), ("plain", "own SmoothGrad"), ("smoothgrad",), seeds=3),
         Panel("mlp", (10, 100), ("plain", "as gradients"), ("absolute", "heat map"), seeds=3),
         Panel("mlp", (10,), ("plain", "as gradients"), ("integrated", "three digits"), seeds=3),
     ),

@@ -65,7 +65,7 @@ RECIPES = {
     "autodiff": Recipe({"temperature": None}, replies=GRADIENTS),
     "no decay": Recipe({"weight_decay": 0.0}),
     "whole Jacobian": Recipe({"loss": "jacobian"}, replies=("gradient", "smoothgrad")),
-    "own SmoothGrad": Recipe({"points": 8}, replies=("smoothgrad",)),
+    "smoothed": Recipe({"points": 1}, replies=("smoothgrad",)),
     "as gradients": Recipe({"loss": "projection"}, replies=OTHERS),
     "cross-entropy": Recipe({"outputs": "entropy"}, replies=("membership",)),
     "unlabelled": Recipe({"unlabelled": 64}, steps=4_000),

@@ -118,7 +118,7 @@ def test_the_second_order_gradient_agrees_with_finite_differences(curved, loss, 
 
 
 def test_a_smoothed_student_is_held_against_its_own_smoothgrad(curved):
-    """Many points and no noise give the plain gradient; with noise, another one."""
+    """Without noise it is the plain gradient; with noise, of few points as of many, another one."""
     plain = parts(curved, "jacobian")[1]
     np.testing.assert_allclose(parts(curved, "jacobian", points=3, sigma=0.0)[1], plain, rtol=1e-5)
     smooth = parts(curved, "jacobian", points=400, sigma=0.5)[1]
@@ -133,3 +133,10 @@ def test_a_smoothed_student_is_held_against_its_own_smoothgrad(curved):
     expected = float(jax.jit(jax.vmap(one))(curved.x, curved.gradient).mean()) / 2.0
     np.testing.assert_allclose(smooth, expected, rtol=0.02)
     assert abs(smooth - plain) > 0.05 * plain
+
+    few, batch = Hyper(loss="projection", points=1, sigma=0.5), batch_of(curved)
+    keys = jax.random.split(jax.random.key(15), 4000)
+    draws = jax.vmap(lambda key: joint(variables, MLP, few, batch, key)[1][0])(keys)
+    error = float(draws.std()) / np.sqrt(len(draws))
+    assert abs(float(draws.mean()) - expected) < 4 * error + 0.01 * expected
+    assert error < 0.03 * expected
