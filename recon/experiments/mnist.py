@@ -101,12 +101,13 @@ ABLATION = Ablation(
     """What each part of the training adds, from ten queries: ours, not the paper's.
 
     Claim:   none of the paper's: it does not say how a student was made to match.
-    Time:    100 minutes on 1 CPU core; a run that is killed goes on.
+    Time:    125 minutes on 1 CPU core; a run that is killed goes on.
     Expect:  without the surrogate derivative (autodiff) students of ten gradient queries are ten
              points behind, without weight decay three (two-layer) and nine (convolutional), by
              whole Jacobians one and five; unlabelled images add two to four, ensembles one at most.
              Absolute values, heat maps and integrated gradients are worth less than gradients, and
-             6 to 24 points less where they are taken for such; three digits cost nothing.
+             6 to 24 points less where they are taken for such; three digits cost nothing.  Smoothed
+             students of SmoothGrad gain six points (convolutional) or none (two-layer).
 
     One baseline, the plain students of fig2-mnist; every other recipe changes one thing:
     autodiff, no decay; the whole Jacobian matched at each step in place of a random projection;

@@ -50,7 +50,7 @@ def test_one_logit_is_a_binary_classifier_in_every_loss(scalar):
     rows = [losses.LOSSES[name][0] for name in ("jacobian", "top")]
     pull = partial(jnp.matmul, precision="highest")
     both = [
-        row(lambda c: pull(c, jnp.ones((1, DIM))), b, None)
+        row(lambda c: pull(c, jnp.ones((1, DIM)))[None], b, None)
         for row, b in zip(rows, (batch, batch_of(bank.top(), 40)), strict=True)
     ]
     np.testing.assert_allclose(*both, rtol=1e-5)

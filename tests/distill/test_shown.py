@@ -167,7 +167,7 @@ def test_the_whole_jacobian_is_what_it_was():
     @jax.jit
     def both(keys):
         _, pull = jax.vjp(lambda x: MLP.apply(OTHER, x), X)
-        whole = losses.LOSSES["jacobian"].rows(lambda c: pull(c)[0], batch, None)
+        whole = losses.LOSSES["jacobian"].rows(lambda c: pull(c)[0][None], batch, None)
         shown = losses.LOSSES["shown"].rows
         return whole, jax.vmap(lambda key: shown(lambda x: MLP.apply(OTHER, x), batch, key))(keys)
 
