@@ -21,6 +21,7 @@ All in NumPy and float64: replies of any oracle arrive as such, and nothing is c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ ON_LINE = 1  # fresh points on the search's line
 FAR = 10.0  # times standard normal: touched pairs near the origin lie as far
 ROWS, BETWEEN = 32, 32  # of the user's inputs
 HARDLY = 1e-3  # of the usual weight of an input: what may be of one of another scale
-UNSCALED = 64  # points near and far of no scale, where inputs are scaled
+PLAIN, UNSCALED = 32, 32  # standard normal points and such of no scale, where inputs are scaled
 MARGIN = 128.0  # eps: how far beside its hyperplane a unit is touched, relative to the radius
 CLOSE = 0.5  # of that: where rounding may explain that a unit is on and not off
 GRADIENT, VALUE = 96.0, 256.0  # eps: what rounding may explain of a network of few units; the
@@ -123,6 +124,16 @@ def normal_places(seed: Any, dim: int, count: int, times: float = FAR) -> list[P
 def spread_out(rng: np.random.Generator, dim: int, far: float = FAR) -> np.ndarray:
     """Points [SAMPLE, d] from standard normal ones to some `far` times as far out."""
     return np.asarray(rng.standard_normal((SAMPLE, dim)) * far ** rng.uniform(0, 1, (SAMPLE, 1)))
+
+
+def of_the_user(
+    rng: np.random.Generator, dim: int, seen: Callable[[np.ndarray], np.ndarray]
+) -> list[Place]:
+    """Where an input's own scale is not what it was taken for: standard normal points, and such
+    near and far, as they are `seen` in the scales that the attack uses.
+    """
+    plain, spread = rng.standard_normal((SAMPLE, dim)), spread_out(rng, dim)
+    return [Place(seen(plain), PLAIN), Place(seen(spread), UNSCALED)]
 
 
 def idle(rng: np.random.Generator, network: TwoLayer) -> list[Place]:

@@ -109,9 +109,8 @@ def recover(
         if inputs is not None:
             oracle = oracle.scaled(inputs.shift, inputs.scale, victim.dtype)
             eps = eps * inputs.blur
-            if isinstance(region, Softmax):  # points of the user's scale
-                x = certify.spread_out(np.random.default_rng(seed), dim)
-                places.append(Place(inputs.seen(x), certify.UNSCALED))
+            if isinstance(region, Softmax):
+                places += certify.of_the_user(np.random.default_rng(seed), dim, inputs.seen)
         s = Settings(dim, victim.outputs, room(width), victim.dtype, eps)
         fresh = victim.fresh(inputs)
         task = Task(oracle, s, region, width, most, victim.replied, places, fresh, victim.floor)
@@ -123,6 +122,8 @@ def recover(
         inputs = Inputs(np.zeros(dim) + shift, before * scale)
     if inputs is not None and got.network is not None:
         got = replace(got, network=inputs.restored(got.network))
+    if inputs is not None and z is None and isinstance(region, Softmax):
+        got = replace(got, fresh=min(got.fresh, certify.PLAIN))
     return got
 
 

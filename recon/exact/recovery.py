@@ -78,9 +78,10 @@ class Recovery:
 
     fresh: standard normal points that were asked once the network stood, and met: with 95 %
     confidence it is wrong on at most `share` of such inputs.  With `data`, normal in units of its
-    spread; in a box, uniform; behind a softmax, those where it does not saturate.  A network of two
-    layers has all of its kinks on planes that lines cross, and is known by these: there `share` is
-    what is known of a victim that has more layers.
+    spread; where scales were guessed, in units of these as well; in a box, uniform; behind a
+    softmax, those where it does not saturate.  A network of two layers has all of its kinks on
+    planes that lines cross, and is known by these: there `share` is what is known of a victim that
+    has more layers.
     """
 
     network: Network | None

@@ -183,14 +183,15 @@ def recover(
         view = oracle if inputs is None else oracle.scaled(inputs.shift, inputs.scale, dtype)
         seed, line_seed, place_seed = arrays.split(seed, 3)
         places = [] if z is None else [certify.Place(z, certify.ROWS, certify.BETWEEN)]
-        if inputs is not None:  # points of the user's scale
-            x = certify.spread_out(np.random.default_rng(place_seed), dim)
-            places.append(certify.Place(inputs.seen(x), certify.UNSCALED))
+        if inputs is not None:
+            places += certify.of_the_user(np.random.default_rng(place_seed), dim, inputs.seen)
         unit = None if inputs is None else 1 / inputs.scale
         fresh = victim.fresh(inputs)
         more = share, told, missed, unit
         task = _Task(view, s, width, limit, promise(replied), victim.floor, places, fresh, *more)
         outcome, other = _one_line(task, line_seed, outcome.cost, watch=inputs is None)
+        if inputs is not None and z is None and isinstance(outcome.network, TwoLayer):
+            outcome = replace(outcome, fresh=min(outcome.fresh, certify.PLAIN))
         if outcome.ok or outcome.status is Status.BUDGET:
             break
         if other is not None:

@@ -20,6 +20,9 @@ from recon.exact.deep.track import Track
 
 AT_ONCE = 4  # vertices asked at once
 BLIND = 4  # times without a point that leaves nothing, after which there seems to be none
+SURE, UNSURE = 2.0, 2  # Jacobians a dimension on both sides of a row that is sure; rows a time
+WIDE = 10.0  # times the box: where a side lies that is not in it
+OUT = 100.0  # times the median distance: points beyond are not used
 APART = 1e-4  # of a row of length one: what is outside of a span
 UNSEEN = 1e-14  # of the trace of J^T J summed: directions that no J shows
 RAYS, FEW, VERTICES = 16, 8, 8  # that leave nothing: two hidden layers, more; later layers
@@ -68,16 +71,21 @@ class Aim:
     """The search for missing units of the layer under way; `tested` vertices left nothing."""
 
     def __init__(self, s: Search) -> None:
-        self.s, self.tested, self.given_up = s, 0, False
+        self.s, self.tested, self.flat = s, 0, False
         self.order = s.rng.permutation(len(s.layers[0].bias))
-        self.asked = self.blind = 0
-        self.ends: set[bytes] = set()  # points that left something, halved towards
+        self.asked = self.blind = self.rows = 0
+        self.ends: dict[bytes, int] = {}  # halved towards, which left something: rows known then
 
     @property
     def enough(self) -> bool:
         """Whether so many vertices left nothing that no unit seems to be missing."""
         width = len(self.order)
         return self.tested >= (min(width, FEW) if len(self.s.layers) == 1 else VERTICES)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether units that are missing cannot be found so, as far as seen."""
+        return self.flat or self.blind >= BLIND
 
     def vertices(self, where: cells.Region | None, middle: np.ndarray | None) -> np.ndarray:
         """The next points [m, d] to ask: rays of the orthant, or vertices of the region."""
@@ -97,24 +105,36 @@ class Aim:
     def left(self, where: cells.Region, basis: np.ndarray, x: np.ndarray) -> np.ndarray:
         """What Jacobians leave at points [n, d] that were asked: [n]; nan where one was an end."""
         left = outside(self.s, where, basis, self.s.log.reply.gradient[self.s.log.at(x)])
-        used = np.array([point.tobytes() in self.ends for point in x], bool)
+        used = np.array([self.ends.get(point.tobytes(), -1) == self.rows for point in x], bool)
         return np.where(used & (left > LEFT), np.nan, left)
 
     def wider(self, where: cells.Region, basis: np.ndarray, x: np.ndarray) -> np.ndarray:
         """The basis with what is left at the point, of [n, d] that were asked, where the fewest of
-        the missing units are on, as far as ranks tell: those of all units behind are higher.
+        the missing units are on.
         """
         seen = inner(self.s, where, self.s.log.reply.gradient[self.s.log.at(x)])
+        return np.concatenate([basis, fewest(seen, basis)])
+
+    def along(
+        self, where: cells.Region, middle: np.ndarray, basis: np.ndarray, x: np.ndarray
+    ) -> np.ndarray:
+        """Ask far along a random combination of what Jacobians at points [n, d] leave, and far
+        against it, [m, d]: units that are missing are on at one of the two, mostly.
+        """
+        s = self.s
+        seen = inner(s, where, s.log.reply.gradient[s.log.at(x)])
         size = np.linalg.norm(seen, axis=(1, 2))
-        seen = seen[size > 0] / size[size > 0, None, None]
-        _, values, right = np.linalg.svd(seen - seen @ basis.T @ basis, full_matrices=False)
-        missing = (values > LEFT).sum(1)
-        whole = (np.linalg.svd(seen, compute_uv=False) > LEFT).sum(1)
-        told = (missing > 0) & (missing < whole)
-        if not told.any():
-            return basis
-        least = int(np.argmin(np.where(told, missing, missing.max() + 1)))
-        return np.concatenate([basis, right[least, : missing[least]]])
+        seen = (seen[size > 0] / size[size > 0, None, None]).reshape(-1, seen.shape[2])
+        rest = seen - seen @ basis.T @ basis
+        _, values, right = np.linalg.svd(rest, full_matrices=False)
+        missing = right[values > LEFT]
+        cost = s.rng.standard_normal(len(missing)) @ missing @ where.map
+        ends = [cells.deepest(where, sign * cost, middle, s.box) for sign in (1.0, -1.0)]
+        q = [end for end in ends if end is not None]
+        x = s.chart.x(np.array(q).reshape(len(q), len(s.layers[0].bias)))
+        if q:
+            s.log(x)
+        return x
 
     def find(self, rows: Rows, inside: list[np.ndarray]) -> Track | None:
         """A segment with a kink of a missing unit, or None: vertices were tested, or no use.
@@ -127,19 +147,25 @@ class Aim:
         if len(s.layers) > 1:
             found = cells.centre(where, s.box)
             if found is None:
-                self.given_up = True
+                self.flat = True
                 return None
             middle = found[0]
         basis = span(rows)
+        self.rows = len(basis)
         if len(basis) >= len(where.shift) or len(where.shift) > where.map.shape[1]:
-            self.given_up = True
+            self.flat = True
             return None
         points = np.concatenate([np.zeros((0, s.dim)), *inside])
-        pair = halve.nearest(points, self.left(where, basis, points))
-        if pair is None:
+        left = self.left(where, basis, points)
+        pair, wider = halve.nearest(points, left), basis
+        if pair is None and len(points):  # some are on everywhere here
+            wider = self.wider(where, basis, points)
+            pair = halve.nearest(points, self.left(where, wider, points))
+        capped = len(wider) == len(basis) and bool((left > LEFT).any())  # ranks tell nothing
+        if pair is None and not (capped and self.asked and middle is not None):
             x = self.vertices(where, middle)
             if not len(x):
-                self.given_up = True
+                self.flat = True
                 return None
             s.log(x)
             inside.append(x)
@@ -148,16 +174,21 @@ class Aim:
                 self.tested += int((left <= LEFT).sum())
                 return None
             points = np.concatenate(inside)
-            pair = halve.nearest(points, self.left(where, basis, points))
-        if pair is None:  # some are on everywhere here
-            basis = self.wider(where, basis, points)
-            pair = halve.nearest(points, self.left(where, basis, points))
+            pair, wider = halve.nearest(points, self.left(where, basis, points)), basis
+        if pair is None:
+            middle = np.full(len(where.shift), 0.01 * s.box) if middle is None else middle
+            inside.append(self.along(where, middle, basis, points))
+            points = np.concatenate(inside)
+            wider = self.wider(where, basis, points)
+            pair = halve.nearest(points, self.left(where, wider, points))
+        basis = wider
         self.tested = 0
-        if pair is None:  # too many are missing
+        if pair is None:  # too many are missing, or a row is none of this layer's
+            self.sides(rows)
             self.no_use()
             return None
         low, high = points[list(pair)]
-        self.ends.add(high.tobytes())
+        self.ends[high.tobytes()] = self.rows
 
         def share(_: np.ndarray, gradient: np.ndarray) -> np.ndarray:
             return outside(s, where, basis, gradient)
@@ -167,10 +198,58 @@ class Aim:
             self.no_use()
         return track
 
+    def sides(self, rows: Rows) -> int:
+        """Ask where the rows are on, or off, that are the least sure: on the side that was seen the
+        least of, so that `possible` tells; how many queries that took.
+
+        One row of a deeper unit, a sum of this layer's, hides from all Jacobians that one is
+        missing.
+        """
+        s = self.s
+        where, there, layer = all_on(s), inside(s), rows.layer()
+        z = known.before([*s.layers, layer], s.log.points[there])[-1]
+        on = (z > 0).sum(0)
+        fewer = np.minimum(on, len(z) - on)
+        unsure = ~marked(s, rows) & (fewer * s.log.outputs < SURE * len(where.shift))
+        before = s.log.count
+        for i in sorted(np.flatnonzero(unsure), key=lambda i: (rows.kept[i], fewer[i]))[:UNSURE]:
+            part = where.beyond(layer.weights[i], layer.bias[i], on[i] > fewer[i])
+            for box in (s.box, WIDE * s.box):
+                middle = cells.centre(part, box)
+                if middle is None:
+                    continue
+                found = [cells.vertex(part, middle[0], box, s.rng) for _ in range(AT_ONCE)]
+                q = [one for one in found if one is not None]
+                if q:
+                    s.log(s.chart.x(np.array(q)))
+                    break
+        return s.log.count - before
+
     def no_use(self) -> None:
         """Note that no pair of points showed anything."""
         self.blind += 1
-        self.given_up = self.blind >= BLIND
+
+
+def fewest(seen: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """What the basis leaves [m, h] of that of Jacobians [n, K, h] where the fewest missing units
+    are on, as far as ranks tell: those of all units behind are higher; m is 0 where none does.
+    """
+    size = np.linalg.norm(seen, axis=(1, 2))
+    seen = seen[size > 0] / size[size > 0, None, None]
+    _, values, right = np.linalg.svd(seen - seen @ basis.T @ basis, full_matrices=False)
+    missing = (values > LEFT).sum(1)
+    whole = (np.linalg.svd(seen, compute_uv=False) > LEFT).sum(1)
+    told = (missing > 0) & (missing < whole)
+    if not told.any():
+        return np.zeros((0, basis.shape[1]))
+    least = int(np.argmin(np.where(told, missing, missing.max() + 1)))
+    return np.asarray(right[least, : missing[least]])
+
+
+def near(s: Search) -> np.ndarray:
+    """At which points asked all known units are on, and which are not very far out: [n]."""
+    size = np.linalg.norm(s.log.points, axis=1)
+    return inside(s) & (size <= OUT * np.median(size))
 
 
 def inside(s: Search) -> np.ndarray:
@@ -202,10 +281,13 @@ def possible(s: Search, rows: Rows) -> np.ndarray:
     layer, seen = rows.layer(), seen @ basis.T
     gram = (seen.swapaxes(1, 2) @ seen).reshape(len(seen), -1)
     within, beyond = layer.weights @ basis.T, layer.weights - layer.weights @ basis.T @ basis
-    side = (z @ layer.weights.T + layer.bias > 0).T
-    fewer = np.where(side.mean(1, keepdims=True) > 0.5, ~side, side)
-    told = np.zeros(len(side), bool)
-    for some in (fewer, ~fewer):
+    far = known.BESIDE * (1 + np.linalg.norm(z, axis=1))  # from its plane, to tell the side
+    next_ = (z @ layer.weights.T + layer.bias).T
+    on, off = next_ > far, next_ < -far
+    swap = on.mean(1, keepdims=True) > 0.5
+    fewer, others = np.where(swap, off, on), np.where(swap, on, off)
+    told = np.zeros(len(on), bool)
+    for some in (fewer, others):
         todo = np.flatnonzero(~told)
         sums = (some[todo].astype(float) @ gram).reshape(-1, len(basis), len(basis))
         small = UNSEEN * np.trace(sums, axis1=1, axis2=2) + 1e-300
@@ -214,7 +296,8 @@ def possible(s: Search, rows: Rows) -> np.ndarray:
         part = np.linalg.solve(sums, within[todo, :, None])[:, :, 0]
         left = np.hypot(np.linalg.norm(part, axis=1), np.linalg.norm(beyond[todo], axis=1))
         told[todo] = left > APART
-    return told
+    seen_well = fewer.sum(1) * s.log.outputs >= SURE * len(z[0])
+    return told & ~(seen_well & (np.linalg.norm(beyond, axis=1) > APART))
 
 
 def marked(s: Search, rows: Rows) -> np.ndarray:

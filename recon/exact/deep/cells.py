@@ -68,6 +68,15 @@ class Region(NamedTuple):
             level=np.concatenate([self.level, -self.shift[off] / length]),
         )
 
+    def beyond(self, row: np.ndarray, bias: float, off: bool) -> Region:
+        """The part of it where a unit of the next layer, row [h] and bias, is off, or on."""
+        sign, q = -1.0 if off else 1.0, row @ self.map
+        length = max(float(np.linalg.norm(q)), 1e-12)
+        return self._replace(
+            rows=np.concatenate([self.rows, sign * q[None] / length]),
+            level=np.append(self.level, sign * (row @ self.shift + bias) / length),
+        )
+
 
 def region(layers: Layers, masks: list[np.ndarray]) -> Region:
     """Of all points at which exactly the units `masks` are on; True for all of the last layer.

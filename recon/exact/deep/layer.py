@@ -26,10 +26,10 @@ from recon.exact.deep.search import Incomplete, Search, Stuck
 from recon.exact.deep.signs import Lack, signed
 from recon.exact.deep.track import Track
 
-SEGMENTS = 60  # a layer, at most
+VAIN = 60  # turns of a layer, beside one for each of its rows
 DEEPER = 0.15  # of the whole rows seen are false: there are deeper kinks
 FIRST = 2  # of them, before missing units are aimed at
-LIFTS = 4  # a turn
+LIFTS = 4, 8  # a turn, and units of the layer before for one more
 DOUBT = 20  # turns without a new row, after which units taken to be on everywhere are doubted
 STILL = 6  # turns without a new row, after which what is missing is taken to be on everywhere
 QUIET = 2  # turns without a new row, after which segments lie anywhere
@@ -64,12 +64,14 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             if number == 1:
                 s.raise_()
     walk, aim_ = _Walk(s), aim.Aim(s)
+    lifts = LIFTS[0] + len(s.layers[-1].bias) // LIFTS[1]
     quiet, count, need, blind, peeling = 0, 0, True, 0, False
     found = s.candidates()
     good = fair = _fair(s)
     deeper = _false(found, fair) > DEEPER
     lack, s.ends = s.ends, None
-    for turn in range(SEGMENTS):
+    turn = -1
+    while (turn := turn + 1) - count <= VAIN:
         aims = (turn >= FIRST or number == 1) and deeper and not aim_.given_up and not aim_.enough
         if lack is not None:
             s.take([s.between(*lack, good)])
@@ -98,13 +100,15 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         good = fair
         if len(aim.span(fair)) < len(fair.bias):  # some are of deeper units
             good = fair.some((fair.kept >= 2) | aim.marked(s, fair))
+        if len(good.bias) != count:
+            aim_.tested = aim_.blind = blind = 0
         quiet, count = quiet + 1 if len(good.bias) == count else 0, len(good.bias)
         if quiet > DOUBT and number - 1 in s.always:
             s.always.discard(number - 1)
             raise Incomplete(number - 1)
         tries = [good, fair] if len(fair.bias) > count else [good]
         tries += _gated(found, fair) if quiet >= 2 else []
-        fitted = _best(s, tries, len(fair.bias), not peeling)
+        fitted = _best(s, tries, len(fair.bias), not peeling and (quiet >= QUIET or not deeper))
         if peeling and (fitted is None or len(fitted[1].bad)):
             continue
         if fitted is not None:
@@ -116,11 +120,15 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             if quiet >= QUIET and number - 1 in s.always:
                 s.always.discard(number - 1)
                 raise Incomplete(number - 1, ends)
+            asked = s.log.count
             track = held.missed(s, layers, fit.output, *ends)
             if track is not None:
                 held.doubt(s, some, layers, fit.output, track)
             s.take([s.between(*ends, some) if track is None else track])
-            need = not s.lift(s.candidates(), LIFTS)
+            need = not s.lift(s.candidates(), lifts)
+            if s.log.count == asked:  # it shows nothing new
+                aim_.sides(fair)
+                need = True
             continue
         deeper = _false(found, fair) > DEEPER
         aims = deeper and not aim_.given_up and not aim_.enough
@@ -131,7 +139,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             s.deepest = number - 1
             raise Incomplete(s.deepest)
         if number == s.deepest:
-            need = not (quiet and s.lift(found, LIFTS))
+            need = not (quiet and s.lift(found, lifts))
             continue
         layer = signed(s, good) if aim_.enough or count == len(fair.bias) else None
         if layer is None and quiet >= STILL and (always := through.rows(s, fair)) is not None:
@@ -144,10 +152,16 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
             if not _missing(s, layer):
                 lack = layer.ends
             continue
-        most = STRAY * len(s.seen[number])
-        if layer is not None and (quiet or aim_.enough) and _strays(s, layer) <= most:
-            return layer
-        need = not (quiet and s.lift(found, LIFTS)) or quiet > 3
+        if layer is None and aim_.enough and aim_.sides(fair):
+            continue
+        if layer is not None and (quiet or aim_.enough):
+            strays = _strays(s, layer)
+            stray = [any(id(kink) in strays for _, kink in parts) for parts in found.parts]
+            if strays and s.lift(found.some(np.array(stray)), lifts):
+                continue
+            if len(strays) <= STRAY * len(s.seen[number]):
+                return layer
+        need = not (quiet and s.lift(found, lifts)) or quiet > 3
     raise Stuck(f"Layer {number + 1}: {count} units, and not all of them.")
 
 
@@ -163,7 +177,7 @@ def _missing(s: Search, lack: Lack) -> bool:
     s.sure.add(id(track.kinks[0]))
     s.take([track])
     found = s.candidates()
-    s.lift(found.some(aim.marked(s, found)), LIFTS)
+    s.lift(found.some(aim.marked(s, found)), LIFTS[0])
     return True
 
 
@@ -302,10 +316,13 @@ def _best(s: Search, tries: list[Rows], least: int, robust: bool) -> tuple[Rows,
     return best
 
 
-def _strays(s: Search, layer: Layer) -> int:
-    """How many kinks are neither of this next layer nor in the span of its rows that are on."""
-    count = 0
+def _strays(s: Search, layer: Layer) -> set[int]:
+    """Which kinks (by id) are neither of this next layer nor in the span of its rows that are on:
+    a unit that is missing switches there, or is on.
+    """
+    strays = set[int]()
     for _, kink in s.seen[len(s.layers)]:
         of = lift.owner([*s.layers, layer], *s.local(kink))
-        count += of.unit is None and of.outside <= len(s.layers)
-    return count
+        if of.unit is None and of.outside <= len(s.layers):
+            strays.add(id(kink))
+    return strays

@@ -52,7 +52,7 @@ def read(
     pieces = line.joined(line.pieces(track.t, track.value, track.gradient, chart, False))
     for _ in range(ROUNDS):
         t = line.asked(pieces)
-        if not len(t):
+        if not len(t) or len(pieces) + len(t) > segment.MOST:
             break
         reply = ask(chart.x(raised.all_on(line.z(t))))
         pieces = line.joined(pieces + line.pieces(t, reply.value, reply.gradient, chart, True))

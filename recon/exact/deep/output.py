@@ -97,6 +97,8 @@ def most(layers: Layers, x: np.ndarray, reply: Reply, place: np.ndarray) -> Fit 
     place [d, h_1]: how x follows z_1 (`cells.Chart`), for which Jacobians take part.
     """
     (near,) = np.nonzero(within(x, NEAR) & ~known.beside(layers, x))
+    if not len(near):
+        return None
     x, value, gradient = x[near], reply.value[near], reply.gradient[near]
     z = known.before(layers, x)
     hidden, linear = _features(z)

@@ -26,6 +26,7 @@ from recon.replies import Reply
 
 PARTS = 3  # of the kinks bracketed on one side, of which the widest is bracketed on both at once
 APART = 0.02  # from the span of the others, a normal of length one that is touched with them
+MOST, EACH = 256, 16  # points, and more for each rank: else the victim bends smoothly
 TRIES = 3  # of a touch that tells nothing
 
 
@@ -69,6 +70,7 @@ def search(
     line = segment.Line(ask, u, v, None, eps, scale, None, 0)
     points = line.first(asked)
     real: dict[tuple[float, float], bool] = {}  # kinks touched, by the replies around
+    most = MOST + EACH * first.rank([line.track(points), *tracks])
     while True:
         points.sort(key=lambda p: p.s)
         gaps = _gaps(line, points)
@@ -88,7 +90,7 @@ def search(
         cuts += [gap for gap in wide if real.get(gap.ends) is False]
         if not cuts:  # units are missing: two kinks of unlike sign may be on the shorter side
             cuts = _widest([g for g in wide if g.ends not in real and not _beside(g, True)])
-        if not cuts or len(points) + len(cuts) > segment.MOST:
+        if not cuts or len(points) + len(cuts) > most:
             made = None
             break
         points += line.ask(np.array([_cut(line, gap) for gap in cuts]))

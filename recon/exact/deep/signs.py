@@ -24,7 +24,7 @@ OFF = 1e-5  # of a unit's part where it is on: what it may have where it is off
 AT_ONCE = 64  # Jacobians held against a layer
 PART = 1e-7  # of a Jacobian: what a unit has of one where it counts as on
 IDLE = 2  # units without a part in any
-FEW = 0.05  # of the Jacobians may lie outside of a layer's span for a unit that is missing
+FEW = 0.25  # of the Jacobians may lie outside of a layer's span for a unit that is missing
 
 
 class Lack(NamedTuple):

@@ -36,20 +36,22 @@ def rows(s: Search, found: Rows, ask: bool = False) -> Rows | None:
 
     ask: for what no reply tells yet, a query for each unit that was never seen off.
     """
-    there = aim.inside(s)
-    x, size = s.log.points, np.linalg.norm(s.log.points, axis=1)
-    there &= (size <= 100 * np.median(size)) & ~known.beside(s.layers, x)
-    where = aim.all_on(s)
+    x = s.log.points
+    there = aim.near(s) & ~known.beside(s.layers, x)
+    where, layer = aim.all_on(s), found.layer()
     inner = aim.inner(s, where, s.log.reply.gradient[there])
     whole = np.linalg.norm(inner, axis=(1, 2))
     y = known.after(s.layers, x[there][whole > 0])
     inner = inner[whole > 0] / whole[whole > 0, None, None]
-    layer = found.layer()
     if not len(inner) or not len(layer.bias):
         return None
-    basis, beside = aim.span(found), inner.reshape(-1, inner.shape[2])
-    _, values, right = np.linalg.svd(beside - beside @ basis.T @ basis, full_matrices=False)
-    more = right[values > SPAN * np.sqrt(len(beside))]
+    basis = aim.span(found)
+    rest = inner - inner @ basis.T @ basis
+    more = _spanned(rest)
+    if len(more) > len(least := aim.fewest(inner, basis)) > 0:  # others are on at some points
+        more = least
+        few = np.linalg.norm(rest - rest @ more.T @ more, axis=(1, 2)) < halve.LEFT
+        inner, y = inner[few], y[few]
     if (
         len(basis) < len(layer.bias)
         or not 0 < len(more) <= MOST
@@ -71,7 +73,8 @@ def rows(s: Search, found: Rows, ask: bool = False) -> Rows | None:
     if open_:
         return rows(s, found) if _asked(s, where, np.stack(open_)) else None
     weights /= np.linalg.norm(weights, axis=1, keepdims=True)
-    z = known.after(s.layers, x[size <= 100 * np.median(size)]) @ weights.T
+    size = np.linalg.norm(x, axis=1)
+    z = known.after(s.layers, x[size <= aim.OUT * np.median(size)]) @ weights.T
     sign = np.where(np.abs(z.max(0)) > np.abs(z.min(0)), 1.0, -1.0)
     bias = 2 * np.abs(np.minimum((sign * z).min(0), 0)) + np.abs(z).max(0)
     kinks = [[pair for pair in s.seen[len(s.layers)] if _of(pair[0], w)] for w in weights]
@@ -122,6 +125,13 @@ def _asked(s: Search, where: cells.Region, low: np.ndarray) -> bool:
         if q is not None:
             s.log(s.chart.x(q[None]))
     return s.log.count > before
+
+
+def _spanned(rows: np.ndarray) -> np.ndarray:
+    """An orthonormal basis [m, h] of what Jacobians of length one leave, [n, K, h]."""
+    flat = rows.reshape(-1, rows.shape[2])
+    _, values, right = np.linalg.svd(flat, full_matrices=False)
+    return np.asarray(right[values > SPAN * np.sqrt(len(flat))])
 
 
 def _of(part: Partial, row: np.ndarray) -> bool:
