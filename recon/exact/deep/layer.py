@@ -33,7 +33,7 @@ LIFTS = 4, 8  # a turn, and units of the layer before for one more
 DOUBT = 20  # turns without a new row, after which units taken to be on everywhere are doubted
 STILL = 6  # turns without a new row, after which what is missing is taken to be on everywhere
 QUIET = 2  # turns without a new row, after which segments lie anywhere
-EMPTY = 4  # turns without any row, after which there is no such layer
+EMPTY = 4  # segments without any row, after which there is no such layer
 GATED = 4  # units with weights that are never seen, tried with either sign
 GATE = 1e6  # what stands for them
 STRAY = 0.03  # of the kinks may be of no known kind
@@ -65,7 +65,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
                 s.raise_()
     walk, aim_ = _Walk(s), aim.Aim(s)
     lifts = LIFTS[0] + len(s.layers[-1].bias) // LIFTS[1]
-    quiet, count, need, blind, peeling = 0, 0, True, 0, False
+    quiet, count, need, blind, peeling, segments = 0, 0, True, 0, False, 0
     found = s.candidates()
     good = fair = _fair(s)
     deeper = _false(found, fair) > DEEPER
@@ -90,6 +90,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
                 s.sure.add(id(track.kinks[0]))
             else:
                 track = walk.next(turn, quiet)
+                segments += track is not None
             if track is not None:
                 s.take([track])
         found, fair = s.candidates(), _fair(s)
@@ -100,7 +101,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         good = fair
         if len(aim.span(fair)) < len(fair.bias):  # some are of deeper units
             good = fair.some((fair.kept >= 2) | aim.marked(s, fair))
-        if len(good.bias) != count:
+        if len(good.bias) != count and s.log.outputs > 1:  # with one, ranks tell nothing
             aim_.tested = aim_.blind = blind = 0
         quiet, count = quiet + 1 if len(good.bias) == count else 0, len(good.bias)
         if quiet > DOUBT and number - 1 in s.always:
@@ -135,7 +136,7 @@ def find(s: Search, fresh: int, others: np.ndarray) -> Layer | Last:
         if aims and turn + 1 >= FIRST and blind == aim_.blind:
             need = True
             continue
-        if number > 1 and turn >= EMPTY and not len(fair.bias):
+        if number > 1 and segments > EMPTY and not len(fair.bias):
             s.deepest = number - 1
             raise Incomplete(s.deepest)
         if number == s.deepest:

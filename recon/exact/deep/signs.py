@@ -24,7 +24,8 @@ OFF = 1e-5  # of a unit's part where it is on: what it may have where it is off
 AT_ONCE = 64  # Jacobians held against a layer
 PART = 1e-7  # of a Jacobian: what a unit has of one where it counts as on
 IDLE = 2  # units without a part in any
-FEW = 0.25  # of the Jacobians may lie outside of a layer's span for a unit that is missing
+FEW = 0.05, 0.25  # of the Jacobians, of one output and of more, may lie outside of a layer's span
+# for a unit that is missing
 
 
 class Lack(NamedTuple):
@@ -72,10 +73,10 @@ def _oriented(s: Search, rows: Rows) -> Layer | Lack | None:
     x, gradient = s.log.points, s.log.reply.gradient
     size = np.linalg.norm(x, axis=1)
     (near,) = np.nonzero((size < 100 * np.median(size)) & ~known.beside(s.layers, x))
-    seen = list[_Parts]()
+    seen, few = list[_Parts](), FEW[s.log.outputs > 1] * len(near)
     for i in _batches(near):
         seen.append(_parts(s, rows.layer(), x[i], gradient[i]))
-        if sum((part.outside > SPAN).sum() for part in seen) > FEW * len(near):
+        if sum((part.outside > SPAN).sum() for part in seen) > few:
             return None
     z, outside, part = (np.concatenate(some) for some in zip(*seen, strict=True))
     good = outside <= SPAN
@@ -98,7 +99,7 @@ def _oriented(s: Search, rows: Rows) -> Layer | Lack | None:
 
     shares = np.concatenate([share(x[i], gradient[i]) for i in _batches(near)])
     clean, foul = near[shares == 0], near[shares > 0]
-    if len(foul) > FEW * len(near) or len(clean) < TESTS:
+    if len(foul) > few or len(clean) < TESTS:
         return None
     left_to_ask = [i for i in foul if (len(s.layers), x[i].tobytes()) not in s.tried]
     if not left_to_ask:
