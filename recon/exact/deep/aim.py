@@ -175,7 +175,8 @@ class Aim:
                 return None
             points = np.concatenate(inside)
             pair, wider = halve.nearest(points, self.left(where, basis, points)), basis
-        if pair is None:
+        ranks = s.log.outputs > 1  # with one output they tell nothing
+        if pair is None and ranks:
             middle = np.full(len(where.shift), 0.01 * s.box) if middle is None else middle
             inside.append(self.along(where, middle, basis, points))
             points = np.concatenate(inside)
@@ -184,7 +185,8 @@ class Aim:
         basis = wider
         self.tested = 0
         if pair is None:  # too many are missing, or a row is none of this layer's
-            self.sides(rows)
+            if ranks:
+                self.sides(rows)
             self.no_use()
             return None
         low, high = points[list(pair)]
