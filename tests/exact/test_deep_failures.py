@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import jax
 import numpy as np
 import pytest
 
 from recon import exact, oracles, probe, victims
-from recon.exact.deep import known, lift
+from recon.exact.deep import known, lift, recovery
 from recon.exact.deep.known import Layer
 from recon.networks import Deep
 from recon.replies import Reply
@@ -70,3 +72,26 @@ def test_slopes_at_many_points_are_those_at_each():
         one, slope = known.tangents(layers, x[i])[-1]
         assert np.allclose(z[i], one)
         assert np.allclose(jacobian[i] @ layers[0].weights, slope)
+
+
+@pytest.mark.parametrize("seed", [168, 336])
+def test_candidates_beside_which_every_point_lies_are_no_crash(seed):
+    rng, sizes = np.random.default_rng(seed), (6, 5, 4, 3, 2)
+    weights, biases = [], []
+    for below, width in pairwise(sizes):
+        weights.append(rng.standard_normal((width, below)) * (2 / below) ** 0.5)
+        biases.append(rng.standard_normal(width))
+    true = Deep(tuple(weights), tuple(biases))
+    got = attacked(true, 0)
+    x = np.random.default_rng(5).standard_normal((2_000, 6))
+    if got.ok:
+        off = np.abs(got.network(x) - true(x)).max(1)
+        assert np.mean(off > 1e-6 * np.sqrt(np.mean(true(x) ** 2))) <= got.share
+
+
+def test_queries_have_an_end_where_no_budget_is_told(monkeypatch):
+    monkeypatch.setattr(recovery, "MOST", 40)
+    true = planted(2, 20, 12, 8, 3)
+    got = exact.recover(oracles.from_host(lambda x: (true(x), true.gradient(x))), dim=20, key=0)
+    assert not got.ok
+    assert "40 queries" in str(got)

@@ -22,7 +22,7 @@ from recon.exact.deep.track import Track
 from recon.replies import Reply
 
 BLUR = 100.0  # eps of replies from which known units were taken off, relative to theirs
-MOST = 400  # points, the last ones: all pairs are looked at
+MOST, EACH = 200, 2  # points, the last ones, and more for each input: all pairs are looked at
 ONE = 1e-6  # of a square, what rounding may take from it
 SPARE = 2  # directions more than the highest rank to be told
 
@@ -50,7 +50,7 @@ def find(s: Search, rows: Rows, x: np.ndarray, alone: bool) -> Track | Ends | No
     """
     if len(x) < 2:
         return None
-    x = x[-MOST:]
+    x = x[-MOST - EACH * len(s.layers[-1].bias) :]
     value, gradient = rest(s, rows, x)
     eps, scale = BLUR * s.log.eps, s.log.scale
     pairs = np.stack(np.triu_indices(len(x), 1), 1)

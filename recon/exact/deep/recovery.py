@@ -36,10 +36,12 @@ from recon.exact.deep.search import Asked, Incomplete, Search, Stuck
 from recon.exact.deep.segment import Ask
 from recon.exact.recovery import EVIDENCE
 from recon.networks import Deep
+from recon.replies import Reply
 
 FINEST = 1e-12  # eps of replies above which nothing is tried
 LAYERS = 8  # hidden layers, at most
 BACK = 8  # returns to a layer that was taken for complete
+MOST = 30_000  # queries: a victim that bends smoothly somewhere may take any number
 SHARE = 0.1  # of the inputs, that a network may be wrong on, where the caller does not say
 SLOPE = 1e-6  # of the largest gradient seen: what those at fresh points may be off by
 NUMBERS = "Linear algebra on the replies failed"
@@ -85,8 +87,17 @@ def recover(
     if eps > FINEST:
         why = f"More hidden layers need replies in float64, and these are off by {eps:.0e}."
         return Found(None, 0, math.inf, why)
+    asked = 0
+
+    def bounded(x: np.ndarray) -> Reply:
+        nonlocal asked
+        asked += len(x)
+        if asked > MOST:
+            raise Stuck(f"More hidden layers were not found with {MOST:,} queries.")
+        return ask(x)
+
     s = Search(
-        Log(ask, eps), dim, np.random.default_rng(seed), np.ones(dim) if unit is None else unit
+        Log(bounded, eps), dim, np.random.default_rng(seed), np.ones(dim) if unit is None else unit
     )
     try:
         last = _layers(s, line, points(share), np.zeros((0, dim)) if others is None else others)

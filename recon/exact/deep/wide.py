@@ -34,6 +34,7 @@ from recon.exact.deep.track import Kink, Track
 SAME = 1e-6  # directions of jumps that differ less are one unit's
 CLOSE = 1e-7  # relative: a kink on a plane
 SIGN = 1e-4  # how far a sign may be from one
+WIDEST = 8  # times the inputs: more planes are of a victim that bends smoothly
 FAILS = 3  # steps of one unit that show nothing
 MORE = 4  # units than twice as many as need be, tried for signs
 LINES = 4  # through the point, at most
@@ -55,6 +56,8 @@ def last(s: Search, planes: first.Planes, fresh: int, others: np.ndarray) -> Las
 
     fresh: how many standard normal points the network must meet, and others [m, d] besides.
     """
+    if len(planes.offset) > WIDEST * s.dim:
+        raise Stuck(f"Layer 1: {len(planes.offset)} planes, too many for {s.dim} inputs.")
     star = _Star(s, Layer(planes.normal, planes.offset))
     if not star.alone:
         star.line()
