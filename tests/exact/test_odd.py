@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recon import exact, probe
+from recon import exact, oracles, probe
 from recon.exact import Status
 from recon.exact.recovery import promise
 from recon.exact.refit import refit
@@ -725,3 +727,21 @@ def test_decimals_kept_in_float32_are_told():
     numbers = np.round(np.random.default_rng(0).standard_normal(9), 3)
     assert probe.decimals(numbers.astype(np.float32)) == 3
     assert probe.decimals(np.random.default_rng(0).random(9, np.float32)) is None
+
+
+@pytest.mark.parametrize("key", [30, 31, 34, 35])
+def test_guessed_scales_say_nothing_of_usual_inputs(key):
+    """A bump on 19 % of them, where input 0 is small, was none where it was taken to be large."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((6, 20)) / 20**0.5
+    rows[:, 0] *= 1e-6
+    bias, weights = 0.5 * rng.standard_normal(6), rng.standard_normal(6)
+
+    def victim(x):
+        shell = 1.1 - jnp.abs(jnp.abs(x[1:]).sum() - 12.1)
+        gate = jax.nn.relu(jnp.abs(x[0]) - 1000)
+        return weights @ jax.nn.relu(rows @ x + bias) + jax.nn.relu(shell - gate)
+
+    with jax.enable_x64(True):
+        got = exact.recover(oracles.from_jax(victim), dim=20, key=key)
+    assert not got.ok
