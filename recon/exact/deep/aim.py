@@ -122,9 +122,8 @@ class Aim:
         against it, [m, d]: units that are missing are on at one of the two, mostly.
         """
         s = self.s
-        seen = inner(s, where, s.log.reply.gradient[s.log.at(x)])
-        size = np.linalg.norm(seen, axis=(1, 2))
-        seen = (seen[size > 0] / size[size > 0, None, None]).reshape(-1, seen.shape[2])
+        seen = _of_length_one(inner(s, where, s.log.reply.gradient[s.log.at(x)]))
+        seen = seen.reshape(-1, seen.shape[2])
         rest = seen - seen @ basis.T @ basis
         _, values, right = np.linalg.svd(rest, full_matrices=False)
         missing = right[values > LEFT]
@@ -236,8 +235,7 @@ def fewest(seen: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """What the basis leaves [m, h] of that of Jacobians [n, K, h] where the fewest missing units
     are on, as far as ranks tell: those of all units behind are higher; m is 0 where none does.
     """
-    size = np.linalg.norm(seen, axis=(1, 2))
-    seen = seen[size > 0] / size[size > 0, None, None]
+    seen = _of_length_one(seen)
     _, values, right = np.linalg.svd(seen - seen @ basis.T @ basis, full_matrices=False)
     missing = (values > LEFT).sum(1)
     whole = (np.linalg.svd(seen, compute_uv=False) > LEFT).sum(1)
@@ -246,6 +244,12 @@ def fewest(seen: np.ndarray, basis: np.ndarray) -> np.ndarray:
         return np.zeros((0, basis.shape[1]))
     least = int(np.argmin(np.where(told, missing, missing.max() + 1)))
     return np.asarray(right[least, : missing[least]])
+
+
+def _of_length_one(seen: np.ndarray) -> np.ndarray:
+    """Those of the Jacobians [n, K, h] that are not zero."""
+    size = np.linalg.norm(seen, axis=(1, 2))
+    return np.asarray(seen[size > 0] / size[size > 0, None, None])
 
 
 def near(s: Search) -> np.ndarray:
